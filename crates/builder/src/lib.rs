@@ -1,0 +1,1 @@
+//! Prepare: a folder and a config file become a runnable build.

@@ -1,0 +1,1 @@
+//! Deliver: signs, guards, sends and retries webhooks.

@@ -1,0 +1,1 @@
+//! Accept: the HTTP API. Authenticates, validates, enqueues, answers.

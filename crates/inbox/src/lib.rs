@@ -1,0 +1,1 @@
+//! Receive: records what arrives at a temporary endpoint and shows it live.

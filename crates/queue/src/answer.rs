@@ -1,0 +1,164 @@
+//! The bodies that callers and receivers read: keys in a fixed order, compact, the result's bytes
+//! exactly as the model made them.
+//!
+//! One function for both, since a webhook carries what a synchronous caller would have read. It is
+//! pure, so a body rendered again after a restart is the same to the byte.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::id::RunId;
+use crate::outcome::{Outcome, RunError};
+use crate::run::{EndpointUrl, Generation};
+
+/// Said to whoever asked for a webhook.
+pub const ACKNOWLEDGEMENT: &str =
+    "Your request is being processed. We will return the result to your webhook.";
+/// Said by pre-built models, whose results were images when the sentence was written.
+pub const PREBUILT_ACKNOWLEDGEMENT: &str =
+    "We will return the images to the endpoint provided when the task is complete.";
+/// Said on v4 to `?async=true` without a webhook.
+pub const ASYNC_ACKNOWLEDGEMENT: &str = "Your request is being processed.";
+
+#[derive(Serialize)]
+struct Body<'a> {
+    run_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    result: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status_code: Option<u16>,
+    run_time_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a RunError>,
+}
+
+/// What the caller of a synchronous call reads on success, and what a webhook carries always.
+///
+/// v3 and legacy: `run_id, message, result, status_code, run_time_ms`; v4: `run_id, result,
+/// run_time_ms`. A run that did not succeed has `result` null, the error's message, and `error`.
+pub fn body(run: RunId, generation: Generation, outcome: &Outcome) -> Bytes {
+    let mut id = [0; 36];
+    let id = run.encode(&mut id);
+    let five_keys = generation != Generation::V4;
+    let message = match &outcome.error {
+        Some(error) => Some(error.message.clone()),
+        None if five_keys => Some(format!("Finished inference request with run_id: `{id}`")),
+        None => None,
+    };
+    let result = outcome.result.as_deref().and_then(raw_json);
+    let body = Body {
+        run_id: id,
+        message: message.as_deref(),
+        result,
+        status_code: five_keys.then_some(outcome.status_code),
+        run_time_ms: outcome.run_time_ms,
+        error: outcome.error.as_ref(),
+    };
+    to_json(&body, outcome.result.as_ref().map_or(0, Bytes::len))
+}
+
+/// The answer of a synchronous call that did not succeed: `{"run_id","message","code"}`.
+pub fn error_body(run: Option<RunId>, message: &str, code: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct ErrorBody<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        run_id: Option<RunId>,
+        message: &'a str,
+        code: &'a str,
+    }
+    to_json(&ErrorBody { run_id: run, message, code }, message.len())
+}
+
+/// The acknowledgement of a call that asked for a webhook. v4 names no address.
+pub fn acknowledgement(
+    run: RunId,
+    generation: Generation,
+    webhook: Option<&EndpointUrl>,
+    message: &str,
+) -> Bytes {
+    #[derive(Serialize)]
+    struct Acknowledgement<'a> {
+        run_id: RunId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        webhook_endpoint: Option<&'a str>,
+        message: &'a str,
+    }
+    let webhook_endpoint = webhook.filter(|_| generation != Generation::V4).map(EndpointUrl::as_str);
+    to_json(&Acknowledgement { run_id: run, webhook_endpoint, message }, message.len())
+}
+
+/// The bytes as raw JSON, unless they are not JSON at all (then the answer says `null`: the worker
+/// checks results before they become outcomes, so this is a second line of defence).
+fn raw_json(bytes: &[u8]) -> Option<&RawValue> {
+    serde_json::from_slice(bytes).ok()
+}
+
+fn to_json(value: &impl Serialize, payload: usize) -> Bytes {
+    let mut buffer = Vec::with_capacity(payload + 256);
+    serde_json::to_writer(&mut buffer, value).expect("strings and numbers always serialise");
+    buffer.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::outcome::Code;
+
+    const RUN: RunId = RunId::from_bytes([1; 16]);
+    const ID: &str = "01010101-0101-0101-0101-010101010101";
+
+    fn text(body: &Bytes) -> &str {
+        std::str::from_utf8(body).unwrap()
+    }
+
+    #[test]
+    fn the_delay_example_delivers_these_bytes() {
+        let outcome = Outcome::succeeded(
+            Bytes::from_static(br#"{"result": "Delayed for 0 mins"}"#),
+            200,
+            1.757,
+            Timestamp::from_millis(0),
+        );
+        assert_eq!(
+            text(&body(RUN, Generation::V3, &outcome)),
+            format!(
+                "{{\"run_id\":\"{ID}\",\"message\":\"Finished inference request with run_id: `{ID}`\",\
+                 \"result\":{{\"result\": \"Delayed for 0 mins\"}},\"status_code\":200,\"run_time_ms\":1.757}}"
+            )
+        );
+        assert_eq!(
+            text(&body(RUN, Generation::V4, &outcome)),
+            format!(
+                "{{\"run_id\":\"{ID}\",\"result\":{{\"result\": \"Delayed for 0 mins\"}},\"run_time_ms\":1.757}}"
+            )
+        );
+    }
+
+    #[test]
+    fn integers_of_any_size_pass_through() {
+        let big = Bytes::from_static(b"123456789012345678901234567890");
+        let outcome = Outcome::succeeded(big, 200, 0.5, Timestamp::from_millis(0));
+        assert!(text(&body(RUN, Generation::V4, &outcome)).contains(":123456789012345678901234567890,"));
+    }
+
+    #[test]
+    fn a_failed_run_tells_why() {
+        let error = RunError {
+            code: Code::UserError,
+            kind: "ValueError".into(),
+            message: "no".into(),
+            traceback: None,
+        };
+        let outcome = Outcome::failed(error, 2.0, Timestamp::from_millis(0));
+        assert_eq!(
+            text(&body(RUN, Generation::V3, &outcome)),
+            format!(
+                "{{\"run_id\":\"{ID}\",\"message\":\"no\",\"result\":null,\"status_code\":500,\"run_time_ms\":2.0,\
+                 \"error\":{{\"code\":\"user_error\",\"type\":\"ValueError\",\"message\":\"no\"}}}}"
+            )
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! What an app asks of the server: its configuration, and the functions its code offers.
+//!
+//! `builder` reads all three config forms into [`AppConfig`]; nobody else parses them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// Everything the config files and the control plane can say about an app. Serialises as the
+/// camelCase JSON of the control plane's create-app request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AppConfig {
+    /// `3.11`; `None` means the machine's own `python3`.
+    pub python_version: Option<String>,
+    /// Ids such as `CPU` or `AMPERE_A10`, in order of preference; empty means `CPU`.
+    pub compute: Vec<String>,
+    /// GPUs per replica.
+    pub gpu_count: u32,
+    /// CPU cores per replica; recorded, and enforced where the sandbox tier can.
+    pub cpu: Option<f64>,
+    /// Memory per replica in GB; recorded, and enforced where the sandbox tier can.
+    pub memory: Option<f64>,
+    /// Replicas kept even when idle.
+    pub min_replicas: u32,
+    /// Replicas at most.
+    pub max_replicas: Option<u32>,
+    /// Idle time after which a replica beyond `min_replicas` stops.
+    pub cooldown_seconds: Option<u64>,
+    /// Calls one replica works on at once; see [`AppConfig::concurrency`] for the default.
+    pub replica_concurrency: Option<u32>,
+    /// Limit of one attempt of a run.
+    pub response_grace_period_seconds: Option<u64>,
+    /// Time a replica has to import `main.py`.
+    pub start_limit_seconds: Option<u64>,
+    /// The app wants to be callable without a key; honoured only with `--allow-open-apps`.
+    pub disable_auth: bool,
+    /// Shell commands before the dependencies are installed.
+    pub pre_build_commands: Vec<String>,
+    /// Shell commands after it.
+    pub shell_commands: Vec<String>,
+    /// pip requirement lines (`numpy==2.1`, `git+https://…`).
+    pub pip: Vec<String>,
+    /// Debian packages.
+    pub apt: Vec<String>,
+    /// Conda packages.
+    pub conda: Vec<String>,
+}
+
+impl AppConfig {
+    /// Replicas at most, never below `min_replicas`.
+    pub fn replicas_max(&self) -> u32 {
+        self.max_replicas.unwrap_or(1).max(self.min_replicas).clamp(1, limits::REPLICAS_PER_APP_MAX)
+    }
+
+    /// Idle time before a spare replica stops.
+    pub fn cooldown(&self) -> Duration {
+        Duration::from_secs(self.cooldown_seconds.unwrap_or(10))
+    }
+
+    /// Limit of one attempt of an asynchronous run, and of a v4 call.
+    pub fn response_grace_period(&self) -> Duration {
+        self.response_grace_period_seconds
+            .map_or(limits::RESPONSE_GRACE_PERIOD_DEFAULT, Duration::from_secs)
+            .min(limits::RESPONSE_GRACE_PERIOD_MAX)
+    }
+
+    /// Time a replica has to become ready.
+    pub fn start_limit(&self) -> Duration {
+        self.start_limit_seconds.map_or(limits::START_LIMIT_DEFAULT, Duration::from_secs)
+    }
+
+    /// Whether the app asks for a GPU.
+    pub fn wants_gpu(&self) -> bool {
+        self.compute.first().is_some_and(|compute| !compute.eq_ignore_ascii_case("CPU"))
+    }
+
+    /// Calls one replica works on at once: 1 on GPUs and for the contract of 2023, whose code
+    /// was never called twice at a time; 100 for keyword functions on CPU.
+    pub fn concurrency(&self, functions: &[Function]) -> u32 {
+        let item_contract = functions.iter().any(|f| f.contract == Contract::Item);
+        let default = if self.wants_gpu() || item_contract { 1 } else { 100 };
+        self.replica_concurrency.unwrap_or(default).clamp(1, limits::REPLICA_CONCURRENCY_MAX)
+    }
+}
+
+/// How a function wants to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Contract {
+    /// `f(item, run_id, logger)`: the whole body as `item` (2023).
+    Item,
+    /// `f(**body)`: the body's keys as keywords.
+    Keywords,
+}
+
+/// A function of `main.py` that can be called, as the runner reports it in its `ready` frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    /// The name, and last segment of a v4 path.
+    pub name: String,
+    /// How it is called.
+    pub contract: Contract,
+    /// Declared parameters, without an injected `run_id`.
+    pub parameters: Vec<Parameter>,
+    /// It takes `**kwargs`, so unknown keys are welcome.
+    pub takes_any: bool,
+    /// It is a generator: its results form a list, or a stream.
+    #[serde(default)]
+    pub streams: bool,
+}
+
+impl Function {
+    /// Whether the function declares a parameter of this name, or takes any.
+    pub fn accepts(&self, name: &str) -> bool {
+        self.takes_any || self.parameters.iter().any(|parameter| parameter.name == name)
+    }
+}
+
+/// One parameter of a keyword function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parameter {
+    /// Its name, and the key in the body.
+    pub name: String,
+    /// It has no default.
+    pub required: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn function(contract: Contract) -> Function {
+        Function { name: "f".into(), contract, parameters: vec![], takes_any: false, streams: false }
+    }
+
+    #[test]
+    fn concurrency_is_one_where_code_was_never_called_twice_at_a_time() {
+        let cpu = AppConfig::default();
+        let gpu = AppConfig { compute: vec!["AMPERE_A10".into()], ..AppConfig::default() };
+        assert_eq!(cpu.concurrency(&[function(Contract::Keywords)]), 100);
+        assert_eq!(cpu.concurrency(&[function(Contract::Item)]), 1);
+        assert_eq!(gpu.concurrency(&[function(Contract::Keywords)]), 1);
+        let asked = AppConfig { replica_concurrency: Some(7), ..gpu };
+        assert_eq!(asked.concurrency(&[function(Contract::Item)]), 7);
+    }
+
+    #[test]
+    fn the_most_replicas_are_never_fewer_than_the_least() {
+        let config = AppConfig { min_replicas: 3, max_replicas: Some(2), ..AppConfig::default() };
+        assert_eq!(config.replicas_max(), 3);
+    }
+}

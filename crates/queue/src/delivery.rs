@@ -1,0 +1,161 @@
+//! A delivery: the duty to tell one endpoint about one outcome, and the moves it may make.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::id::{DeliveryId, ProjectId};
+use crate::run::EndpointUrl;
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryState {
+    /// Due now or later.
+    Pending,
+    /// An attempt is under way.
+    Sending,
+    /// A receiver answered 2xx.
+    Delivered,
+    /// The whole schedule failed.
+    Exhausted,
+    /// Its endpoint is disabled; it waits for the re-enabling.
+    Disabled,
+}
+
+impl DeliveryState {
+    /// Every state.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Sending, Self::Delivered, Self::Exhausted, Self::Disabled];
+
+    /// The word used in API, CLI, pages and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Sending => "sending",
+            Self::Delivered => "delivered",
+            Self::Exhausted => "exhausted",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for DeliveryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What follows from an attempt.
+///
+/// ```text
+/// pending ──begin──► sending ──Delivered──► delivered
+///    ▲                  │ ├────Exhausted──► exhausted
+///    └──Retry at────────┘ └────Disabled───► disabled
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The receiver has it.
+    Delivered,
+    /// Try again, not before this time.
+    Retry(Timestamp),
+    /// The schedule is used up.
+    Exhausted,
+    /// The receiver said 410: nothing more goes to this endpoint.
+    Disabled,
+}
+
+impl Verdict {
+    /// The state of the delivery after it.
+    pub const fn state(self) -> DeliveryState {
+        match self {
+            Self::Delivered => DeliveryState::Delivered,
+            Self::Retry(_) => DeliveryState::Pending,
+            Self::Exhausted => DeliveryState::Exhausted,
+            Self::Disabled => DeliveryState::Disabled,
+        }
+    }
+}
+
+/// A delivery whose next attempt is recorded and must now be made.
+#[derive(Clone, Debug)]
+pub struct DueDelivery {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// The project whose secret signs it.
+    pub project: ProjectId,
+    /// Where it goes.
+    pub url: EndpointUrl,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The body, the same bytes on every attempt.
+    pub body: Bytes,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Debug)]
+pub struct AttemptEnd {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// Which attempt of it.
+    pub attempt: u32,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// What follows.
+    pub verdict: Verdict,
+    /// What was seen.
+    pub report: AttemptReport,
+}
+
+/// What an attempt saw on the wire.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptReport {
+    /// The receiver's HTTP status, if it sent one.
+    pub status_code: Option<u16>,
+    /// The end code, such as `http_status`, `timeout:connect`, `address_not_allowed`; `None` for 2xx.
+    pub reason: Option<String>,
+    /// The first bytes of the receiver's answer, as text.
+    pub response: Option<String>,
+    /// Time spent in all.
+    #[serde(rename = "durationMs", serialize_with = "as_millis")]
+    pub duration: Duration,
+}
+
+fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+}
+
+/// One attempt of a delivery as shown to people.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryAttemptView {
+    /// From 1.
+    pub number: u32,
+    /// When it was recorded, right before it was sent.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// What was seen; `None` while it is under way.
+    #[serde(flatten)]
+    pub report: Option<AttemptReport>,
+}
+
+/// A delivery as shown to people.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeliveryView {
+    /// The `webhook-id`.
+    pub id: String,
+    /// Where it goes.
+    pub url: EndpointUrl,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// When the next attempt is due, while it is pending.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<DeliveryAttemptView>,
+}

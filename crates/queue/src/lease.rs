@@ -1,0 +1,66 @@
+//! A lease: the right to execute a run, for as long as its node lives and its token is current.
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::id::{LeaseToken, RunId};
+
+/// The right to execute one run. A write about the run counts only while its token is current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The run.
+    pub run: RunId,
+    /// Proof that this attempt is the current one.
+    pub token: LeaseToken,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+}
+
+/// How an attempt of a run ended without ending the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// Its own replica died while it worked on it. Counts towards `crash_loop`.
+    WorkerCrashed,
+    /// The server went away under it. Counts towards `interrupted` once a replica had it.
+    ServerLost,
+    /// The server or replica is stopping, another call took its replica down, or it was claimed
+    /// and never handed to one. Counts towards nothing.
+    Drained,
+}
+
+impl Release {
+    /// The end code of the attempt.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WorkerCrashed => "worker_crashed",
+            Self::ServerLost => "server_lost",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// What became of a released run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// It is queued again.
+    Queued,
+    /// It had used up its chances and failed as `crash_loop`; its deliveries are due.
+    Failed,
+    /// The lease was no longer current; nothing changed.
+    Stale,
+}
+
+/// One attempt of a run as shown to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttemptView {
+    /// From 1.
+    pub number: u32,
+    /// When it was claimed.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Its end code; `None` while it runs.
+    pub end: Option<String>,
+}

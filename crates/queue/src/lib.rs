@@ -1,0 +1,33 @@
+//! The promise: what a run, a lease, an outcome and a delivery are, which moves between their
+//! states are legal, and the ports through which the rooms of postback meet.
+//!
+//! This crate does no I/O. It reads no clock, draws no random number, knows no database, no web
+//! framework and no HTTP client; time and chance come in as arguments ([`Clock`], [`Entropy`]).
+//!
+//! The path of a run, and the port each step goes through:
+//!
+//! ```text
+//! accept ── Runs::accept ──► queue ── Runs::claim ──► run ── Runs::finish ──► outcome
+//!    │                                                                          │
+//!    └── Dispatch::reserve, Slot::hand_over (the short way, from memory)         ▼
+//!                                                     deliver ◄── Deliveries::begin, Outbox
+//! ```
+
+pub mod answer;
+pub mod app;
+pub mod clock;
+pub mod delivery;
+pub mod id;
+pub mod inbox;
+pub mod lease;
+pub mod limits;
+pub mod log;
+pub mod outcome;
+pub mod port;
+pub mod registry;
+pub mod retry;
+pub mod run;
+pub mod signature;
+
+pub use clock::{Clock, Entropy, Timestamp};
+pub use id::{AppId, AppName, BuildId, DeliveryId, InboxId, LeaseToken, ProjectId, ReplicaId, RunId};

@@ -1,0 +1,111 @@
+//! Every bound of the product, in one table. The docs and `postback doctor` print [`TABLE`].
+
+use std::time::Duration;
+
+/// Largest request body of an inference call, in bytes.
+pub const REQUEST_BODY_BYTES_MAX: usize = 100 << 20;
+/// Largest result of a run, in bytes of JSON.
+pub const RESULT_BYTES_MAX: usize = 100 << 20;
+/// Results from this size on are kept as files beside the database.
+pub const INLINE_RESULT_BYTES_MAX: usize = 256 << 10;
+/// Largest JSON body of a control-plane request, in bytes.
+pub const CONTROL_BODY_BYTES_MAX: usize = 2 << 20;
+/// Largest uploaded archive of an app, in bytes.
+pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
+/// Deepest nesting of arrays and objects in a request body.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Longest webhook address, in bytes.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Log kept for one run, in bytes: half from its head, half from its tail.
+pub const RUN_LOG_BYTES_MAX: usize = 1 << 20;
+/// Longest log line; the rest of it is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Runs waiting in one app before new ones get 429.
+pub const QUEUED_RUNS_PER_APP_MAX: u64 = 1_000_000;
+/// Runs held in memory for one app, claimed and waiting for a replica.
+pub const BUFFERED_RUNS_PER_APP_MAX: usize = 256;
+/// Bytes of bodies held in memory for one app by waiting runs.
+pub const BUFFERED_BYTES_PER_APP_MAX: usize = 256 << 20;
+/// Synchronous calls waiting in memory for one app before new ones get 429.
+pub const WAITING_CALLS_PER_APP_MAX: usize = 4_096;
+/// Limit of a synchronous call on v3 and legacy paths.
+pub const LEGACY_CALL_LIMIT: Duration = Duration::from_secs(180);
+/// `response_grace_period` when an app says nothing.
+pub const RESPONSE_GRACE_PERIOD_DEFAULT: Duration = Duration::from_secs(900);
+/// `response_grace_period` at most.
+pub const RESPONSE_GRACE_PERIOD_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Time a replica has to come back after a cancelled call before its process tree is killed.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+/// Time a build has to prepare its environment.
+pub const BUILD_LIMIT: Duration = Duration::from_secs(3600);
+/// Time a replica has to import `main.py`, when an app says nothing.
+pub const START_LIMIT_DEFAULT: Duration = Duration::from_secs(600);
+/// Longest `?wait=` of a run query.
+pub const LONG_POLL_MAX: Duration = Duration::from_secs(60);
+/// Deaths of its own replica that a run survives before it ends as `crash_loop`.
+pub const CRASHES_MAX: u32 = 3;
+/// Losses of the server that a run survives before it ends as `interrupted`.
+pub const SERVER_LOSSES_MAX: u32 = 20;
+/// Replicas of one app at most.
+pub const REPLICAS_PER_APP_MAX: u32 = 200;
+/// Calls one replica works on at once, at most.
+pub const REPLICA_CONCURRENCY_MAX: u32 = 1_000;
+/// One webhook attempt: time to connect, TLS included.
+pub const DELIVERY_CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// One webhook attempt in all: DNS, connect, TLS, headers and body.
+pub const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
+/// Read of a receiver's answer, in bytes, before the connection is closed.
+pub const DELIVERY_RESPONSE_READ_MAX: usize = 64 << 10;
+/// Kept of a receiver's answer, in bytes.
+pub const DELIVERY_RESPONSE_KEPT_MAX: usize = 8 << 10;
+/// Deliveries under way at once.
+pub const DELIVERIES_IN_FLIGHT_MAX: usize = 512;
+/// Deliveries under way at once to one receiver, to begin with.
+pub const DELIVERIES_PER_RECEIVER_START: usize = 8;
+/// Deliveries under way at once to one receiver that answers well.
+pub const DELIVERIES_PER_RECEIVER_MAX: usize = 64;
+/// Body that an inbox records, in bytes.
+pub const INBOX_BODY_BYTES_MAX: usize = 100 << 20;
+/// Requests an inbox keeps; the oldest make room.
+pub const INBOX_REQUESTS_MAX: usize = 10_000;
+/// How long results and finished runs are kept.
+pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+
+/// One row of the table of limits.
+pub struct Limit {
+    /// What is bounded.
+    pub what: &'static str,
+    /// The bound, as people read it.
+    pub value: &'static str,
+    /// What happens beyond it.
+    pub beyond: &'static str,
+}
+
+const fn limit(what: &'static str, value: &'static str, beyond: &'static str) -> Limit {
+    Limit { what, value, beyond }
+}
+
+/// The bounds a user can meet, in the order of a run's path.
+pub const TABLE: &[Limit] = &[
+    limit("request body", "100 MiB", "413"),
+    limit("nesting of a request body", "128 levels", "400"),
+    limit("webhook address", "2,048 bytes", "422"),
+    limit("runs waiting per app", "1,000,000", "429 with Retry-After"),
+    limit("synchronous calls waiting per app", "4,096", "429 with Retry-After"),
+    limit("synchronous call, v3 and legacy", "180 s", "504; the run ends as `timeout`"),
+    limit(
+        "any other run",
+        "`response_grace_period`: 900 s by default, 12 h at most",
+        "the run ends as `timeout`",
+    ),
+    limit("result", "100 MiB", "the run ends as `result_too_large`"),
+    limit("log of a run", "1 MiB", "head and tail are kept, the count of dropped bytes between them"),
+    limit("deaths of its replica under a run", "3", "the run ends as `crash_loop`"),
+    limit("losses of the server under a run", "20", "the run ends as `interrupted`"),
+    limit("one webhook attempt", "30 s, 5 s of them to connect", "the attempt fails as `timeout`"),
+    limit("answer of a receiver", "64 KiB read, 8 KiB kept", "the connection is closed; the status counts"),
+    limit("uploaded archive", "2 GiB", "413"),
+    limit("build", "1 h", "the build fails"),
+    limit("requests kept by an inbox", "10,000", "the oldest make room"),
+    limit("results and finished runs", "7 days", "removed, never while a delivery is pending"),
+];

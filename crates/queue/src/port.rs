@@ -1,0 +1,377 @@
+//! The ports: what the rooms ask of one another. `postback` wires them; nobody imports a sibling.
+//!
+//! | port | asked by | fulfilled by |
+//! |---|---|---|
+//! | [`Runs`] | gateway, worker | store |
+//! | [`Deliveries`] | delivery | store |
+//! | [`Registry`] | gateway, worker, builder, delivery, inbox | store |
+//! | [`Inboxes`] | gateway, inbox, delivery | store |
+//! | [`Logs`] | gateway, worker, builder | store |
+//! | [`Dispatch`] | gateway | worker |
+//! | [`Replicas`] | builder, gateway | worker |
+//! | [`Outbox`] | gateway, worker | delivery |
+//! | [`AddressGuard`] | gateway | delivery |
+//! | [`Builds`] | gateway | builder |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::app::{AppConfig, Function};
+use crate::clock::Timestamp;
+use crate::delivery::{AttemptEnd, DueDelivery};
+use crate::id::{AppId, BuildId, InboxId, LeaseToken, ProjectId, RunId};
+use crate::inbox::{CapturedRequest, Inbox};
+use crate::lease::{Lease, Release, Released};
+use crate::log::{LogLine, LogQuery, StoredLine};
+use crate::outcome::{Finish, Finished, Outcome, RunError};
+use crate::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use crate::run::{CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Receiver, RunFilter, RunView};
+
+/// Why the store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It did not happen: the store is closed, full or unreachable. Trying again is safe.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The commit failed: nobody can say whether it happened.
+    #[error("the outcome of the write is unknown: {0}")]
+    Unknown(String),
+    /// What was read is not what was once written.
+    #[error("the store holds something unreadable: {0}")]
+    Corrupt(String),
+}
+
+/// The store's answer.
+pub type Stored<T> = Result<T, StoreError>;
+
+/// Whether a run is taken by this node in the very write that accepts it.
+#[derive(Clone, Copy, Debug)]
+pub enum Claim {
+    /// It stays in the store until a worker claims it.
+    Later,
+    /// It is leased at once, under this token.
+    Now(LeaseToken),
+}
+
+/// What became of an accepted run.
+#[derive(Clone, Debug)]
+pub enum Accepted {
+    /// It is durable, and queued.
+    Queued,
+    /// It is durable, and leased to this node: the caller hands it over to its slot.
+    Leased(Lease),
+    /// The app's queue is full.
+    QueueFull,
+}
+
+/// Runs: accepted, claimed, ended, shown.
+#[async_trait]
+pub trait Runs: Send + Sync {
+    /// Keeps a run. Returns only after the commit that holds it was synced.
+    async fn accept(&self, run: NewRun, claim: Claim) -> Stored<Accepted>;
+
+    /// Leases up to `max` queued runs of `app` to this node, oldest first; at least one if any, and
+    /// no more than fit `bytes_max` of bodies beyond the first.
+    async fn claim(&self, app: &AppId, max: usize, bytes_max: usize) -> Stored<Vec<LeasedRun>>;
+
+    /// Notes that a replica has had the leased runs for a while: from now on the loss of the server
+    /// counts. Rides in the next batch; nobody waits.
+    fn started(&self, leases: Vec<Lease>);
+
+    /// Ends a run: state, result and deliveries in one transaction, guarded by the lease.
+    async fn finish(&self, finish: Finish) -> Stored<Finished>;
+
+    /// Gives a run back, or ends it as `crash_loop` when it has no chances left.
+    async fn release(&self, lease: Lease, release: Release) -> Stored<Released>;
+
+    /// Records a synchronous call that ended. Rides in the next batch; nobody waits; under pressure
+    /// the record is dropped and counted, never the call.
+    fn record_call(&self, call: CallRecord);
+
+    /// One run of a project, with attempts, deliveries and result.
+    async fn run(&self, project: &ProjectId, run: RunId) -> Stored<Option<RunView>>;
+
+    /// Runs of a project, newest first, without attempts, deliveries and results.
+    async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>>;
+
+    /// Waits until the run has ended and its end is durable, or `wait` has passed. Returns at once
+    /// for a run that has ended or that nobody knows.
+    async fn wait_for_end(&self, run: RunId, wait: Duration);
+
+    /// Apps with queued runs and how many: what a starting worker looks at.
+    async fn backlog(&self) -> Stored<Vec<(AppId, u64)>>;
+}
+
+/// How many deliveries may begin.
+#[derive(Clone, Debug, Default)]
+pub struct Room {
+    /// In all.
+    pub total: usize,
+    /// To a receiver not named in `receivers`.
+    pub per_receiver: usize,
+    /// To these receivers, which have attempts under way: places left.
+    pub receivers: std::collections::HashMap<Receiver, usize>,
+}
+
+/// Deliveries: begun when due, and ended.
+#[async_trait]
+pub trait Deliveries: Send + Sync {
+    /// Records an attempt for deliveries due at `now`, oldest first per receiver, receivers in fair
+    /// turn, as far as there is room, and returns them once the records are durable.
+    async fn begin(&self, now: Timestamp, room: Room) -> Stored<Vec<DueDelivery>>;
+
+    /// Completes an attempt's record and moves the delivery on. Rides in the next batch; nobody
+    /// waits. A 410 also disables the endpoint.
+    fn complete(&self, end: AttemptEnd);
+
+    /// When the next pending delivery is due, among receivers that `room` has a place for.
+    async fn next_due(&self, room: Room) -> Stored<Option<Timestamp>>;
+}
+
+/// Projects, keys, apps and builds.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// Makes a project, unless one of this id is there.
+    async fn create_project(&self, project: NewProject) -> Stored<()>;
+
+    /// Every project, oldest first. The first is the default project of the legacy paths.
+    async fn projects(&self) -> Stored<Vec<Project>>;
+
+    /// One project.
+    async fn project(&self, id: &ProjectId) -> Stored<Option<Project>>;
+
+    /// Who holds the key with this hash.
+    async fn identify(&self, key: &KeyHash) -> Stored<Option<Identity>>;
+
+    /// Replaces a project's keys and secret by newly made ones (same id).
+    async fn rotate_keys(&self, project: NewProject) -> Stored<()>;
+
+    /// One app. Answered from memory on the hot path.
+    async fn app(&self, id: &AppId) -> Stored<Option<Arc<App>>>;
+
+    /// A project's apps, by name; every app when `project` is `None`.
+    async fn apps(&self, project: Option<&ProjectId>) -> Stored<Vec<Arc<App>>>;
+
+    /// Registers a build as `pending`, with its app if that is new. An older build of the app that
+    /// is not final yet is cancelled.
+    async fn register_build(&self, build: NewBuild) -> Stored<Build>;
+
+    /// One build.
+    async fn build(&self, id: &BuildId) -> Stored<Option<Build>>;
+
+    /// Moves a build on, unless it is final. `prepared` is kept when given. Returns whether it moved.
+    async fn set_build_status(
+        &self,
+        id: &BuildId,
+        status: BuildStatus,
+        prepared: Option<Prepared>,
+    ) -> Stored<bool>;
+
+    /// Makes a build live, unless it is final already: status `success`, its functions known, the
+    /// app pointing at it. `None` when it was cancelled or its app deleted meanwhile.
+    async fn activate(&self, id: &BuildId, functions: Vec<Function>) -> Stored<Option<Arc<App>>>;
+
+    /// Replaces the live build's configuration, for scaling changes. `None` when there is no such
+    /// app or it has no live build.
+    async fn reconfigure(&self, app: &AppId, config: AppConfig) -> Stored<Option<Arc<App>>>;
+
+    /// Removes an app and its builds; its queued runs end as `cancelled`, their webhooks are told.
+    /// Returns whether it was there.
+    async fn delete_app(&self, id: &AppId) -> Stored<bool>;
+
+    /// Builds that a former process of this node left unfinished.
+    async fn unfinished_builds(&self) -> Stored<Vec<Build>>;
+}
+
+/// Inboxes and what they recorded.
+#[async_trait]
+pub trait Inboxes: Send + Sync {
+    /// Makes an inbox.
+    async fn create_inbox(&self, inbox: Inbox) -> Stored<()>;
+
+    /// One inbox. Answered from memory where possible: the guard asks for each delivery.
+    async fn inbox(&self, id: &InboxId) -> Stored<Option<Inbox>>;
+
+    /// A project's inboxes, newest first.
+    async fn inboxes(&self, project: &ProjectId) -> Stored<Vec<Inbox>>;
+
+    /// Records a request and returns its sequence number once it is durable.
+    async fn record(&self, inbox: &InboxId, request: CapturedRequest) -> Stored<i64>;
+
+    /// Recorded requests with a sequence above `after`, oldest first.
+    async fn requests(&self, inbox: &InboxId, after: i64, limit: usize) -> Stored<Vec<CapturedRequest>>;
+}
+
+/// What user code and builds print. Never waited for, never in the way of a run.
+#[async_trait]
+pub trait Logs: Send + Sync {
+    /// Keeps lines; drops and counts them when the writer is far behind.
+    fn append(&self, lines: Vec<LogLine>);
+
+    /// Reads lines, after all that was appended before the call.
+    async fn read(&self, query: LogQuery) -> Stored<Vec<StoredLine>>;
+}
+
+/// A synchronous call on its way to a replica.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its id.
+    pub id: RunId,
+    /// The app, with the live build it was checked against.
+    pub app: Arc<App>,
+    /// The function it calls.
+    pub function: Arc<str>,
+    /// The generation of the API it came through.
+    pub generation: Generation,
+    /// The raw JSON body.
+    pub input: Bytes,
+    /// Limit from acceptance to answer.
+    pub limit: Duration,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+}
+
+/// Why a synchronous call was not taken.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refused {
+    /// Too many calls of the app wait already.
+    #[error(
+        "too many calls of this app are waiting; try again, or send a `webhook_endpoint` and be called back"
+    )]
+    Busy,
+    /// The server is stopping.
+    #[error("the server is shutting down; try again")]
+    Stopping,
+}
+
+/// How runs get to replicas.
+#[async_trait]
+pub trait Dispatch: Send + Sync {
+    /// A place in memory for a run about to be accepted; `None` when it must wait in the store.
+    fn reserve(&self, app: &Arc<App>, bytes: usize) -> Option<Box<dyn Slot>>;
+
+    /// There is queued work for the app in the store.
+    fn wake(&self, app: &AppId);
+
+    /// Executes a synchronous call and waits for its outcome. Every ending is an [`Outcome`],
+    /// `timeout` included; the record of the call is written by the worker.
+    async fn call(&self, call: Call) -> Result<Outcome, Refused>;
+}
+
+/// A reserved place. Dropping it gives the place back.
+pub trait Slot: Send {
+    /// Puts the run into its place.
+    fn hand_over(self: Box<Self>, run: LeasedRun);
+}
+
+/// Why a build's first replica did not start.
+#[derive(Clone, Debug)]
+pub struct StartFailure {
+    /// `init_failure` or `init_timeout`.
+    pub status: BuildStatus,
+    /// The import error with its traceback, or how the process ended.
+    pub error: RunError,
+}
+
+/// The replicas of builds.
+#[async_trait]
+pub trait Replicas: Send + Sync {
+    /// Starts a replica of a prepared build that is not live yet, printing to the build's log, and
+    /// returns the functions its code offers. The replica is kept for [`Replicas::switch`].
+    async fn start_first(&self, build: &Build) -> Result<Vec<Function>, StartFailure>;
+
+    /// The app's live build or configuration changed: new work goes to replicas of it, the old
+    /// ones finish what they have and stop.
+    fn switch(&self, app: &Arc<App>);
+
+    /// The build will not become live: its first replica stops.
+    fn discard(&self, build: &BuildId);
+
+    /// The app is gone: its replicas finish what they have and stop.
+    fn retire(&self, app: &AppId);
+
+    /// Replicas of an app that are ready or starting.
+    fn count(&self, app: &AppId) -> usize;
+}
+
+/// The way from outcomes to deliveries.
+pub trait Outbox: Send + Sync {
+    /// A place for an attempt that is about to be recorded; `None` when the receiver has enough
+    /// under way, and the delivery must wait its turn in the store.
+    fn reserve(&self, url: &EndpointUrl) -> Option<Box<dyn Departure>>;
+
+    /// There are due deliveries in the store.
+    fn wake(&self);
+}
+
+/// A reserved place for one attempt. Dropping it gives the place back.
+pub trait Departure: Send {
+    /// Makes the recorded attempt.
+    fn send(self: Box<Self>, due: DueDelivery);
+}
+
+/// An address that may be called, as far as can be known now.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The address, normalised.
+    pub url: EndpointUrl,
+    /// What the caller should know, such as a name that does not resolve at the moment.
+    pub warning: Option<String>,
+}
+
+/// A webhook address that breaks a rule.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct AddressRefused {
+    /// The rule, in a few stable words: `scheme`, `port`, `address_not_allowed` …
+    pub rule: &'static str,
+    /// What is wrong and what to do, for the caller. Never what a name resolved to.
+    pub message: String,
+}
+
+/// Which addresses the server may be made to call.
+#[async_trait]
+pub trait AddressGuard: Send + Sync {
+    /// Checks an address when a run is accepted. Only a positive finding refuses; a resolver that
+    /// fails or is slow leaves a warning. The check that counts is made again at every connect.
+    async fn check(&self, url: &str) -> Result<Admitted, AddressRefused>;
+}
+
+/// Why an upload was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// More than an archive may have.
+    #[error("the archive is larger than {limit} bytes")]
+    TooLarge {
+        /// The bound.
+        limit: u64,
+    },
+    /// The build already has its archive, or is final.
+    #[error("this build has been uploaded already; deploy again for a new one")]
+    AlreadyUploaded,
+    /// The body ended early or the disk refused it.
+    #[error("the archive could not be received: {0}")]
+    Io(#[from] std::io::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Builds: from an uploaded archive to a live app.
+#[async_trait]
+pub trait Builds: Send + Sync {
+    /// Receives a build's archive and starts the build. Returns when the archive is safe on disk;
+    /// the build goes on by itself and its status tells the rest.
+    async fn upload(
+        &self,
+        build: &BuildId,
+        archive: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), UploadError>;
+
+    /// Stops a build that is not final. Returns whether there was something to stop.
+    async fn cancel(&self, build: &BuildId) -> Stored<bool>;
+}

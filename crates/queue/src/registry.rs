@@ -1,0 +1,193 @@
+//! What runs point at: projects and their keys, apps, builds.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::{AppConfig, Function};
+use crate::clock::Timestamp;
+use crate::id::{AppId, BuildId, ProjectId};
+
+/// A project's secrets as they are made once, shown once, and kept hashed (but for the signing
+/// secret, which the sender needs).
+#[derive(Clone)]
+pub struct NewProject {
+    /// Its id.
+    pub id: ProjectId,
+    /// SHA-256 of the public key.
+    pub public_key_hash: KeyHash,
+    /// SHA-256 of the private key.
+    pub private_key_hash: KeyHash,
+    /// Signs deliveries: `whsec_` and base64.
+    pub webhook_secret: String,
+    /// Signs service-account tokens of this server (HS256).
+    pub token_secret: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A project.
+#[derive(Clone)]
+pub struct Project {
+    /// Its id.
+    pub id: ProjectId,
+    /// Signs deliveries: `whsec_` and base64.
+    pub webhook_secret: String,
+    /// Signs service-account tokens (HS256).
+    pub token_secret: Vec<u8>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// SHA-256 of a key. Keys have 160 random bits or more, so no slow hash is needed.
+pub type KeyHash = [u8; 32];
+
+/// What a key opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Inference only (`public-…`).
+    Inference,
+    /// Everything (`private-…` and service-account tokens).
+    Everything,
+}
+
+/// Who a request comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The key's project.
+    pub project: ProjectId,
+    /// What the key opens.
+    pub scope: Scope,
+}
+
+/// A deployed model.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Its id.
+    pub id: AppId,
+    /// The build that serves it; `None` before the first one succeeded.
+    pub live: Option<Build>,
+    /// The newest build, live or not.
+    pub latest_build: BuildId,
+    /// The status of the newest build.
+    pub latest_status: BuildStatus,
+    /// When it was first deployed.
+    pub created_at: Timestamp,
+    /// When its live build or its scaling last changed.
+    pub updated_at: Timestamp,
+}
+
+impl App {
+    /// The live build's function of that name.
+    pub fn function(&self, name: &str) -> Option<&Function> {
+        self.live.as_ref()?.functions.iter().find(|function| function.name == name)
+    }
+}
+
+/// Where a build stands. The words are those that Cerebrium's clients know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildStatus {
+    /// Registered; its archive has not arrived.
+    Pending,
+    /// Its environment is being made.
+    Building,
+    /// Its first replica is starting.
+    Initializing,
+    /// Live.
+    Success,
+    /// Its environment could not be made.
+    BuildFailure,
+    /// Its code could not be imported.
+    InitFailure,
+    /// Its code was not imported within the limit.
+    InitTimeout,
+    /// Somebody stopped it.
+    Cancelled,
+}
+
+impl BuildStatus {
+    /// Every status.
+    pub const ALL: [Self; 8] = [
+        Self::Pending,
+        Self::Building,
+        Self::Initializing,
+        Self::Success,
+        Self::BuildFailure,
+        Self::InitFailure,
+        Self::InitTimeout,
+        Self::Cancelled,
+    ];
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Building => "building",
+            Self::Initializing => "initializing",
+            Self::Success => "success",
+            Self::BuildFailure => "build_failure",
+            Self::InitFailure => "init_failure",
+            Self::InitTimeout => "init_timeout",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing more will happen to the build.
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Pending | Self::Building | Self::Initializing)
+    }
+}
+
+/// A build about to be registered.
+#[derive(Clone, Debug)]
+pub struct NewBuild {
+    /// Its id.
+    pub id: BuildId,
+    /// The app it is a version of; made with it when it is the first.
+    pub app: AppId,
+    /// Its configuration.
+    pub config: AppConfig,
+    /// SHA-256 of the token that its upload address carries.
+    pub upload_token_hash: KeyHash,
+    /// When it was registered.
+    pub created_at: Timestamp,
+}
+
+/// One uploaded version of an app.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// Its id.
+    pub id: BuildId,
+    /// The app it is a version of.
+    pub app: AppId,
+    /// Where it stands.
+    pub status: BuildStatus,
+    /// Its configuration.
+    pub config: AppConfig,
+    /// What `builder` made of it; `None` until its environment is there.
+    pub prepared: Option<Prepared>,
+    /// Its functions; empty until a replica of it has started.
+    pub functions: Vec<Function>,
+    /// SHA-256 of the token that its upload address carries.
+    pub upload_token_hash: KeyHash,
+    /// When it was registered.
+    pub created_at: Timestamp,
+    /// When its status last changed.
+    pub updated_at: Timestamp,
+}
+
+impl Build {
+    /// Calls one replica of it works on at once.
+    pub fn concurrency(&self) -> u32 {
+        self.config.concurrency(&self.functions)
+    }
+}
+
+/// A runnable build: where its files and its interpreter are. Absolute paths on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// The folder with `main.py`.
+    pub folder: String,
+    /// The interpreter of its environment.
+    pub python: String,
+}

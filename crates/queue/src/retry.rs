@@ -1,0 +1,87 @@
+//! When a failed delivery is tried again: the schedule, its jitter, and `Retry-After`.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+const SECOND: u64 = 1;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3600;
+const DAY: u64 = 86_400;
+
+/// Waits before each attempt, from the first. The steps that Standard Webhooks gives as its example,
+/// then seven more a day apart: 17 attempts over about ten days.
+pub const SCHEDULE: [Duration; 17] = [
+    Duration::from_secs(0),
+    Duration::from_secs(5 * SECOND),
+    Duration::from_secs(5 * MINUTE),
+    Duration::from_secs(30 * MINUTE),
+    Duration::from_secs(2 * HOUR),
+    Duration::from_secs(5 * HOUR),
+    Duration::from_secs(10 * HOUR),
+    Duration::from_secs(14 * HOUR),
+    Duration::from_secs(20 * HOUR),
+    Duration::from_secs(24 * HOUR),
+    Duration::from_secs(DAY),
+    Duration::from_secs(DAY),
+    Duration::from_secs(DAY),
+    Duration::from_secs(DAY),
+    Duration::from_secs(DAY),
+    Duration::from_secs(DAY),
+    Duration::from_secs(DAY),
+];
+
+/// Jitter at most, as a part of the step. Added, never subtracted.
+pub const JITTER_MAX: f64 = 0.2;
+
+/// `Retry-After` is honoured up to here.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(DAY);
+
+/// When to try again after `attempt` (from 1) failed at `now`; `None` when it was the last.
+///
+/// `chance` in `0.0..1.0` places the jitter. A receiver's `retry_after` makes the wait longer, never
+/// shorter than the schedule's step.
+pub fn next_attempt(
+    schedule: &[Duration],
+    attempt: u32,
+    now: Timestamp,
+    chance: f64,
+    retry_after: Option<Duration>,
+) -> Option<Timestamp> {
+    let step = *schedule.get(usize::try_from(attempt).ok()?)?;
+    let wait = step.mul_f64(1.0 + JITTER_MAX * chance.clamp(0.0, 1.0));
+    Some(now.plus(wait.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(0);
+
+    #[test]
+    fn seventeen_attempts_over_ten_days() {
+        let total: Duration = SCHEDULE.iter().sum();
+        assert_eq!(total, Duration::from_secs(243 * HOUR + 35 * MINUTE + 5));
+        assert_eq!(next_attempt(&SCHEDULE, 17, NOW, 0.0, None), None);
+        assert!(next_attempt(&SCHEDULE, 16, NOW, 0.0, None).is_some());
+    }
+
+    #[test]
+    fn jitter_only_adds() {
+        let at = |chance| next_attempt(&SCHEDULE, 1, NOW, chance, None).unwrap().as_millis();
+        assert_eq!(at(0.0), 5_000);
+        assert_eq!(at(1.0), 6_000);
+    }
+
+    #[test]
+    fn a_receiver_may_ask_for_more_time_but_not_for_less_nor_for_ever() {
+        let at = |secs| {
+            let asked = Some(Duration::from_secs(secs));
+            next_attempt(&SCHEDULE, 1, NOW, 0.0, asked).unwrap().as_millis()
+        };
+        assert_eq!(at(1), 5_000);
+        assert_eq!(at(60), 60_000);
+        assert_eq!(at(10 * 365 * DAY), 86_400_000);
+    }
+}

@@ -1,0 +1,348 @@
+//! A run: one call of one function of an app, and the moves it may make.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::delivery::DeliveryView;
+use crate::id::{AppId, BuildId, ProjectId, RunId};
+use crate::lease::{AttemptView, Lease};
+use crate::outcome::{Ending, RunError};
+
+/// Which generation of the API a run came through. It decides the keys of answers and webhooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Generation {
+    /// `POST /{app}/predict`
+    Legacy,
+    /// `POST /v3/{project}/{app}/{function}`
+    V3,
+    /// `POST /v4/{project}/{app}/{function}`
+    V4,
+}
+
+/// Whether somebody waits for the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The caller waits; the record is metadata only.
+    Sync,
+    /// The caller has a promise; the run survives everything.
+    Async,
+}
+
+/// Where a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Accepted, not claimed.
+    Queued,
+    /// Claimed under a lease.
+    Running,
+    /// The function returned.
+    Succeeded,
+    /// It raised, crashed, ran out of time, or its result could not be kept.
+    Failed,
+    /// Somebody asked for its end.
+    Cancelled,
+    /// It never started in time.
+    Expired,
+}
+
+/// What can happen to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunMove {
+    /// A worker takes it under a lease.
+    Claim,
+    /// Its lease ends without an outcome: the server was lost, the replica drained or crashed.
+    Release,
+    /// It ends.
+    End(Ending),
+}
+
+/// A move that a state does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a {state} run cannot {wanted:?}")]
+pub struct IllegalMove {
+    state: RunState,
+    wanted: RunMove,
+}
+
+impl RunState {
+    /// Every state, in the order of the path.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
+
+    /// The state after `wanted`.
+    ///
+    /// ```text
+    /// queued ──Claim──► running ──End──► succeeded | failed | cancelled
+    ///   ▲ │                │
+    ///   │ └──End───────────┼───────────► cancelled | expired | failed (interrupted)
+    ///   └─────Release──────┘
+    /// ```
+    ///
+    /// # Errors
+    /// When this state does not allow it: nothing ever leaves a terminal state.
+    pub fn after(self, wanted: RunMove) -> Result<Self, IllegalMove> {
+        match (self, wanted) {
+            (Self::Queued, RunMove::Claim) => Ok(Self::Running),
+            (Self::Running, RunMove::Release) => Ok(Self::Queued),
+            (Self::Running, RunMove::End(ending)) if ending != Ending::Expired => Ok(ending.state()),
+            (Self::Queued, RunMove::End(ending)) if ending != Ending::Succeeded => Ok(ending.state()),
+            _ => Err(IllegalMove { state: self, wanted }),
+        }
+    }
+
+    /// Whether the run has ended.
+    pub const fn is_terminal(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+
+    /// The word used in API, CLI, pages and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A checked webhook address: made by [`crate::port::AddressGuard`], read back by the store.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EndpointUrl(Arc<str>);
+
+impl EndpointUrl {
+    /// Wraps an address that a guard has checked, or that was stored after such a check.
+    pub fn checked(url: &str) -> Self {
+        Self(url.into())
+    }
+
+    /// The address.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The receiver: scheme, host and port. The unit of caps, fair turn and breaker.
+    pub fn receiver(&self) -> Receiver {
+        let origin = url::Url::parse(&self.0)
+            .map_or_else(|_| self.0.as_ref().to_owned(), |url| url.origin().ascii_serialization());
+        Receiver(origin.into())
+    }
+}
+
+impl fmt::Display for EndpointUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The origin of endpoints: `https://example.com`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Receiver(Arc<str>);
+
+impl Receiver {
+    /// From the text form that [`Receiver::as_str`] gave.
+    pub fn stored(origin: &str) -> Self {
+        Self(origin.into())
+    }
+
+    /// The origin's text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A run about to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// Made by the gateway.
+    pub id: RunId,
+    /// The app it calls.
+    pub app: AppId,
+    /// The function it calls.
+    pub function: Arc<str>,
+    /// The generation of the API it came through.
+    pub generation: Generation,
+    /// `Async`, or `Sync` when a caller waits although a webhook was asked for.
+    pub mode: Mode,
+    /// The raw JSON body, as it arrived.
+    pub input: Bytes,
+    /// Endpoints to tell about the outcome.
+    pub webhooks: Vec<EndpointUrl>,
+    /// Limit of one attempt.
+    pub limit: Duration,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// What the caller should know although nothing was refused.
+    pub warning: Option<String>,
+}
+
+/// A run in a worker's hands: all that is needed to execute it and to record its outcome.
+#[derive(Clone, Debug)]
+pub struct LeasedRun {
+    /// The lease under which it runs.
+    pub lease: Lease,
+    /// The app it calls.
+    pub app: AppId,
+    /// The function it calls.
+    pub function: Arc<str>,
+    /// The generation of the API it came through.
+    pub generation: Generation,
+    /// The raw JSON body.
+    pub input: Bytes,
+    /// Endpoints to tell about the outcome.
+    pub webhooks: Vec<EndpointUrl>,
+    /// Limit of this attempt.
+    pub limit: Duration,
+    /// When the run was accepted.
+    pub accepted_at: Timestamp,
+    /// Deaths of its own replica that this run has seen.
+    pub crashes: u32,
+}
+
+/// A synchronous call that ended: metadata only, recorded without being waited for.
+#[derive(Clone, Debug)]
+pub struct CallRecord {
+    /// The call's id, also told to the caller.
+    pub id: RunId,
+    /// The app it called.
+    pub app: AppId,
+    /// The function it called.
+    pub function: Arc<str>,
+    /// The generation of the API it came through.
+    pub generation: Generation,
+    /// The build that served it, when one did.
+    pub build: Option<BuildId>,
+    /// How it ended.
+    pub ending: Ending,
+    /// Why, when it did not succeed.
+    pub error: Option<RunError>,
+    /// The HTTP status the caller saw.
+    pub status_code: u16,
+    /// Time inside the function.
+    pub run_time_ms: f64,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When a replica got it.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Timestamp,
+}
+
+/// A run as the API, the CLI and the pages show it.
+#[derive(Clone, Debug)]
+pub struct RunView {
+    /// Its id.
+    pub id: RunId,
+    /// The app it calls.
+    pub app: AppId,
+    /// The function it calls.
+    pub function: String,
+    /// The generation of the API it came through.
+    pub generation: Generation,
+    /// Whether a caller waited.
+    pub mode: Mode,
+    /// Where it stands.
+    pub state: RunState,
+    /// Why it ended, when it did not succeed.
+    pub error: Option<RunError>,
+    /// HTTP status of the outcome, once there is one.
+    pub status_code: Option<u16>,
+    /// Time inside the function, once it ended.
+    pub run_time_ms: Option<f64>,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When its current or last attempt was claimed.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// The build that served it, when one did.
+    pub build: Option<BuildId>,
+    /// Endpoints to tell about the outcome.
+    pub webhooks: Vec<EndpointUrl>,
+    /// What the caller should know although nothing was refused.
+    pub warning: Option<String>,
+    /// Its attempts, oldest first; empty in lists.
+    pub attempts: Vec<AttemptView>,
+    /// Its deliveries; empty in lists.
+    pub deliveries: Vec<DeliveryView>,
+    /// The raw JSON result; `None` in lists, before the end, and for synchronous calls.
+    pub result: Option<Bytes>,
+}
+
+/// Which runs to list, newest first.
+#[derive(Clone, Debug)]
+pub struct RunFilter {
+    /// Of this project …
+    pub project: ProjectId,
+    /// … and this app, if given.
+    pub app: Option<AppId>,
+    /// Only asynchronous ones.
+    pub async_only: bool,
+    /// Only in this state.
+    pub state: Option<RunState>,
+    /// Only older than this run: the cursor of the next page.
+    pub before: Option<RunId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_legal_moves_are_exactly_these() {
+        use RunState::*;
+        let moves = [
+            RunMove::Claim,
+            RunMove::Release,
+            RunMove::End(Ending::Succeeded),
+            RunMove::End(Ending::Failed),
+            RunMove::End(Ending::Cancelled),
+            RunMove::End(Ending::Expired),
+        ];
+        let legal: Vec<_> = RunState::ALL
+            .into_iter()
+            .flat_map(|state| moves.map(|wanted| (state, state.after(wanted))))
+            .filter_map(|(state, after)| Some((state, after.ok()?)))
+            .collect();
+        assert_eq!(
+            legal,
+            [
+                (Queued, Running),
+                (Queued, Failed),
+                (Queued, Cancelled),
+                (Queued, Expired),
+                (Running, Queued),
+                (Running, Succeeded),
+                (Running, Failed),
+                (Running, Cancelled),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_receiver_is_the_origin_of_its_endpoints() {
+        let receiver = |url| EndpointUrl::checked(url).receiver();
+        assert_eq!(receiver("https://a.example/x?y").as_str(), "https://a.example");
+        assert_eq!(receiver("https://a.example:443/z"), receiver("https://a.example/x"));
+        assert_ne!(receiver("http://a.example/"), receiver("https://a.example/"));
+    }
+}

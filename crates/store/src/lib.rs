@@ -1,0 +1,1 @@
+//! Keep: SQLite fulfils the ports of queue, with group commit.

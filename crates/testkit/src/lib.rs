@@ -1,0 +1,1 @@
+//! Prove: receivers that misbehave, fakes, checkers and helpers for the test suites.

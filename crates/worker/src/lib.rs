@@ -1,0 +1,1 @@
+//! Run: keeps replicas alive, gives them runs, records outcomes.
