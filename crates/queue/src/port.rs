@@ -204,6 +204,16 @@ pub trait Inboxes: Send + Sync {
 
     /// Recorded requests with a sequence above `after`, oldest first.
     async fn requests(&self, inbox: &InboxId, after: i64, limit: usize) -> Stored<Vec<CapturedRequest>>;
+
+    /// Recorded requests with a sequence below `before` (`i64::MAX` for the newest), newest first: up
+    /// to `limit`, at least one if any, and no more than fit `bytes_max` of bodies beyond the first.
+    async fn requests_before(
+        &self,
+        inbox: &InboxId,
+        before: i64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Stored<Vec<CapturedRequest>>;
 }
 
 /// What user code and builds print. Never waited for, never in the way of a run.
