@@ -1,1 +1,156 @@
 //! Accept: the HTTP API. Authenticates, validates, enqueues, answers.
+//!
+//! The promises of this room:
+//!
+//! - An acknowledgement leaves only after [`Runs::accept`] returned, that is after the run was synced.
+//! - A request is refused before anything is kept, with a status, a code and a way out.
+//! - A body reaches the model byte for byte; it is scanned once, never parsed into a tree.
+//! - Foreign content (what models return) is inert in a browser.
+//!
+//! [`Gateway`] is the state of every handler; [`Gateway::router`] the HTTP surface; [`listener::serve`]
+//! the accept loop that bounds what a connection may cost.
+
+mod auth;
+mod control;
+pub mod listener;
+mod problem;
+mod reserved;
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use ipnet::IpNet;
+use queue::port::{AddressGuard, Builds, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs};
+use queue::{Clock, Entropy};
+
+pub use reserved::RESERVED_APP_NAMES;
+
+/// Renders the metrics as Prometheus text.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the gateway asks of the other rooms.
+#[expect(missing_docs, reason = "each field is the port of its type, described there")]
+pub struct Ports {
+    pub runs: Arc<dyn Runs>,
+    pub registry: Arc<dyn Registry>,
+    pub inboxes: Arc<dyn Inboxes>,
+    pub logs: Arc<dyn Logs>,
+    pub dispatch: Arc<dyn Dispatch>,
+    pub replicas: Arc<dyn Replicas>,
+    pub outbox: Arc<dyn Outbox>,
+    pub guard: Arc<dyn AddressGuard>,
+    pub builds: Arc<dyn Builds>,
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
+    pub metrics: RenderMetrics,
+}
+
+/// Which web origins may call inference from a browser.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// Any; calls need a key anyway, and no cookie opens anything here.
+    #[default]
+    Any,
+    /// Exactly these, as browsers write them: `https://app.example`.
+    These(Vec<String>),
+}
+
+/// How the gateway behaves where users may choose.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where clients reach this server: scheme, host and port, without a slash at the end.
+    pub public_url: String,
+    /// Apps that say `disable_auth` may be called without a key.
+    pub allow_open_apps: bool,
+    /// Peers whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Which web origins may call inference.
+    pub cors_origins: CorsOrigins,
+    /// The product's version, as `/healthz` says it.
+    pub version: String,
+}
+
+/// The state of every handler. Cloning it costs one reference count.
+#[derive(Clone)]
+pub struct Gateway(Arc<Parts>);
+
+/// What a [`Gateway`] holds; reached through it (`gateway.registry`).
+#[doc(hidden)]
+pub struct Parts {
+    pub(crate) runs: Arc<dyn Runs>,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) inboxes: Arc<dyn Inboxes>,
+    pub(crate) logs: Arc<dyn Logs>,
+    pub(crate) dispatch: Arc<dyn Dispatch>,
+    pub(crate) replicas: Arc<dyn Replicas>,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) guard: Arc<dyn AddressGuard>,
+    pub(crate) builds: Arc<dyn Builds>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) metrics: RenderMetrics,
+    pub(crate) options: Options,
+    pub(crate) ready: AtomicBool,
+}
+
+impl Deref for Gateway {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Gateway {
+    /// Puts the parts together; ready from the start.
+    pub fn new(ports: Ports, options: Options) -> Self {
+        let Ports {
+            runs,
+            registry,
+            inboxes,
+            logs,
+            dispatch,
+            replicas,
+            outbox,
+            guard,
+            builds,
+            clock,
+            entropy,
+            metrics,
+        } = ports;
+        Self(Arc::new(Parts {
+            runs,
+            registry,
+            inboxes,
+            logs,
+            dispatch,
+            replicas,
+            outbox,
+            guard,
+            builds,
+            clock,
+            entropy,
+            metrics,
+            options,
+            ready: AtomicBool::new(true),
+        }))
+    }
+
+    /// What `/readyz` says: `false` while the server drains.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// The whole HTTP surface of this room.
+    pub fn router(self) -> Router {
+        self.router_with(Router::new())
+    }
+
+    /// The same, with the routes of other rooms (inbox pages, dashboard) under the same roof: one
+    /// fallback, one place where panics end.
+    pub fn router_with(self, others: Router) -> Router {
+        Router::new().merge(control::routes()).with_state(self).merge(others)
+    }
+}
