@@ -1,0 +1,318 @@
+"""Carrying out one call, and the places where calls run: the main thread, a pool of threads, an event loop.
+
+Promises: each call ends with exactly one answer, whatever its function raises; a cancel reaches only the code of the
+call that it is meant for.
+"""
+
+import asyncio
+import collections
+import contextvars
+import ctypes
+import inspect
+import queue
+import signal
+import threading
+import time
+import traceback
+import types
+
+from . import encode, failure, frames
+from .failure import CancelledByPostback
+from .logs import CURRENT
+
+_VALUES = (dict, list, str, int, float, bool, type(None), tuple)
+
+
+class Call:
+    __slots__ = ("number", "function", "run_id", "body", "cancelled", "inside", "interrupt", "lock", "started", "spent")
+
+    def __init__(self, number, function, run_id, body):
+        self.number = number
+        self.function = function
+        self.run_id = run_id
+        self.body = body
+        self.cancelled = False
+        # Whether the app's code runs, so that a cancel may raise in it.
+        self.inside = False
+        self.interrupt = None
+        self.lock = threading.Lock()
+        self.started = 0.0
+        self.spent = 0.0
+
+    def cancel(self):
+        with self.lock:
+            if self.cancelled:
+                return
+            self.cancelled = True
+            if self.interrupt is not None:
+                self.interrupt(self)
+
+    def enter(self, interrupt):
+        self.started = time.perf_counter()
+        with self.lock:
+            self.interrupt = interrupt
+            self.inside = True
+            if self.cancelled:
+                raise CancelledByPostback("the run was cancelled")
+
+    def leave(self):
+        self.spent = (time.perf_counter() - self.started) * 1e3
+        self.inside = False
+
+
+def result_answer(call, value):
+    """`(head, body)` of the frame that answers a call whose function returned `value`."""
+    try:
+        status, encoded = encode.encode(value)
+    except encode.Refused as refused:
+        return refused_answer(call, refused)
+    return frames.result_head(call.number, status, call.spent, len(encoded)), encoded
+
+
+def refused_answer(call, refused):
+    kind = type(refused.__cause__ or ValueError()).__name__
+    return frames.error(call.number, call.spent, refused.code, kind, failure.message(refused), None), b""
+
+
+def error_answer(call, error):
+    if call.inside or not call.spent:
+        # The cancel arrived on the very way out.
+        call.leave()
+    if isinstance(error, encode.Refused):
+        return refused_answer(call, error)
+    if call.cancelled:
+        name = CancelledByPostback.__name__
+        return frames.error(call.number, call.spent, "cancelled", name, "the run was cancelled", None), b""
+    return frames.error(call.number, call.spent, "user_error", *failure.describe(error)), b""
+
+
+class _Collected:
+    """The values of a generator, bounded like the result that they become."""
+
+    def __init__(self):
+        self.values = []
+        self._size = 0
+
+    def add(self, value):
+        self._size += len(value) if isinstance(value, (str, bytes)) else 2
+        if self._size > encode.RESULT_BYTES_MAX:
+            raise encode.too_large("over {}".format(encode.RESULT_BYTES_MAX))
+        self.values.append(value)
+
+
+def _collect(iterator):
+    collected = _Collected()
+    for value in iterator:
+        collected.add(value)
+    return collected.values
+
+
+async def _settle(value):
+    """The value behind what an async function is, or what a function returned in place of one."""
+    if inspect.isawaitable(value):
+        value = await value
+    if inspect.isasyncgen(value):
+        collected = _Collected()
+        async for item in value:
+            collected.add(item)
+        return collected.values
+    if isinstance(value, types.GeneratorType):
+        return _collect(value)
+    return value
+
+
+class Place:
+    """Where synchronous calls run: what main thread and pool have in common."""
+
+    def __init__(self, replica):
+        self._replica = replica
+
+    def carry_out(self, call, interrupt, calm):
+        """Runs `call` in this thread; `calm` ends the time in which `interrupt` may raise here."""
+        CURRENT.set(call.number)
+        try:
+            try:
+                call.enter(interrupt)
+                value = call.function.invoke(call.body, call.run_id, self._replica.logger)
+                if type(value) not in _VALUES and isinstance(value, types.GeneratorType):
+                    value = _collect(value)
+            finally:
+                calm(call)
+        except BaseException as error:
+            answer = error_answer(call, error)
+        else:
+            if type(value) not in _VALUES and (inspect.isawaitable(value) or inspect.isasyncgen(value)):
+                CURRENT.set(0)
+                self._replica.loop().adopt(call, value)
+                return
+            answer = result_answer(call, value)
+        self._replica.answer(call, answer)
+        CURRENT.set(0)
+
+
+class MainThread(Place):
+    """Runs one call at a time in the main thread, where signals and most native libraries feel at home.
+
+    A cancel comes as SIGURG, which nothing sends by default and which also ends a `sleep` or a blocking read.
+    """
+
+    def __init__(self, replica, channel):
+        super().__init__(replica)
+        self._channel = channel
+        self._main = threading.get_ident()
+        self.waiting = collections.deque()
+        self.call = None
+        signal.signal(signal.SIGURG, self._on_signal)
+
+    def submit(self, call):
+        self.waiting.append(call)
+
+    def run(self, call):
+        self.call = call
+        try:
+            self.carry_out(call, self._interrupt, self._calm)
+        finally:
+            self.call = None
+
+    def _interrupt(self, call):
+        signal.pthread_kill(self._main, signal.SIGURG)
+
+    @staticmethod
+    def _calm(call):
+        call.leave()
+
+    def _on_signal(self, _number, _frame):
+        call = self.call
+        if call is None or not call.cancelled or not call.inside:
+            return
+        if self._channel.sender == self._main:
+            self._channel.cancel_due = True
+            return
+        call.inside = False
+        raise CancelledByPostback("the run was cancelled")
+
+
+class Pool(Place):
+    """Runs calls in threads, of which it starts as many as there are calls at once."""
+
+    def __init__(self, replica, size):
+        super().__init__(replica)
+        self._size = size
+        self._threads = 0
+        self._idle = 0
+        self._lock = threading.Lock()
+        self._queue = queue.SimpleQueue()
+
+    def submit(self, call):
+        with self._lock:
+            if self._idle > 0:
+                self._idle -= 1
+            elif self._threads < self._size:
+                self._threads += 1
+                threading.Thread(target=self._work, name="call-{}".format(self._threads), daemon=True).start()
+        self._queue.put(call)
+
+    def _work(self):
+        while True:
+            self.carry_out(self._queue.get(), _Interrupt(threading.get_ident()), _calm_thread)
+            with self._lock:
+                self._idle += 1
+
+
+class _Interrupt:
+    """Raises in a thread at its next bytecode; a thread inside native code notices when it comes back."""
+
+    __slots__ = ("_thread",)
+
+    def __init__(self, thread):
+        self._thread = thread
+
+    def __call__(self, call):
+        if call.inside:
+            _raise_in(self._thread, CancelledByPostback)
+
+
+def _calm_thread(call):
+    with call.lock:
+        call.leave()
+    if call.cancelled:
+        # Raised but not yet noticed: it must not hit the next call.
+        _raise_in(threading.get_ident(), None)
+
+
+def _raise_in(thread, error):
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
+    )
+
+
+class EventLoop:
+    """Runs async functions, in a thread of its own, so that what they leave running goes on between calls."""
+
+    def __init__(self, replica):
+        self._replica = replica
+        self._arriving = threading.Lock()
+        self._arrived = []
+        self._answers = []
+        self._loop = asyncio.new_event_loop()
+        self._running = set()
+        threading.Thread(target=self._run, name="event-loop", daemon=True).start()
+
+    def _run(self):
+        asyncio.set_event_loop(self._loop)
+        while True:
+            try:
+                self._loop.run_forever()
+            except BaseException:
+                # A task that the app left running called `sys.exit`; that is no reason to strand the calls.
+                traceback.print_exc()
+
+    def submit(self, call):
+        self.adopt(call, None)
+
+    def adopt(self, call, value):
+        """Takes over `call`, whose function has already returned the awaitable `value` (if it is one)."""
+        with self._arriving:
+            self._arrived.append((call, value))
+            first = len(self._arrived) == 1
+        if first:
+            self._loop.call_soon_threadsafe(self._start)
+
+    def _start(self):
+        with self._arriving:
+            arrived, self._arrived = self._arrived, []
+        for call, value in arrived:
+            context = contextvars.copy_context()
+            context.run(CURRENT.set, call.number)
+            task = context.run(self._loop.create_task, self._carry_out(call, value))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _carry_out(self, call, value):
+        task = asyncio.current_task()
+
+        def interrupt(_call):
+            self._loop.call_soon_threadsafe(lambda: task.cancel() if call.inside else None)
+
+        try:
+            try:
+                started = call.started
+                call.enter(interrupt)
+                if value is None:
+                    value = call.function.invoke(call.body, call.run_id, self._replica.logger)
+                else:
+                    call.started = started
+                value = await _settle(value)
+            finally:
+                call.leave()
+        except BaseException as error:
+            answer = error_answer(call, error)
+        else:
+            answer = result_answer(call, value)
+        self._answers.append((call, answer))
+        if len(self._answers) == 1:
+            self._loop.call_soon(self._send)
+
+    def _send(self):
+        answers, self._answers = self._answers, []
+        self._replica.answer_all(answers)
