@@ -1,1 +1,4 @@
 //! Prove: receivers that misbehave, fakes, checkers and helpers for the test suites.
+
+pub mod recorder;
+pub mod server;

@@ -1,0 +1,140 @@
+//! A receiver of webhooks that behaves: it remembers every request and answers 200.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+/// One request that arrived.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// When its body was complete.
+    pub at: Instant,
+    /// Path and query.
+    pub path: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Arrival {
+    /// A header's value, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("webhooks carry JSON")
+    }
+}
+
+/// Listens on a port of its own until it is dropped.
+pub struct Recorder {
+    address: SocketAddr,
+    arrivals: Arc<Arrivals>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Arrivals {
+    list: Mutex<Vec<Arrival>>,
+    changed: Notify,
+}
+
+impl Arrivals {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arrival>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recorder {
+    /// Begins to listen on 127.0.0.1.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start() -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let arrivals = Arc::new(Arrivals::default());
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&arrivals)));
+        Ok(Self { address, arrivals, accepting })
+    }
+
+    /// The address of an endpoint: `http://127.0.0.1:…/{path}`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
+    /// Everything that arrived so far.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.arrivals.lock().clone()
+    }
+
+    /// How many requests arrived so far.
+    pub fn count(&self) -> usize {
+        self.arrivals.lock().len()
+    }
+
+    /// Waits until `enough` says so of everything that arrived; `false` when `limit` passed first.
+    pub async fn wait_until(&self, limit: Duration, enough: impl Fn(&[Arrival]) -> bool) -> bool {
+        let wait = async {
+            loop {
+                let changed = self.arrivals.changed.notified();
+                if enough(&self.arrivals.lock()) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(limit, wait).await.is_ok()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, arrivals: Arc<Arrivals>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { return };
+        let _ = stream.set_nodelay(true);
+        let arrivals = Arc::clone(&arrivals);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| record(request, Arc::clone(&arrivals)));
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+async fn record(
+    request: Request<Incoming>,
+    arrivals: Arc<Arrivals>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    // A body that ends early was never received.
+    if let Ok(body) = body.collect().await {
+        let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+        let arrival = Arrival { at: Instant::now(), path, headers: head.headers, body: body.to_bytes() };
+        arrivals.lock().push(arrival);
+        arrivals.changed.notify_waiters();
+    }
+    Ok(Response::new(Empty::new()))
+}

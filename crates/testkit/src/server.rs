@@ -1,0 +1,181 @@
+//! The built binary as a server: started on a data directory, killed, started again.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a server may take to answer `/readyz` in a test.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where a test's server lives: survives the server.
+pub struct Home {
+    binary: PathBuf,
+    folder: tempfile::TempDir,
+    port: u16,
+    flags: Vec<String>,
+}
+
+/// The keys that the first start made.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the file")]
+pub struct Keys {
+    pub project_id: String,
+    pub public_key: String,
+    pub private_key: String,
+    pub service_account_token: String,
+    pub webhook_secret: String,
+}
+
+impl Home {
+    /// A fresh data directory and a free port for `binary`. Webhooks may go to 127.0.0.0/8.
+    ///
+    /// # Panics
+    /// When the machine has no temporary folder or no free port.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        let probe = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = probe.local_addr().expect("a bound socket has an address").port();
+        Self {
+            binary: binary.into(),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            port,
+            flags: vec!["--allow-private-webhooks".into(), "127.0.0.0/8".into()],
+        }
+    }
+
+    /// The same with other flags for `serve`.
+    #[must_use]
+    pub fn with_flags(mut self, flags: &[&str]) -> Self {
+        self.flags = flags.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder for the test's own files.
+    pub fn scratch(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `http://127.0.0.1:…`
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The command line's program with this home's data directory and server.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.env("POSTBACK_URL", self.url()).env("POSTBACK_DATA_DIR", self.data_dir());
+        command
+    }
+
+    /// The keys that the first start made.
+    ///
+    /// # Panics
+    /// Before the first start.
+    pub fn keys(&self) -> Keys {
+        let text = std::fs::read(self.data_dir().join("credentials.json")).expect("the first start wrote it");
+        serde_json::from_slice(&text).expect("credentials.json is JSON")
+    }
+
+    /// Starts a server and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub fn start(&self) -> Server {
+        let mut child = self
+            .command()
+            .arg("serve")
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let stderr = child.stderr.take().expect("it is piped");
+        // Kept flowing, and shown by the test harness only when a test fails.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln_captured(&line);
+            }
+        });
+        let mut server = Server { child: Some(child) };
+        let began = Instant::now();
+        while !self.is_ready() {
+            let child = server.child.as_mut().expect("it was just started");
+            if let Some(status) = child.try_wait().expect("it is our child") {
+                panic!("the server ended with {status} before it was ready");
+            }
+            assert!(began.elapsed() < START_LIMIT, "the server was not ready in {START_LIMIT:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    fn is_ready(&self) -> bool {
+        use std::io::{Read as _, Write as _};
+        let ask = || -> std::io::Result<bool> {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer)?;
+            Ok(answer.ends_with(b"200"))
+        };
+        ask().unwrap_or(false)
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the harness captures it and shows it when a test fails")]
+fn eprintln_captured(line: &str) {
+    eprintln!("server: {line}");
+}
+
+/// A running server. Dropping it kills it.
+pub struct Server {
+    child: Option<Child>,
+}
+
+impl Server {
+    /// Its process id.
+    ///
+    /// # Panics
+    /// Never: a server has a process until it is consumed.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// SIGKILL, as a crash would: nothing is flushed, nothing is said.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// SIGTERM, and the exit status once it has drained.
+    ///
+    /// # Panics
+    /// When it cannot be signalled.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill is there");
+        assert!(status.success(), "the server could not be signalled");
+        child.wait().expect("it is our child")
+    }
+
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
