@@ -1,0 +1,492 @@
+//! The table of configuration keys: what each means, which form has it, what becomes of it here.
+//!
+//! It is the only place that knows a key's name. Files are read by it, unknown keys are compared with
+//! it, and `docs/reference/config.md` is printed from it.
+
+use super::{Config, Form};
+
+/// One key.
+pub(super) struct Key {
+    /// Dotted path in the file.
+    pub(super) path: &'static str,
+    /// What it is for.
+    pub(super) what: &'static str,
+    /// What holds when the file does not have it.
+    pub(super) default: &'static str,
+    /// What becomes of it.
+    pub(super) effect: Effect,
+}
+
+/// What becomes of a key: the kind of value it takes, and where it goes.
+pub(super) enum Effect {
+    Text(fn(&mut Config, String)),
+    PythonVersion(fn(&mut Config, String)),
+    Flag(fn(&mut Config, bool)),
+    Whole {
+        min: u64,
+        max: u64,
+        set: fn(&mut Config, u64),
+    },
+    Number {
+        min: f64,
+        max: f64,
+        set: fn(&mut Config, f64),
+    },
+    /// A list of texts.
+    List(fn(&mut Config, Vec<String>)),
+    /// File patterns: a list, or one string in brackets as in 2023.
+    Patterns(fn(&mut Config, Vec<String>)),
+    /// Hardware ids: one, or a list in order of preference.
+    Compute(fn(&mut Config, Vec<String>)),
+    /// A table `name = "version"`.
+    Packages {
+        line: fn(&str, &str) -> String,
+        set: fn(&mut Config, Vec<String>),
+    },
+    /// A file of the folder with one package a line.
+    PackageFile(fn(&mut Config, Vec<String>)),
+    /// Valid, and without effect here: what happens instead.
+    Warned(&'static str),
+    /// Valid elsewhere, impossible here: what to do instead.
+    Refused(&'static str),
+}
+
+impl Effect {
+    /// The kind of value, for people.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            Self::Text(_) => "text".into(),
+            Self::PythonVersion(_) => "Python version, such as `3.11`".into(),
+            Self::Flag(_) => "`true` or `false`".into(),
+            Self::Whole { min, max, .. } => format!("whole number, {min} to {max}"),
+            Self::Number { min, max, .. } => format!("number, {min} to {max}"),
+            Self::List(_) => "list of texts".into(),
+            Self::Patterns(_) => "list of file patterns, or one string `\"[a, b]\"`".into(),
+            Self::Compute(_) => "hardware id, or a list of up to 5".into(),
+            Self::Packages { .. } => "table `name = \"version\"`".into(),
+            Self::PackageFile(_) => "path of a file with one package a line".into(),
+            Self::Warned(_) | Self::Refused(_) => String::new(),
+        }
+    }
+}
+
+/// Hardware ids that either generation of Cerebrium knows. What this machine has decides at deploy.
+pub(super) const COMPUTE: &[&str] = &[
+    "CPU",
+    "GPU",
+    "A10",
+    "TURING_4000",
+    "TURING_5000",
+    "TURING_T4",
+    "AMPERE_A4000",
+    "AMPERE_A5000",
+    "AMPERE_A6000",
+    "AMPERE_A100",
+    "AMPERE_A100_40GB",
+    "AMPERE_A100_80GB",
+    "AMPERE_A10",
+    "ADA_L4",
+    "ADA_L40",
+    "HOPPER_H100",
+    "HOPPER_H200",
+    "BLACKWELL_B200",
+    "BLACKWELL_RTX6000",
+    "INF2",
+    "TRN1",
+];
+
+/// The keys a form has, in the order of the documentation.
+pub(super) fn of(form: Form) -> &'static [Key] {
+    match form {
+        Form::Yaml2023 => YAML,
+        Form::TomlFirst | Form::TomlCurrent => TOML,
+    }
+}
+
+const fn key(path: &'static str, default: &'static str, effect: Effect, what: &'static str) -> Key {
+    Key { path, what, default, effect }
+}
+
+const HARDWARE_2023: &str = "no hardware is chosen by provider or region: apps run on this machine";
+const LOG: &str = "the server's own log level and the client's own output are set by their flags";
+const SMOKE: &str = "no function is called while building: a build is live once `main.py` was imported";
+const SCALING: &str = "replicas follow `replica_concurrency`, `min_replicas` and `max_replicas` alone";
+const CUSTOM: &str = "custom runtimes are not supported by this version; offer the functions in `main.py`";
+const PARTNER: &str = "partner runtimes belong to the hosted platform; deploy the model with a `main.py`";
+const CUDA: &str = "the CUDA libraries of this machine are used";
+const PROMPT: &str = "the client never asks and shows no such thing";
+
+const DEFAULT_INCLUDE: &str = "`[./*, main.py, requirements.txt, pkglist.txt, conda_pkglist.txt]`";
+
+use Effect::{
+    Compute, Flag, List, Number, PackageFile, Packages, Patterns, PythonVersion, Refused, Text, Warned, Whole,
+};
+
+/// `config.yaml` of 2023.
+const YAML: &[Key] = &[
+    key("name", "the argument of `deploy`", Text(|c, v| c.name = Some(v)), "the app's name"),
+    key(
+        "hardware",
+        "`CPU`",
+        Compute(|c, v| c.app.compute = v),
+        "what a replica needs; refused at deploy when this machine does not have it",
+    ),
+    key(
+        "gpu_count",
+        "1 on a GPU",
+        Whole { min: 0, max: 8, set: |c, v| c.app.gpu_count = narrow(v) },
+        "GPUs per replica; without meaning on `CPU`",
+    ),
+    key(
+        "cpu",
+        "no limit",
+        Number { min: 0.1, max: 512.0, set: |c, v| c.app.cpu = Some(v) },
+        "CPU cores per replica",
+    ),
+    key(
+        "memory",
+        "no limit",
+        Number { min: 0.1, max: 4096.0, set: |c, v| c.app.memory = Some(v) },
+        "memory per replica in GB",
+    ),
+    key(
+        "min_replicas",
+        "0",
+        Whole { min: 0, max: 200, set: |c, v| c.app.min_replicas = narrow(v) },
+        "replicas kept even when idle",
+    ),
+    key(
+        "max_replicas",
+        "1",
+        Whole { min: 1, max: 200, set: |c, v| c.app.max_replicas = Some(narrow(v)) },
+        "replicas at most",
+    ),
+    key(
+        "cooldown",
+        "60",
+        Whole { min: 0, max: 86_400, set: |c, v| c.app.cooldown_seconds = Some(v) },
+        "idle seconds after which a spare replica stops",
+    ),
+    key(
+        "python_version",
+        "this machine's `python3`",
+        PythonVersion(|c, v| c.app.python_version = Some(v)),
+        "the interpreter; `3.10` may stand without quotes",
+    ),
+    key("include", DEFAULT_INCLUDE, Patterns(|c, v| c.include = v), "files to upload"),
+    key("exclude", "`[./.*, ./__*]`", Patterns(|c, v| c.exclude = v), "files not to upload"),
+    key(
+        "shell_commands",
+        "none",
+        List(|c, v| c.app.shell_commands = v),
+        "commands run in the app's folder after the packages are installed",
+    ),
+    key(
+        "api_key",
+        "",
+        Warned(
+            "the key comes from `--api-key`, `POSTBACK_API_KEY` or `postback login`; remove it from the file, which is uploaded",
+        ),
+        "private key",
+    ),
+    key("cuda_version", "", Warned(CUDA), "CUDA of the base image"),
+    key("predict_data", "", Warned(SMOKE), "input of a trial call while building"),
+    key("disable_predict", "", Warned(SMOKE), "no trial call while building"),
+    key("disable_predict_data", "", Warned(SMOKE), "older name of `disable_predict`"),
+    key("init_debug", "", Warned(SMOKE), "stop after the import"),
+    key("pre_init_debug", "", Warned(SMOKE), "stop before the import"),
+    key(
+        "force_rebuild",
+        "",
+        Warned("environments are made anew whenever packages, commands or interpreter change"),
+        "no use of the cache",
+    ),
+    key("log_level", "", Text(|_, _| ()), "detail of the client's output; `postback` has flags for that"),
+    key(
+        "disable_animation",
+        "",
+        Flag(|_, _| ()),
+        "no progress bars; `postback` shows them on terminals only",
+    ),
+    key("disable_build_logs", "", Warned(LOG), "no build log on the screen"),
+    key("disable_confirmation", "", Flag(|_, _| ()), "no questions; `postback deploy` asks none"),
+    key("hide_public_endpoint", "", Warned(PROMPT), "no address in the client's output"),
+    key(
+        "disable_syntax_check",
+        "",
+        Flag(|_, _| ()),
+        "no syntax check by the client; the import finds errors",
+    ),
+];
+
+/// `cerebrium.toml`, both forms. The first form has `cerebrium.build` and strings for the patterns.
+const TOML: &[Key] = &[
+    key(
+        "cerebrium.deployment.name",
+        "the argument of `deploy`",
+        Text(|c, v| c.name = Some(v)),
+        "the app's name",
+    ),
+    key(
+        "cerebrium.deployment.python_version",
+        "this machine's `python3`",
+        PythonVersion(|c, v| c.app.python_version = Some(v)),
+        "the interpreter",
+    ),
+    key(
+        "cerebrium.deployment.include",
+        "`[\"./*\", \"main.py\", \"cerebrium.toml\"]`",
+        Patterns(|c, v| c.include = v),
+        "files to upload",
+    ),
+    key("cerebrium.deployment.exclude", "`[\".*\"]`", Patterns(|c, v| c.exclude = v), "files not to upload"),
+    key(
+        "cerebrium.deployment.pre_build_commands",
+        "none",
+        List(|c, v| c.app.pre_build_commands = v),
+        "commands run in the app's folder before the packages are installed",
+    ),
+    key(
+        "cerebrium.deployment.shell_commands",
+        "none",
+        List(|c, v| c.app.shell_commands = v),
+        "commands run in the app's folder after the packages are installed",
+    ),
+    key(
+        "cerebrium.deployment.disable_auth",
+        "`false`",
+        Flag(|c, v| c.app.disable_auth = v),
+        "callable without a key; honoured only by a server started with `--allow-open-apps`",
+    ),
+    key(
+        "cerebrium.deployment.deployment_initialization_timeout",
+        "600",
+        Whole { min: 1, max: 3600, set: |c, v| c.app.start_limit_seconds = Some(v) },
+        "seconds in which `main.py` must be imported",
+    ),
+    key(
+        "cerebrium.deployment.use_uv",
+        "",
+        Flag(|_, _| ()),
+        "install with uv; environments are always made with it",
+    ),
+    key(
+        "cerebrium.deployment.docker_base_image_url",
+        "",
+        Warned("there are no images: the app runs on this machine's own system"),
+        "base image",
+    ),
+    key(
+        "cerebrium.deployment.base_image",
+        "",
+        Warned("there are no images: the app runs on this machine's own system"),
+        "older name of `docker_base_image_url`",
+    ),
+    key("cerebrium.deployment.cuda_version", "", Warned(CUDA), "CUDA of the base image"),
+    key(
+        "cerebrium.hardware.compute",
+        "`CPU`",
+        Compute(|c, v| c.app.compute = v),
+        "what a replica needs, in order of preference; refused at deploy when this machine does not have it",
+    ),
+    key("cerebrium.hardware.gpu", "`CPU`", Compute(|c, v| c.app.compute = v), "older name of `compute`"),
+    key(
+        "cerebrium.hardware.gpu_count",
+        "1 on a GPU",
+        Whole { min: 0, max: 8, set: |c, v| c.app.gpu_count = narrow(v) },
+        "GPUs per replica; without meaning on `CPU`",
+    ),
+    key(
+        "cerebrium.hardware.cpu",
+        "no limit",
+        Number { min: 0.1, max: 512.0, set: |c, v| c.app.cpu = Some(v) },
+        "CPU cores per replica",
+    ),
+    key(
+        "cerebrium.hardware.memory",
+        "no limit",
+        Number { min: 0.1, max: 4096.0, set: |c, v| c.app.memory = Some(v) },
+        "memory per replica in GB",
+    ),
+    key("cerebrium.hardware.provider", "", Warned(HARDWARE_2023), "cloud to run in"),
+    key("cerebrium.hardware.region", "", Warned(HARDWARE_2023), "region to run in"),
+    key(
+        "cerebrium.scaling.min_replicas",
+        "0",
+        Whole { min: 0, max: 200, set: |c, v| c.app.min_replicas = narrow(v) },
+        "replicas kept even when idle",
+    ),
+    key(
+        "cerebrium.scaling.max_replicas",
+        "1",
+        Whole { min: 1, max: 200, set: |c, v| c.app.max_replicas = Some(narrow(v)) },
+        "replicas at most",
+    ),
+    key(
+        "cerebrium.scaling.cooldown",
+        "10; 60 in the first form",
+        Whole { min: 0, max: 86_400, set: |c, v| c.app.cooldown_seconds = Some(v) },
+        "idle seconds after which a spare replica stops",
+    ),
+    key(
+        "cerebrium.scaling.replica_concurrency",
+        "1 on GPUs and for `predict(item, run_id, logger)`, else 100",
+        Whole { min: 1, max: 1000, set: |c, v| c.app.replica_concurrency = Some(narrow(v)) },
+        "calls one replica works on at once",
+    ),
+    key(
+        "cerebrium.scaling.response_grace_period",
+        "900",
+        Whole { min: 1, max: 43_200, set: |c, v| c.app.response_grace_period_seconds = Some(v) },
+        "seconds one attempt of a run may take",
+    ),
+    key("cerebrium.scaling.scaling_metric", "", Warned(SCALING), "what scaling follows"),
+    key("cerebrium.scaling.scaling_target", "", Warned(SCALING), "how full replicas are kept"),
+    key("cerebrium.scaling.scaling_buffer", "", Warned(SCALING), "spare replicas"),
+    key("cerebrium.scaling.evaluation_interval_seconds", "", Warned(SCALING), "how often scaling is decided"),
+    key(
+        "cerebrium.scaling.load_balancing_algorithm",
+        "",
+        Warned("runs go to the replica with the fewest at work"),
+        "which replica gets a run",
+    ),
+    key("cerebrium.scaling.compute_tier", "", Warned(HARDWARE_2023), "whether replicas may be interrupted"),
+    key(
+        "cerebrium.scaling.roll_out_duration_seconds",
+        "",
+        Warned("new work moves to a new build at once; running work ends on the old one"),
+        "gradual rollout",
+    ),
+    key(
+        "cerebrium.dependencies.pip",
+        "none; `pydantic` in the first form",
+        Packages { line: super::packages::pip_line, set: |c, v| c.app.pip.extend(v) },
+        "Python packages",
+    ),
+    key(
+        "cerebrium.dependencies.apt",
+        "none",
+        Packages { line: super::packages::apt_line, set: |c, v| c.app.apt.extend(v) },
+        "Debian packages; the build checks that they are installed",
+    ),
+    key(
+        "cerebrium.dependencies.conda",
+        "none",
+        Packages { line: super::packages::conda_line, set: |c, v| c.app.conda.extend(v) },
+        "conda packages; the build refuses them with what to do instead",
+    ),
+    key(
+        "cerebrium.dependencies.paths.pip",
+        "",
+        PackageFile(|c, v| c.app.pip.extend(v)),
+        "Python packages, from a file",
+    ),
+    key(
+        "cerebrium.dependencies.paths.apt",
+        "",
+        PackageFile(|c, v| c.app.apt.extend(v)),
+        "Debian packages, from a file",
+    ),
+    key(
+        "cerebrium.dependencies.paths.conda",
+        "",
+        PackageFile(|c, v| c.app.conda.extend(v)),
+        "conda packages, from a file",
+    ),
+    key("cerebrium.runtime.custom", "", Refused(CUSTOM), "a web server of one's own"),
+    key("cerebrium.runtime.asgi", "", Refused(CUSTOM), "older name of `runtime.custom`"),
+    key("cerebrium.runtime.deepgram", "", Refused(PARTNER), "partner runtime"),
+    key("cerebrium.runtime.rime", "", Refused(PARTNER), "partner runtime"),
+    key("cerebrium.runtime.assemblyai", "", Refused(PARTNER), "partner runtime"),
+    key(
+        "cerebrium.runtime.container_runtime",
+        "",
+        Warned("replicas are processes of this machine, not containers"),
+        "container runtime",
+    ),
+    key(
+        "cerebrium.experimental.checkpointing",
+        "",
+        Warned("replicas are not checkpointed"),
+        "start replicas from memory images",
+    ),
+    key(
+        "cerebrium.build.shell_commands",
+        "none",
+        List(|c, v| c.app.shell_commands = v),
+        "first form: commands run after the packages are installed",
+    ),
+    key(
+        "cerebrium.build.predict_data",
+        "",
+        Warned(SMOKE),
+        "first form: input of a trial call while building",
+    ),
+    key("cerebrium.build.disable_predict", "", Warned(SMOKE), "first form: no trial call while building"),
+    key("cerebrium.build.init_debug", "", Warned(SMOKE), "first form: stop after the import"),
+    key("cerebrium.build.pre_init_debug", "", Warned(SMOKE), "first form: stop before the import"),
+    key(
+        "cerebrium.build.force_rebuild",
+        "",
+        Warned("environments are made anew whenever packages, commands or interpreter change"),
+        "first form: no use of the cache",
+    ),
+    key(
+        "cerebrium.build.log_level",
+        "",
+        Text(|_, _| ()),
+        "first form: detail of the client's output; `postback` has flags for that",
+    ),
+    key(
+        "cerebrium.build.disable_animation",
+        "",
+        Flag(|_, _| ()),
+        "first form: no progress bars; `postback` shows them on terminals only",
+    ),
+    key("cerebrium.build.disable_build_logs", "", Warned(LOG), "first form: no build log on the screen"),
+    key(
+        "cerebrium.build.disable_confirmation",
+        "",
+        Flag(|_, _| ()),
+        "first form: no questions; `postback deploy` asks none",
+    ),
+    key(
+        "cerebrium.build.hide_public_endpoint",
+        "",
+        Warned(PROMPT),
+        "first form: no address in the client's output",
+    ),
+    key(
+        "cerebrium.build.disable_syntax_check",
+        "",
+        Flag(|_, _| ()),
+        "first form: no syntax check by the client; the import finds errors",
+    ),
+];
+
+/// Bounds above keep these numbers far below `u32::MAX`.
+fn narrow(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_stands_twice_and_none_is_inside_another() {
+        for form in [Form::Yaml2023, Form::TomlCurrent] {
+            for (i, key) in of(form).iter().enumerate() {
+                for other in &of(form)[i + 1..] {
+                    assert_ne!(key.path, other.path);
+                    assert!(
+                        !other.path.starts_with(&format!("{}.", key.path)),
+                        "{} in {}",
+                        other.path,
+                        key.path
+                    );
+                }
+            }
+        }
+    }
+}

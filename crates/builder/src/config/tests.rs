@@ -1,0 +1,295 @@
+//! What each form says, key by key, and what is said about a file that is wrong.
+
+use super::*;
+
+const DELAY: &str = "%YAML 1.2\n---\nhardware: CPU\ncpu: 2\nmemory: 5\ndisable_animation: false\n\
+    exclude: '[./.*, ./__*]'\ninclude: '[./*, main.py, requirements.txt, pkglist.txt, conda_pkglist.txt]'\n\
+    log_level: INFO\n";
+
+fn parse(file: &str, source: &str) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    Config::parse(source, file, folder.path())
+}
+
+fn error(file: &str, source: &str) -> String {
+    parse(file, source).unwrap_err().to_string()
+}
+
+#[test]
+fn the_delay_example_reads_without_a_warning() {
+    let config = parse("config.yaml", DELAY).unwrap();
+    assert_eq!(config.form, Form::Yaml2023);
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.name, None);
+    assert_eq!(config.app.compute, ["CPU"]);
+    assert_eq!((config.app.cpu, config.app.memory, config.app.gpu_count), (Some(2.0), Some(5.0), 0));
+    assert_eq!(config.include, ["./*", "main.py", "requirements.txt", "pkglist.txt", "conda_pkglist.txt"]);
+    assert_eq!(config.exclude, ["./.*", "./__*"]);
+    assert_eq!(config.app.pip, BASE_IMAGE_PACKAGES);
+    assert_eq!(config.app.cooldown_seconds, Some(60));
+}
+
+#[test]
+fn python_3_10_is_not_python_3_1() {
+    for source in ["python_version: 3.10\n", "python_version: '3.10'\n"] {
+        assert_eq!(parse("config.yaml", source).unwrap().app.python_version.as_deref(), Some("3.10"));
+    }
+    let source = "[cerebrium.deployment]\npython_version = 3.10\n";
+    assert_eq!(parse("cerebrium.toml", source).unwrap().app.python_version.as_deref(), Some("3.10"));
+    assert_eq!(
+        error("config.yaml", "cpu: 1\npython_version: 3.1\n"),
+        "config.yaml:2: `python_version` is `3.1`; did you mean `3.10`? Python 3.8 or later is needed"
+    );
+}
+
+#[test]
+fn the_first_form_of_toml_keeps_its_strings_and_its_base_image() {
+    let config = parse(
+        "cerebrium.toml",
+        r#"
+[cerebrium.build]
+predict_data = "{\"prompt\": \"x\"}"
+disable_animation = false
+shell_commands = ["echo hello"]
+
+[cerebrium.deployment]
+name = "first"
+python_version = "3.10"
+include = "[./*, main.py, cerebrium.toml]"
+exclude = "[./example_exclude]"
+
+[cerebrium.hardware]
+gpu = "AMPERE_A5000"
+cpu = 2
+memory = 16.0
+
+[cerebrium.scaling]
+min_replicas = 0
+cooldown = 30
+"#,
+    )
+    .unwrap();
+    assert_eq!(config.form, Form::TomlFirst);
+    assert_eq!(config.name.as_deref(), Some("first"));
+    assert_eq!(config.include, ["./*", "main.py", "cerebrium.toml"]);
+    assert_eq!(config.exclude, ["./example_exclude"]);
+    assert_eq!((config.app.compute, config.app.gpu_count), (vec!["AMPERE_A5000".to_owned()], 1));
+    assert_eq!(config.app.shell_commands, ["echo hello"]);
+    assert_eq!(config.app.cooldown_seconds, Some(30));
+    assert_eq!(config.app.pip, BASE_IMAGE_PACKAGES);
+    assert_eq!(config.warnings.len(), 1);
+    assert_eq!(
+        (config.warnings[0].line, config.warnings[0].key.as_str()),
+        (3, "cerebrium.build.predict_data")
+    );
+}
+
+#[test]
+fn the_current_form_of_toml_says_all_it_can() {
+    let config = parse(
+        "cerebrium.toml",
+        r#"
+[cerebrium.deployment]
+name = "current"
+python_version = "3.12"
+docker_base_image_url = "debian:bookworm-slim"
+include = ["./*", "main.py"]
+exclude = [".*"]
+shell_commands = ["echo after"]
+pre_build_commands = ["echo before"]
+disable_auth = true
+use_uv = true
+deployment_initialization_timeout = 120
+
+[cerebrium.hardware]
+cpu = 2.5
+memory = 4.0
+compute = ["HOPPER_H100", "AMPERE_A10"]
+gpu_count = 2
+provider = "aws"
+
+[cerebrium.scaling]
+min_replicas = 1
+max_replicas = 3
+cooldown = 30
+replica_concurrency = 4
+response_grace_period = 3600
+scaling_metric = "concurrency_utilization"
+
+[cerebrium.dependencies.pip]
+numpy = "latest"
+torch = "2.1.0"
+pydantic = ">=2"
+
+[cerebrium.dependencies.apt]
+ffmpeg = "latest"
+
+[cerebrium.dependencies.conda]
+cuda = "11.8"
+"#,
+    )
+    .unwrap();
+    let app = AppConfig {
+        python_version: Some("3.12".into()),
+        compute: vec!["HOPPER_H100".into(), "AMPERE_A10".into()],
+        gpu_count: 2,
+        cpu: Some(2.5),
+        memory: Some(4.0),
+        min_replicas: 1,
+        max_replicas: Some(3),
+        cooldown_seconds: Some(30),
+        replica_concurrency: Some(4),
+        response_grace_period_seconds: Some(3600),
+        start_limit_seconds: Some(120),
+        disable_auth: true,
+        pre_build_commands: vec!["echo before".into()],
+        shell_commands: vec!["echo after".into()],
+        pip: vec!["numpy".into(), "torch==2.1.0".into(), "pydantic>=2".into()],
+        apt: vec!["ffmpeg".into()],
+        conda: vec!["cuda=11.8".into()],
+    };
+    assert_eq!((config.form, &config.app), (Form::TomlCurrent, &app));
+    let warned: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.key.as_str())).collect();
+    assert_eq!(
+        warned,
+        [
+            (5, "cerebrium.deployment.docker_base_image_url"),
+            (19, "cerebrium.hardware.provider"),
+            (27, "cerebrium.scaling.scaling_metric"),
+        ]
+    );
+}
+
+#[test]
+fn the_current_form_gets_no_packages_it_did_not_name() {
+    assert_eq!(parse("cerebrium.toml", "[cerebrium.deployment]\nname = 'a'\n").unwrap().app.pip, [""; 0]);
+}
+
+#[test]
+fn requirements_in_the_folder_take_the_place_of_the_base_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let pip = || Config::parse(DELAY, "config.yaml", folder.path()).unwrap().app.pip;
+    std::fs::write(folder.path().join("requirements.txt"), "# nothing yet\n").unwrap();
+    assert_eq!(pip(), BASE_IMAGE_PACKAGES);
+    std::fs::write(folder.path().join("requirements.txt"), "numpy\n").unwrap();
+    assert_eq!(pip(), [""; 0]);
+}
+
+#[test]
+fn packages_may_come_from_files_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("req.txt"), "# models\ntorch==2.1\n\nnumpy\n").unwrap();
+    let read = |path: &str| {
+        let source = format!("[cerebrium.dependencies.paths]\npip = '{path}'\n");
+        Config::parse(&source, "cerebrium.toml", folder.path())
+    };
+    assert_eq!(read("req.txt").unwrap().app.pip, ["torch==2.1", "numpy"]);
+    assert!(read("absent.txt").unwrap_err().to_string().contains("`absent.txt`, which cannot be read"));
+    for outside in ["/etc/passwd", "../req.txt", "a/../../req.txt"] {
+        assert!(read(outside).unwrap_err().to_string().contains("outside the app's folder"), "{outside}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
+    let config = parse("config.yaml", "cpu: 2\ncooldwon: 5\n").unwrap();
+    assert_eq!(
+        config.warnings[0].to_string(),
+        "config.yaml:2: `cooldwon` is not known and has no effect; the nearest known key is `cooldown`"
+    );
+    let source = "[cerebrium.deployment]\nname = 'a'\nmin_replicas = 1\n[tool.ruff]\nline = 3\n";
+    let config = parse("cerebrium.toml", source).unwrap();
+    assert_eq!(
+        config.warnings[0].to_string(),
+        "cerebrium.toml:3: `cerebrium.deployment.min_replicas` is not known and has no effect; \
+         the nearest known key is `cerebrium.scaling.min_replicas`"
+    );
+    assert_eq!(
+        (config.warnings[1].line, config.warnings[1].key.as_str(), config.warnings.len()),
+        (4, "tool", 2)
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_meant_is_told_with_line_key_and_fix() {
+    let cases = [
+        ("config.yaml", "a: 1\ncpu: two\n", "config.yaml:2: `cpu` is `two`; write a number from 0.1 to 512"),
+        (
+            "config.yaml",
+            "min_replicas: -1\n",
+            "config.yaml:1: `min_replicas` is `-1`; write a whole number from 0 to 200",
+        ),
+        (
+            "config.yaml",
+            "cooldown: 1.5\n",
+            "config.yaml:1: `cooldown` is `1.5`; write a whole number from 0 to 86400",
+        ),
+        (
+            "config.yaml",
+            "hardware: AMPERE_A100_80\n",
+            "config.yaml:1: `hardware` is `AMPERE_A100_80`, which no hardware is called; did you mean `AMPERE_A100_80GB`?",
+        ),
+        (
+            "config.yaml",
+            "include: '[/etc/*]'\n",
+            "config.yaml:1: `include` has the pattern `/etc/*`; patterns are relative to the app's folder, \
+             remove the first `/`",
+        ),
+        (
+            "config.yaml",
+            "disable_animation: perhaps\n",
+            "config.yaml:1: `disable_animation` is `perhaps`; write `true` or `false`",
+        ),
+        ("config.yaml", "cpu:\n  - 2\n", "config.yaml:2: `cpu` must be a text, but is a list"),
+        ("config.yaml", "- 2\n", "config.yaml:1: the file must be a table of keys"),
+        (
+            "config.yaml",
+            "python_version: three\n",
+            "config.yaml:1: `python_version` is `three`; write a version such as `3.11`",
+        ),
+        (
+            "config.yaml",
+            "python_version: 2.7\n",
+            "config.yaml:1: `python_version` is `2.7`; Python 3.8 or later is needed, write it as `3.11`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.runtime.custom]\nport = 8000\n",
+            "cerebrium.toml:1: `cerebrium.runtime.custom` cannot be used here: custom runtimes are not supported by \
+             this version; offer the functions in `main.py`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.dependencies.pip]\nnumpy = [1]\n",
+            "cerebrium.toml:2: `cerebrium.dependencies.pip` has a version for `numpy` that is no text; \
+             write `numpy = \"latest\"`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium]\nscaling = 3\n",
+            "cerebrium.toml:2: `cerebrium.scaling` must be a table of keys",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.scaling]\nmin_replicas = 3\nmax_replicas = 2\n",
+            "cerebrium.toml:1: `max_replicas` is 2, below `min_replicas` (3); raise it or lower `min_replicas`",
+        ),
+        ("app.json", "{}", "app.json is no config file: it must end in .toml, .yaml or .yml"),
+    ];
+    for (file, source, expected) in cases {
+        assert_eq!(error(file, source), expected);
+    }
+}
+
+#[test]
+fn broken_files_are_told_with_their_line() {
+    assert!(error("config.yaml", "cpu: 2\n  memory: [\n").starts_with("config.yaml:"));
+    assert!(error("cerebrium.toml", "[cerebrium\n").starts_with("cerebrium.toml:1: "));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Config::read(folder.path(), "config.yaml").unwrap_err().to_string();
+    assert!(error.starts_with("cannot read config.yaml: "), "{error}");
+}

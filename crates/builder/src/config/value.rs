@@ -1,0 +1,157 @@
+//! Values: from the source's text to what a key's kind asks for, or what to write instead.
+
+use super::Config;
+use super::document::{Node, Value};
+use super::keys::{COMPUTE, Effect};
+
+/// A step that puts a checked value into its place.
+type Set = Box<dyn FnOnce(&mut Config)>;
+
+/// Checks a value against the key's kind.
+pub(super) fn apply(effect: &Effect, node: &Node) -> Result<Set, String> {
+    Ok(match *effect {
+        Effect::Text(set) => {
+            let value = text(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::PythonVersion(set) => {
+            let value = python_version(&text(node)?)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Flag(set) => {
+            let value = flag(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Whole { min, max, set } => {
+            let value = number(node, |text| text.parse().ok(), min, max, "a whole number")?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Number { min, max, set } => {
+            let value = number(node, |text| text.parse().ok(), min, max, "a number")?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::List(set) => {
+            let value = texts(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Patterns(set) => {
+            let value = patterns(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Compute(set) => {
+            let value = compute(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Packages { .. } | Effect::PackageFile(_) | Effect::Warned(_) | Effect::Refused(_) => {
+            Box::new(|_| ())
+        }
+    })
+}
+
+/// Any scalar, as text.
+pub(super) fn text(node: &Node) -> Result<String, String> {
+    match &node.value {
+        Value::Text { text, .. } => Ok(text.clone()),
+        other => Err(format!("must be a text, but is {}", name_of(other))),
+    }
+}
+
+fn texts(node: &Node) -> Result<Vec<String>, String> {
+    match &node.value {
+        Value::List(items) => items.iter().map(text).collect(),
+        // One command where several are allowed: what people write first.
+        Value::Text { text, .. } => Ok(vec![text.clone()]),
+        other => Err(format!("must be a list of texts, but is {}", name_of(other))),
+    }
+}
+
+fn flag(node: &Node) -> Result<bool, String> {
+    match text(node)?.as_str() {
+        "true" | "True" | "TRUE" => Ok(true),
+        "false" | "False" | "FALSE" => Ok(false),
+        other => Err(format!("is `{other}`; write `true` or `false`")),
+    }
+}
+
+fn number<T: Copy + PartialOrd + std::fmt::Display>(
+    node: &Node,
+    parse: fn(&str) -> Option<T>,
+    min: T,
+    max: T,
+    what: &str,
+) -> Result<T, String> {
+    let text = text(node)?;
+    match parse(text.strip_suffix(".0").filter(|_| what != "a number").unwrap_or(&text)) {
+        Some(value) if value >= min && value <= max => Ok(value),
+        _ => Err(format!("is `{text}`; write {what} from {min} to {max}")),
+    }
+}
+
+/// `[./*, main.py]` in one string, as in 2023, or a list.
+fn patterns(node: &Node) -> Result<Vec<String>, String> {
+    let patterns: Vec<String> = match &node.value {
+        Value::Text { text, .. } => text
+            .trim()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .split(',')
+            .map(|pattern| pattern.trim().trim_matches(['\'', '"']).to_owned())
+            .filter(|pattern| !pattern.is_empty())
+            .collect(),
+        _ => texts(node)?,
+    };
+    for pattern in &patterns {
+        if pattern.starts_with('/') {
+            return Err(format!(
+                "has the pattern `{pattern}`; patterns are relative to the app's folder, remove the first `/`"
+            ));
+        }
+        crate::archive::check_pattern(pattern)?;
+    }
+    Ok(patterns)
+}
+
+fn python_version(text: &str) -> Result<String, String> {
+    let version = text.trim();
+    let mut parts = version.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Ok(3)), Some(Ok(minor)), None | Some(Ok(_)), None) if minor >= 8 => Ok(version.to_owned()),
+        (Some(Ok(3)), Some(Ok(1)), None, _) => {
+            Err("is `3.1`; did you mean `3.10`? Python 3.8 or later is needed".to_owned())
+        }
+        (Some(Ok(_)), ..) => {
+            Err(format!("is `{version}`; Python 3.8 or later is needed, write it as `3.11`"))
+        }
+        _ => Err(format!("is `{version}`; write a version such as `3.11`")),
+    }
+}
+
+fn compute(node: &Node) -> Result<Vec<String>, String> {
+    let ids = texts(node)?;
+    if ids.is_empty() || ids.len() > 5 {
+        return Err(format!("names {} kinds of hardware; write 1 to 5", ids.len()));
+    }
+    ids.into_iter()
+        .map(|id| {
+            let id = id.trim().to_ascii_uppercase();
+            if COMPUTE.contains(&id.as_str()) {
+                return Ok(id);
+            }
+            let nearest = COMPUTE
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(a, &id).total_cmp(&strsim::jaro_winkler(b, &id)))
+                .copied()
+                .unwrap_or("CPU");
+            Err(format!("is `{id}`, which no hardware is called; did you mean `{nearest}`?"))
+        })
+        .collect()
+}
+
+fn name_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Text { .. } => "a text",
+        Value::List(_) => "a list",
+        Value::Table(_) => "a table",
+    }
+}
