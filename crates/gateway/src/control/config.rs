@@ -1,0 +1,290 @@
+//! From a create-app request to an [`AppConfig`], in both dialects of Cerebrium's clients and our own.
+//!
+//! The Python client sends floats, `compute` as a text and every key; the Go client sends whole numbers,
+//! `compute` as a list and `null` for lists that are not set. Our own client sends an [`AppConfig`]. What
+//! this server cannot do is refused here, before anything is uploaded, never ignored.
+
+use queue::app::AppConfig;
+use queue::limits::{REPLICA_CONCURRENCY_MAX, REPLICAS_PER_APP_MAX, RESPONSE_GRACE_PERIOD_MAX};
+use queue::{AppName, limits};
+use serde_json::Value;
+
+use super::request::{Fields, invalid, refused};
+use crate::RESERVED_APP_NAMES;
+use crate::problem::{Answer, Problem, clip};
+
+/// What this node's replicas can be given.
+const HARDWARE: &[&str] = &["CPU"];
+/// Idle time at most: a day, then `minReplicaCount` is what was meant.
+const COOLDOWN_SECONDS_MAX: u64 = 86_400;
+
+/// Keys of options that change nothing here. They are named to the caller when they are set.
+const WITHOUT_EFFECT: &[&str] = &[
+    "scalingMetric",
+    "scalingTarget",
+    "scalingBuffer",
+    "evaluationIntervalSeconds",
+    "rollOutDurationSeconds",
+    "loadBalancingAlgorithm",
+    "containerRuntime",
+    "dockerAuth",
+];
+
+/// The spellings of the scaling keys: Cerebrium's, then our own.
+const MIN_REPLICAS: &[&str] = &["minReplicaCount", "minReplicas"];
+const MAX_REPLICAS: &[&str] = &["maxReplicaCount", "maxReplicas"];
+const COOLDOWN: &[&str] = &["cooldownPeriodSeconds", "cooldownSeconds"];
+const GRACE_PERIOD: &[&str] = &["responseGracePeriodSeconds"];
+const CONCURRENCY: &[&str] = &["replicaConcurrency"];
+
+/// The app's name.
+pub(super) fn name(fields: &Fields) -> Answer<AppName> {
+    let text = fields
+        .text(&["name"])?
+        .ok_or_else(|| refused("`name` is missing: it names the app within its project"))?;
+    if RESERVED_APP_NAMES.contains(&text) {
+        return Err(Problem::unprocessable(
+            "reserved_name",
+            format!(
+                "an app cannot be called `{text}`, since the server's own paths begin so; choose another name"
+            ),
+        ));
+    }
+    text.parse().map_err(|_| {
+        refused(format!(
+            "`{}` cannot be an app's name: 1 to 64 lower-case letters, digits, `-` and `_`, not beginning with `-`",
+            clip(text)
+        ))
+    })
+}
+
+/// The app's configuration.
+pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
+    refuse_other_runtimes(fields)?;
+    let compute = compute(fields)?;
+    let on_cpu = compute.iter().all(|id| id.eq_ignore_ascii_case("CPU"));
+    let mut config = AppConfig {
+        python_version: python_version(fields)?,
+        // Old config files say `gpu_count: 1` on CPUs as well; there is none to give.
+        gpu_count: if on_cpu { 0 } else { fields.whole(&["gpuCount"], 0..=64)?.unwrap_or(0) },
+        compute,
+        cpu: fields.positive(&["cpu"], 1_024.0)?,
+        memory: fields.positive(&["memory"], 65_536.0)?,
+        start_limit_seconds: fields.whole(
+            &["deploymentInitializationTimeout", "startLimitSeconds"],
+            1..=limits::BUILD_LIMIT.as_secs(),
+        )?,
+        disable_auth: fields.flag(&["disableAuth"])?.unwrap_or(false),
+        pre_build_commands: fields.texts(&["preBuildCommands"])?,
+        shell_commands: fields.texts(&["shellCommands"])?,
+        pip: fields.texts(&["pip"])?,
+        apt: fields.texts(&["apt"])?,
+        conda: fields.texts(&["conda"])?,
+        ..AppConfig::default()
+    };
+    scale(fields, &mut config)?;
+    Ok(config)
+}
+
+/// Changes what the request names of the scaling, and nothing else. Returns whether it named anything.
+pub(super) fn scale(fields: &Fields, config: &mut AppConfig) -> Answer<bool> {
+    let most = u64::from(REPLICAS_PER_APP_MAX);
+    let (min, max) = (fields.whole(MIN_REPLICAS, 0..=most)?, fields.whole(MAX_REPLICAS, 1..=most)?);
+    let cooldown = fields.whole(COOLDOWN, 0..=COOLDOWN_SECONDS_MAX)?;
+    let grace = fields.whole(GRACE_PERIOD, 1..=RESPONSE_GRACE_PERIOD_MAX.as_secs())?;
+    let concurrency = fields.whole(CONCURRENCY, 1..=u64::from(REPLICA_CONCURRENCY_MAX))?;
+    let named =
+        min.is_some() || max.is_some() || cooldown.is_some() || grace.is_some() || concurrency.is_some();
+
+    config.min_replicas = min.unwrap_or(config.min_replicas);
+    config.max_replicas = max.or(config.max_replicas);
+    config.cooldown_seconds = cooldown.or(config.cooldown_seconds);
+    config.response_grace_period_seconds = grace.or(config.response_grace_period_seconds);
+    config.replica_concurrency = concurrency.or(config.replica_concurrency);
+    match config.max_replicas {
+        Some(max) if max < config.min_replicas => Err(refused(format!(
+            "`{}` is {max}, which is fewer than `{}` ({}); raise the one or lower the other",
+            MAX_REPLICAS[0], MIN_REPLICAS[0], config.min_replicas
+        ))),
+        _ => Ok(named),
+    }
+}
+
+/// What the caller should know although nothing was refused.
+pub(super) fn warnings(fields: &Fields) -> Vec<String> {
+    WITHOUT_EFFECT
+        .iter()
+        .filter(|key| fields.value(&[key]).is_some())
+        .map(|key| format!("`{key}` has no effect on this server"))
+        .collect()
+}
+
+fn refuse_other_runtimes(fields: &Fields) -> Answer<()> {
+    const UNSUPPORTED: &str = "unsupported_runtime";
+    const WAY_OUT: &str = "this server runs functions of a `main.py` (runtime `cortex`) and nothing else yet; remove the section";
+    match fields.text(&["runtime"])? {
+        None | Some("cortex") => {}
+        Some("custom") => {
+            return Err(Problem::unprocessable(
+                UNSUPPORTED,
+                format!(
+                    "`runtime` is `custom`, a web server of your own: {WAY_OUT} `[cerebrium.runtime.custom]`"
+                ),
+            ));
+        }
+        Some(partner) => {
+            let partner = clip(partner);
+            return Err(Problem::unprocessable(
+                UNSUPPORTED,
+                format!(
+                    "`runtime` is `{partner}`, a partner's service: {WAY_OUT} `[cerebrium.runtime.{partner}]`"
+                ),
+            ));
+        }
+    }
+    const CUSTOM_KEYS: &[&str] = &[
+        "entrypoint",
+        "port",
+        "healthcheckEndpoint",
+        "readycheckEndpoint",
+        "dockerfilePath",
+        "partnerService",
+    ];
+    match fields.value(CUSTOM_KEYS) {
+        Some((key, _)) => {
+            let message = format!(
+                "`{key}` belongs to a web server, an image or a partner's service of your own: {WAY_OUT} that sets it"
+            );
+            Err(Problem::unprocessable(UNSUPPORTED, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Of the hardware asked for, in order of preference, what there is.
+fn compute(fields: &Fields) -> Answer<Vec<String>> {
+    let asked = fields.texts(&["compute", "hardware"])?;
+    let there = |id: &&String| HARDWARE.iter().any(|have| have.eq_ignore_ascii_case(id.trim()));
+    let available: Vec<String> = asked.iter().filter(there).map(|id| id.trim().to_uppercase()).collect();
+    if available.is_empty() && !asked.is_empty() {
+        let asked = asked.join("`, `");
+        return Err(Problem::unprocessable(
+            "hardware_unavailable",
+            format!(
+                "`compute` asks for `{}`, which this server does not have; it has: {}",
+                clip(&asked),
+                HARDWARE.join(", ")
+            ),
+        ));
+    }
+    Ok(available)
+}
+
+fn python_version(fields: &Fields) -> Answer<Option<String>> {
+    let Some(text) = fields.text(&["pythonVersion"])? else { return Ok(None) };
+    let parts: Vec<&str> = text.split('.').collect();
+    let number =
+        |part: &&str| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    if parts[0] == "3" && (1..=3).contains(&parts.len()) && parts.iter().all(number) {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(invalid("pythonVersion", "a version such as `3.11`", &Value::from(text)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read_json(json: Value) -> Answer<AppConfig> {
+        read(&Fields::from(json))
+    }
+
+    #[test]
+    fn both_clients_say_the_same_in_their_dialects() {
+        let python = json!({
+            "name": "demo", "pythonVersion": "3.11", "baseImage": "debian:bookworm-slim", "include": ["*"],
+            "exclude": [".*"], "shellCommands": [], "preBuildCommands": [], "disableAuth": true, "cpu": 2.0,
+            "memory": 8.0, "compute": "CPU", "minReplicaCount": 0, "maxReplicaCount": 2.0,
+            "cooldownPeriodSeconds": 30, "runtime": "cortex", "logLevel": "INFO", "disableBuildLogs": false,
+            "cliVersion": "1.51.0", "projectId": "p-12345678"
+        });
+        let go = json!({
+            "name": "demo", "pythonVersion": "3.11", "shellCommands": null, "preBuildCommands": null,
+            "disableAuth": true, "cpu": 2, "memory": 8, "compute": ["CPU"], "minReplicaCount": 0,
+            "maxReplicaCount": 2, "cooldownPeriodSeconds": 30, "cerebrium_toml": "[cerebrium]"
+        });
+        let config = read_json(python).unwrap();
+        assert_eq!(config, read_json(go).unwrap());
+        assert_eq!(
+            config,
+            AppConfig {
+                python_version: Some("3.11".into()),
+                compute: vec!["CPU".into()],
+                cpu: Some(2.0),
+                memory: Some(8.0),
+                max_replicas: Some(2),
+                cooldown_seconds: Some(30),
+                disable_auth: true,
+                ..AppConfig::default()
+            }
+        );
+    }
+
+    #[test]
+    fn our_own_configuration_survives_the_way_here() {
+        let config = AppConfig {
+            python_version: Some("3.12".into()),
+            compute: vec!["CPU".into()],
+            cpu: Some(0.5),
+            memory: Some(1.5),
+            min_replicas: 1,
+            max_replicas: Some(3),
+            cooldown_seconds: Some(5),
+            replica_concurrency: Some(4),
+            response_grace_period_seconds: Some(60),
+            start_limit_seconds: Some(30),
+            pip: vec!["numpy==2.1".into()],
+            apt: vec!["ffmpeg".into()],
+            conda: vec!["cuda".into()],
+            shell_commands: vec!["true".into()],
+            pre_build_commands: vec!["false".into()],
+            ..AppConfig::default()
+        };
+        assert_eq!(read_json(serde_json::to_value(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn what_the_server_cannot_do_is_refused_with_a_way_out() {
+        for (request, code, said) in [
+            (json!({"compute": "AMPERE_A10"}), "hardware_unavailable", "it has: CPU"),
+            (json!({"compute": ["H100", "L4"]}), "hardware_unavailable", "`H100`, `L4`"),
+            (json!({"runtime": "custom"}), "unsupported_runtime", "[cerebrium.runtime.custom]"),
+            (json!({"runtime": "vllm"}), "unsupported_runtime", "`vllm`"),
+            (json!({"entrypoint": ["uvicorn"]}), "unsupported_runtime", "`entrypoint`"),
+            (json!({"dockerfilePath": "./Dockerfile"}), "unsupported_runtime", "`dockerfilePath`"),
+            (json!({"maxReplicaCount": 0}), "invalid_value", "from 1 to 200"),
+            (json!({"minReplicaCount": 3, "maxReplicaCount": 2}), "invalid_value", "fewer than"),
+            (json!({"memory": -1}), "invalid_value", "`memory`"),
+            (json!({"pythonVersion": "2.7"}), "invalid_value", "3.11"),
+            (json!({"pythonVersion": "3.11; rm"}), "invalid_value", "3.11"),
+            (json!({"responseGracePeriodSeconds": 43_201}), "invalid_value", "43200"),
+        ] {
+            let problem = read_json(request.clone()).unwrap_err();
+            assert_eq!((problem.status.as_u16(), problem.code.as_ref()), (422, code), "{request}");
+            assert!(problem.message.contains(said), "{request}: {}", problem.message);
+        }
+        assert!(read_json(json!({"compute": ["AMPERE_A10", "cpu"]})).unwrap().compute == ["CPU"]);
+    }
+
+    #[test]
+    fn names_are_checked_against_form_and_reserve() {
+        for good in ["demo", "webhook-delay-example", "1-a_b"] {
+            assert_eq!(name(&Fields::from(json!({"name": good}))).unwrap().as_str(), good);
+        }
+        for bad in [json!("inbox"), json!("Demo"), json!("a/b"), json!(""), json!(null), json!(7)] {
+            assert_eq!(name(&Fields::from(json!({"name": bad}))).unwrap_err().status.as_u16(), 422, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The one table of control routes.
+
+use axum::routing::{MethodFilter, MethodRouter, on};
+use http::Method;
+
+use super::{apps, builds, inboxes, logs, openapi, projects, runs};
+use crate::Gateway;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// Holders of the private key or of a service-account token.
+    PrivateKey,
+    /// Holders of any key of the project.
+    AnyKey,
+    /// Holders of the token in the upload address.
+    UploadToken,
+    /// Everybody.
+    Anybody,
+}
+
+/// One route.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) who: Who,
+    /// Query parameters it reads, with what they do.
+    pub(super) query: &'static [(&'static str, &'static str)],
+    /// What it does, in one line.
+    pub(super) summary: &'static str,
+    /// What a 200 carries, in one line.
+    pub(super) answer: &'static str,
+    on: fn(MethodFilter) -> MethodRouter<Gateway>,
+}
+
+impl Route {
+    /// Its handler, answering its method only.
+    pub(super) fn handler(&self) -> MethodRouter<Gateway> {
+        let filter = MethodFilter::try_from(self.method.clone()).expect("the table holds standard methods");
+        (self.on)(filter)
+    }
+}
+
+const LOG_QUERY: &[(&str, &str)] = &[
+    ("afterDate", "only lines printed after this moment (RFC 3339)"),
+    ("beforeDate", "only lines printed before this moment (RFC 3339)"),
+    ("nextToken", "goes on after the page that gave it as `nextPageToken`"),
+    ("pageSize", "lines at most, 1 to 1000"),
+    (
+        "direction",
+        "`forward`: oldest first, with pages; `backward`: newest first; else the newest lines, oldest first",
+    ),
+    ("runId", "only lines of this run"),
+    ("stream", "`stdout`, `stderr` or `system`"),
+    ("search", "only lines that contain this text, whatever the case"),
+    ("container", "only lines of this replica"),
+];
+
+const RUN_LIST_QUERY: &[(&str, &str)] = &[
+    ("app", "only runs of this app, by id or name"),
+    ("state", "only runs in this state"),
+    ("asyncOnly", "`true`: only asynchronous runs"),
+    ("limit", "runs at most, 1 to 1000"),
+    ("nextToken", "goes on after the page that gave it"),
+];
+
+/// Every route of the control plane.
+pub(super) static ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: "/v2/projects",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "the key's project",
+        answer: "`[{id, name}]`",
+        on: |method| on(method, projects::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/notifications",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "what the makers of the server want to tell: nothing, ever",
+        answer: "`[]`",
+        on: |method| on(method, projects::notifications),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/apps",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "registers an app, if it is new, and a build of it",
+        answer: "`{buildId, appId, status, uploadUrl, keyName, internalEndpoint, dashboardUrl, warnings}`",
+        on: |method| on(method, apps::create),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/uploads/{build}",
+        who: Who::UploadToken,
+        query: &[("token", "as in `uploadUrl`")],
+        summary: "receives a build's zip archive and starts the build",
+        answer: "`{}`",
+        on: |method| on(method, builds::upload),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "the project's apps",
+        answer: "`[{id, name, status, createdAt, updatedAt, …}]`",
+        on: |method| on(method, apps::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "one app: configuration, functions, endpoints, builds, replicas",
+        answer: "`{id, status, functions, liveBuildId, latestBuildId, replicas, …}`",
+        on: |method| on(method, apps::show),
+    },
+    Route {
+        method: Method::PATCH,
+        path: "/v2/projects/{project}/apps/{app}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "changes the scaling of the live build",
+        answer: "the app",
+        on: |method| on(method, apps::scale),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v2/projects/{project}/apps/{app}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "deletes an app and its builds; its queued runs end as `cancelled`",
+        answer: "`{message}`",
+        on: |method| on(method, apps::delete),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}/builds/{build}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "where a build stands",
+        answer: "`{id, status, createdAt, updatedAt}`",
+        on: |method| on(method, builds::show),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v2/projects/{project}/apps/{app}/builds/{build}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "cancels a build that is not final",
+        answer: "`{id, status, createdAt, updatedAt}`",
+        on: |method| on(method, builds::cancel),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}/builds/{build}/logs",
+        who: Who::PrivateKey,
+        query: &[(
+            "after",
+            "only lines after this cursor; without it the whole log, at most its newest 5,000 lines",
+        )],
+        summary: "a build's log and status",
+        answer: "`{status, logs: [{id, createdAt, log, stream}], nextToken}`",
+        on: |method| on(method, builds::logs),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}/logs",
+        who: Who::PrivateKey,
+        query: LOG_QUERY,
+        summary: "what an app's replicas printed",
+        answer: "`{logs: [{logId, timestamp, stream, logLine, runId, containerId, …}], nextPageToken, hasMore}`",
+        on: |method| on(method, logs::of_app),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}/runs",
+        who: Who::PrivateKey,
+        query: RUN_LIST_QUERY,
+        summary: "an app's runs, newest first, in the words of Cerebrium's clients",
+        answer: "`{items: [{id, functionName, status, statusCode, createdAt, …}], nextToken}`",
+        on: |method| on(method, runs::list_of_app),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}/runs/{run}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "one of an app's runs, in the words of Cerebrium's clients",
+        answer: "`{item: {id, status, …}}`",
+        on: |method| on(method, runs::show_of_app),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/runs",
+        who: Who::PrivateKey,
+        query: RUN_LIST_QUERY,
+        summary: "the project's runs, newest first",
+        answer: "`{items: [{id, appId, functionName, state, …}], nextToken}`",
+        on: |method| on(method, runs::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/runs/{run}",
+        who: Who::AnyKey,
+        query: &[("wait", "seconds to wait for the end of the run, up to 60")],
+        summary: "one run: state, result, error, timings, attempts, deliveries",
+        answer: "`{id, state, result, statusCode, error, acceptedAt, …, attempts, deliveries, warning}`",
+        on: |method| on(method, runs::show),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/runs/{run}/logs",
+        who: Who::PrivateKey,
+        query: LOG_QUERY,
+        summary: "what a run printed",
+        answer: "as the app's logs",
+        on: |method| on(method, logs::of_run),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/inboxes",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "makes an inbox: an address that records what is sent to it",
+        answer: "`{id, url, pageUrl, createdAt}`",
+        on: |method| on(method, inboxes::create),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/inboxes",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "the project's inboxes, newest first",
+        answer: "`{items: [{id, url, pageUrl, createdAt}]}`",
+        on: |method| on(method, inboxes::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/inboxes/{inbox}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "one inbox",
+        answer: "`{id, url, pageUrl, createdAt}`",
+        on: |method| on(method, inboxes::show),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/inboxes/{inbox}/requests",
+        who: Who::PrivateKey,
+        query: &[
+            ("after", "only requests after this cursor"),
+            ("limit", "requests at most, 1 to 1000"),
+            ("wait", "seconds to wait for a first request, up to 60"),
+        ],
+        summary: "what an inbox recorded, oldest first",
+        answer: "`{items: [{id, sequence, method, path, headers, body, bodyEncoding, receivedAt, signature}], nextToken}`",
+        on: |method| on(method, inboxes::requests),
+    },
+    Route {
+        method: Method::GET,
+        path: "/openapi.json",
+        who: Who::Anybody,
+        query: &[],
+        summary: "this API as an OpenAPI document",
+        answer: "OpenAPI 3.1",
+        on: |method| on(method, openapi::document),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_router_takes_every_route_of_the_table() {
+        let _router = crate::control::routes();
+        assert!(ROUTES.iter().all(|route| !route.path.ends_with('/')));
+    }
+
+    #[test]
+    fn the_api_page_names_every_route() {
+        let page = include_str!("../../../../docs/api.md");
+        for Route { method, path, .. } in ROUTES {
+            let row = format!("| `{method} {path}`");
+            assert!(page.contains(&row), "docs/api.md has no row that begins with {row}");
+        }
+    }
+}
