@@ -15,6 +15,7 @@ mod control;
 pub mod listener;
 mod problem;
 mod reserved;
+mod scan;
 
 use std::ops::Deref;
 use std::sync::Arc;

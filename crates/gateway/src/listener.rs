@@ -1,1 +1,208 @@
 //! The accept loop: what one connection may cost, and how the server stops taking new ones.
+//!
+//! `axum::serve` sets no timer, so a half-sent header would stay open for ever. Here every connection
+//! is watched: its first bytes, each header, and idle time have limits; bodies must keep a minimum rate
+//! (see [`Paced`]); the number of connections, headers and HTTP/2 streams is bounded.
+
+mod paced;
+mod watch;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service as _;
+
+use watch::Watch;
+
+pub use paced::{Paced, TooSlow};
+
+/// What connections may cost.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// Connections open at once; the next one waits in the backlog of the operating system.
+    pub connections_max: usize,
+    /// Time for the first request after connecting, and for each header once its first byte is there.
+    pub header_limit: Duration,
+    /// Time without a byte in either direction, between requests.
+    pub idle_limit: Duration,
+    /// Bytes of one request's header.
+    pub header_bytes_max: usize,
+    /// Header lines of one request.
+    pub headers_max: usize,
+    /// Time without a byte of a body that is expected.
+    pub body_stall_limit: Duration,
+    /// Bytes per second that a body must bring on average, after a grace of `body_stall_limit`.
+    pub body_rate_min: u32,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams_max: u32,
+    /// Time that requests under way have to end once the server stops.
+    pub drain_limit: Duration,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 4_096,
+            header_limit: Duration::from_secs(10),
+            idle_limit: Duration::from_secs(60),
+            header_bytes_max: 64 << 10,
+            headers_max: 100,
+            body_stall_limit: Duration::from_secs(30),
+            body_rate_min: 1 << 10,
+            streams_max: 256,
+            drain_limit: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How the server stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because their requests did not end in time.
+    pub cut: usize,
+}
+
+/// Serves `router` until `shutdown` is cancelled; then takes no more connections, lets requests under
+/// way end within [`ListenerOptions::drain_limit`], and cuts the rest.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    options: ListenerOptions,
+) -> Drained {
+    let connections = TaskTracker::new();
+    let cut = CancellationToken::new();
+    let host = Arc::new(Host {
+        protocol: protocol(&options),
+        places: Arc::new(Semaphore::new(options.connections_max)),
+        router,
+        shutdown,
+        cut: cut.clone(),
+        options,
+    });
+    while let Some((stream, peer, place)) = host.accept(&listener).await {
+        connections.spawn(Arc::clone(&host).converse(stream, peer, place));
+    }
+    drop(listener);
+    connections.close();
+    let ended_in_time = tokio::time::timeout(host.options.drain_limit, connections.wait()).await.is_ok();
+    let left = if ended_in_time { 0 } else { connections.len() };
+    cut.cancel();
+    connections.wait().await;
+    Drained { cut: left }
+}
+
+fn protocol(options: &ListenerOptions) -> auto::Builder<TokioExecutor> {
+    let mut protocol = auto::Builder::new(TokioExecutor::new());
+    protocol
+        .http1()
+        .timer(TokioTimer::new())
+        // The watch knows idle from slow, which hyper's one timeout does not.
+        .header_read_timeout(None)
+        .max_headers(options.headers_max)
+        .max_buf_size(options.header_bytes_max.max(8 << 10));
+    protocol
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(options.streams_max)
+        .max_pending_accept_reset_streams(32)
+        .max_local_error_reset_streams(256)
+        .max_header_list_size(u32::try_from(options.header_bytes_max).unwrap_or(u32::MAX))
+        .max_send_buf_size(256 << 10);
+    protocol
+}
+
+struct Host {
+    protocol: auto::Builder<TokioExecutor>,
+    places: Arc<Semaphore>,
+    router: Router,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+    options: ListenerOptions,
+}
+
+impl Host {
+    /// The next connection; `None` once the server stops.
+    async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let next = async {
+            let place = Arc::clone(&self.places).acquire_owned().await.expect("nobody closes the semaphore");
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => return (stream, peer, place),
+                    Err(error) if is_of_one_connection(&error) => {}
+                    Err(error) => {
+                        tracing::warn!(error.message = %error, "no connection could be accepted; trying again");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => None,
+            accepted = next => Some(accepted),
+        }
+    }
+
+    async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error.message = %error, "the connection was gone before it began");
+            return;
+        }
+        let watch = Arc::new(Watch::new(self.options.header_limit, self.options.idle_limit));
+        let (stall, rate) = (self.options.body_stall_limit, self.options.body_rate_min);
+        let router = self.router.clone();
+        let watched = Arc::clone(&watch);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let busy = watched.request_began(request.version());
+            let mut request = request.map(|body| Body::new(Paced::new(body, stall, rate)));
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answer = router.clone().call(request);
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                Ok::<_, Infallible>(answer?)
+            }
+        });
+        let io = TokioIo::new(watch.over(stream));
+        let connection = self.protocol.serve_connection(io, service);
+        let mut connection = std::pin::pin!(connection);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::trace!(error.message = %error, "a connection ended early");
+                    }
+                    return;
+                }
+                () = self.shutdown.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = self.cut.cancelled() => return,
+                () = watch.exceeded() => return,
+            }
+        }
+    }
+}
+
+/// Errors that say nothing about the next connection.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

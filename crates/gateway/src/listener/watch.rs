@@ -1,0 +1,162 @@
+//! One connection's clock: tells a slow header from an idle connection and from a working one.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Version;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// No header is under way.
+const NONE: u64 = u64::MAX;
+
+/// What a connection is doing, and since when. Times are milliseconds since it was opened.
+pub(super) struct Watch {
+    opened: Instant,
+    header_limit: Duration,
+    idle_limit: Duration,
+    /// Requests whose answer has not begun.
+    active: AtomicUsize,
+    /// The last byte in either direction.
+    moved_at: AtomicU64,
+    /// When the header under way began; the first one begins with the connection.
+    header_since: AtomicU64,
+    /// Frames of HTTP/2 are not headers; its own bounds apply.
+    is_h2: AtomicBool,
+}
+
+impl Watch {
+    pub(super) fn new(header_limit: Duration, idle_limit: Duration) -> Self {
+        Self {
+            opened: Instant::now(),
+            header_limit,
+            idle_limit,
+            active: AtomicUsize::new(0),
+            moved_at: AtomicU64::new(0),
+            header_since: AtomicU64::new(0),
+            is_h2: AtomicBool::new(false),
+        }
+    }
+
+    /// The connection, watched.
+    pub(super) fn over(self: &Arc<Self>, stream: TcpStream) -> Watched {
+        Watched { stream, watch: Arc::clone(self) }
+    }
+
+    /// A header is complete. The request counts until the guard is dropped.
+    pub(super) fn request_began(self: &Arc<Self>, version: Version) -> Busy {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.header_since.store(NONE, Ordering::Relaxed);
+        if version == Version::HTTP_2 {
+            self.is_h2.store(true, Ordering::Relaxed);
+        }
+        Busy(Arc::clone(self))
+    }
+
+    /// Returns once a limit is exceeded.
+    pub(super) async fn exceeded(&self) {
+        // Coarse on purpose: one timer per connection, not one per request.
+        let step = (self.header_limit.min(self.idle_limit) / 2).max(Duration::from_millis(5));
+        while !self.is_exceeded() {
+            tokio::time::sleep(step).await;
+        }
+    }
+
+    fn is_exceeded(&self) -> bool {
+        if self.active.load(Ordering::Relaxed) > 0 {
+            return false;
+        }
+        let now = self.now();
+        let since = |at: u64| Duration::from_millis(now.saturating_sub(at));
+        let header_since = self.header_since.load(Ordering::Relaxed);
+        since(self.moved_at.load(Ordering::Relaxed)) > self.idle_limit
+            || (header_since != NONE && since(header_since) > self.header_limit)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(NONE - 1)
+    }
+
+    fn read(&self) {
+        let now = self.now();
+        self.moved_at.store(now, Ordering::Relaxed);
+        let in_header = self.active.load(Ordering::Relaxed) == 0 && !self.is_h2.load(Ordering::Relaxed);
+        if in_header && self.header_since.load(Ordering::Relaxed) == NONE {
+            self.header_since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    fn wrote(&self) {
+        self.moved_at.store(self.now(), Ordering::Relaxed);
+    }
+}
+
+/// A request under way.
+pub(super) struct Busy(Arc<Watch>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.wrote();
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that tells its watch of every byte.
+pub(super) struct Watched {
+    stream: TcpStream,
+    watch: Arc<Watch>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.watch.read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.watch.wrote();
+        }
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.watch.wrote();
+        }
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
