@@ -1,1 +1,119 @@
 //! Receive: records what arrives at a temporary endpoint and shows it live.
+//!
+//! Two faces on one router:
+//!
+//! | path | who comes | what happens |
+//! |---|---|---|
+//! | `/inbox/{id}` and below, any method | webhook senders | recorded, then answered |
+//! | `/inboxes/{id}?token=…` | the person who made the inbox | a page, live by server-sent events |
+//!
+//! Promises:
+//! - a request is answered with 200 only after the store has it;
+//! - what strangers send is shown as inert text: no markup, no script, no control character of it
+//!   reaches a browser as such;
+//! - without the inbox's view token, a page looks exactly like one that does not exist;
+//! - an open page misses nothing: events come from the store, a broadcast only says when to look.
+
+mod assets;
+mod capture;
+mod curl;
+mod door;
+mod inert;
+mod live;
+mod page;
+mod pretty;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use axum::routing::{any, get};
+use queue::port::{Inboxes, Registry};
+use queue::{Clock, Entropy, InboxId};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use crate::live::Hub;
+
+/// Bytes of bodies being received at once, over all inboxes; beyond it senders get 503 and try again.
+const BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
+/// Pages and bodies being read from the store at once; others wait their turn.
+const READS_AT_ONCE_MAX: usize = 4;
+
+/// What the room is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where people and senders reach this server.
+    pub public_url: Url,
+    /// Names besides the public one, `localhost` and IP addresses under which pages may be opened.
+    pub allowed_hosts: Vec<String>,
+    /// Ends the live pages when the server stops, so that they do not hold it up.
+    pub shutdown: CancellationToken,
+}
+
+/// The room: built by the binary, and merged into its router.
+#[derive(Clone)]
+pub struct InboxRoom {
+    shared: Arc<Shared>,
+}
+
+/// What every handler needs.
+struct Shared {
+    inboxes: Arc<dyn Inboxes>,
+    registry: Arc<dyn Registry>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    options: Options,
+    hub: Arc<Hub>,
+    bytes_in_flight: Arc<Semaphore>,
+    reads: Semaphore,
+}
+
+impl InboxRoom {
+    /// The room over these ports.
+    pub fn new(
+        inboxes: Arc<dyn Inboxes>,
+        registry: Arc<dyn Registry>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        options: Options,
+    ) -> Self {
+        let shared = Shared {
+            inboxes,
+            registry,
+            clock,
+            entropy,
+            options,
+            hub: Arc::new(Hub::default()),
+            bytes_in_flight: Arc::new(Semaphore::new(BYTES_IN_FLIGHT_MAX)),
+            reads: Semaphore::new(READS_AT_ONCE_MAX),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The routes, state inside.
+    pub fn router(&self) -> Router {
+        let pages = Router::new()
+            .route("/inboxes/{id}", get(page::show))
+            .route("/inboxes/{id}/events", get(live::events))
+            .route("/inboxes/{id}/requests/{sequence}/body", get(page::body))
+            .route("/inboxes/assets/{name}", get(assets::serve))
+            .layer(middleware::map_response(door::lock_down))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), door::check_host));
+        Router::new()
+            .route("/inbox/{id}", any(capture::receive))
+            .route("/inbox/{id}/", any(capture::receive))
+            .route("/inbox/{id}/{*rest}", any(capture::receive))
+            .merge(pages)
+            .with_state(Arc::clone(&self.shared))
+    }
+}
+
+impl Shared {
+    /// The address that senders post to.
+    fn address(&self, inbox: &InboxId) -> String {
+        format!("{}/inbox/{inbox}", self.options.public_url.as_str().trim_end_matches('/'))
+    }
+}

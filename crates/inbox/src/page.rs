@@ -1,0 +1,163 @@
+//! The page of an inbox, and the download of a body.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{Html, IntoResponse, Response};
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
+use queue::inbox::Inbox;
+use queue::port::{StoreError, Stored};
+use serde::Deserialize;
+
+use crate::assets::Links;
+use crate::view::RequestView;
+use crate::{Shared, curl, door};
+
+/// Requests on one page.
+const PAGE_REQUESTS_MAX: usize = 100;
+/// Bytes of bodies read for one page, beyond its first request.
+const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// The query of every address under an inbox's page.
+#[derive(Deserialize)]
+pub(crate) struct Ask {
+    /// The view token.
+    pub(crate) token: Option<String>,
+    /// Show what arrived before this request.
+    pub(crate) before: Option<i64>,
+    /// Tell of what arrived after this request.
+    pub(crate) after: Option<i64>,
+}
+
+/// The page of an inbox.
+#[derive(Template)]
+#[template(path = "inbox.html")]
+struct InboxPage {
+    links: Links,
+    /// The inbox's id, shortened for the title.
+    name: String,
+    /// Where senders post.
+    address: String,
+    /// A first request to try.
+    example: String,
+    requests: Vec<RequestView>,
+    /// An empty one, which the script fills for what arrives.
+    blank: RequestView,
+    /// Where the script listens; `None` on pages of older requests.
+    events: Option<String>,
+    newest: Option<String>,
+    older: Option<String>,
+}
+
+/// Said for a wrong token, an unknown inbox and a deleted one alike.
+#[derive(Template)]
+#[template(path = "gone.html")]
+struct GonePage {
+    links: Links,
+}
+
+/// `/inboxes/{id}?token=…`
+pub(crate) async fn show(
+    State(room): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Query(ask): Query<Ask>,
+) -> Response {
+    match room.render(&id, &ask).await {
+        Ok(Some(page)) => html(StatusCode::OK, &page),
+        Ok(None) => gone(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// `/inboxes/{id}/requests/{sequence}/body?token=…`: the bytes as they arrived, never shown.
+pub(crate) async fn body(
+    State(room): State<Arc<Shared>>,
+    Path((id, sequence)): Path<(String, i64)>,
+    Query(ask): Query<Ask>,
+) -> Response {
+    let body = async {
+        let Some(inbox) = room.open(&id, ask.token.as_deref()).await? else { return Ok(None) };
+        let _turn = room.reads.acquire().await;
+        let found = room.inboxes.requests(&inbox.id, sequence.saturating_sub(1), 1).await?.pop();
+        Ok(found.filter(|request| request.sequence == sequence).map(|request| request.body))
+    };
+    match body.await {
+        Ok(Some(bytes)) => {
+            let mut response = Body::from(bytes).into_response();
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            let name = format!("attachment; filename=\"{}\"", curl::file_name(sequence));
+            headers.insert(CONTENT_DISPOSITION, HeaderValue::from_str(&name).expect("a number is ASCII"));
+            door::sandbox(headers);
+            response
+        }
+        Ok(None) => gone(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+impl Shared {
+    async fn render(&self, id: &str, ask: &Ask) -> Stored<Option<InboxPage>> {
+        let Some(inbox) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
+        let _turn = self.reads.acquire().await;
+        let before = ask.before.unwrap_or(i64::MAX);
+        let captured =
+            self.inboxes.requests_before(&inbox.id, before, PAGE_REQUESTS_MAX, PAGE_BYTES_MAX).await?;
+        let requests: Vec<_> = captured.iter().map(|request| self.view(&inbox, request)).collect();
+        let here = format!("{}?token={}", page_path(&inbox), inbox.view_token);
+        let newest = requests.first().map_or(0, |request| request.sequence);
+        let oldest = requests.last().map_or(0, |request| request.sequence);
+        let more = oldest > 0 && !self.inboxes.requests_before(&inbox.id, oldest, 1, 0).await?.is_empty();
+        let address = self.address(&inbox.id);
+        Ok(Some(InboxPage {
+            links: Links::new(),
+            name: inbox.id.as_str().chars().take(8).collect(),
+            example: format!(
+                "curl -X POST {address} \\\n  -H 'Content-Type: application/json' \\\n  --data '{{\"hello\": \"world\"}}'"
+            ),
+            address,
+            requests,
+            blank: RequestView::default(),
+            events: ask
+                .before
+                .is_none()
+                .then(|| format!("{}/events?token={}&after={newest}", page_path(&inbox), inbox.view_token)),
+            newest: ask.before.map(|_| here.clone()),
+            older: more.then(|| format!("{here}&before={oldest}")),
+        }))
+    }
+
+    /// A request as the page of its inbox shows it.
+    pub(crate) fn view(&self, inbox: &Inbox, request: &queue::inbox::CapturedRequest) -> RequestView {
+        RequestView::of(request, &self.address(&inbox.id), &page_path(inbox), &inbox.view_token)
+    }
+}
+
+fn page_path(inbox: &Inbox) -> String {
+    format!("/inboxes/{}", inbox.id)
+}
+
+/// The one answer for everything that is not there, or not for this visitor.
+pub(crate) fn gone() -> Response {
+    html(StatusCode::NOT_FOUND, &GonePage { links: Links::new() })
+}
+
+/// The store is in trouble; the page may be tried again.
+pub(crate) fn unavailable(error: &StoreError) -> Response {
+    tracing::error!(error = %error, "An inbox could not be read");
+    let message = "the inbox cannot be read right now; try again in a moment\n";
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], message).into_response()
+}
+
+fn html(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(error = %error, "A page could not be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
