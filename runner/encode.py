@@ -160,7 +160,7 @@ def _find(value, path, depth):
         if type(value) not in _BUILT_IN:
             value = _plain(value)
     except Exception as reason:
-        return "{} is a {}: {}".format(path, type(value).__name__, reason)
+        return "{}, of type {}: {}".format(path, type(value).__name__, reason)
     if isinstance(value, float) and not math.isfinite(value):
         return "{} is {}; JSON has neither NaN nor infinities".format(path, value)
     if isinstance(value, dict):
