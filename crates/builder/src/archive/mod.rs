@@ -3,9 +3,11 @@
 mod files;
 mod name;
 mod pack;
+mod unpack;
 
 pub(crate) use files::check_pattern;
 pub use pack::{PackError, Packed, pack};
+pub(crate) use unpack::{UnpackError, unpack};
 
 /// Files and folders of one archive at most.
 pub(crate) const ENTRIES_MAX: usize = 10_000;
