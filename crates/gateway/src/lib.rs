@@ -12,7 +12,12 @@
 
 mod auth;
 mod control;
+mod edge;
+mod health;
+mod inference;
 pub mod listener;
+mod meter;
+mod peer;
 mod problem;
 mod reserved;
 mod scan;
@@ -23,8 +28,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use ipnet::IpNet;
-use queue::port::{AddressGuard, Builds, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs};
-use queue::{Clock, Entropy};
+use queue::port::{AddressGuard, Builds, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs, Stored};
+use queue::{Clock, Entropy, ProjectId, RunId};
+use tokio::sync::OnceCell;
+
+use meter::Meter;
 
 pub use reserved::RESERVED_APP_NAMES;
 
@@ -94,6 +102,9 @@ pub struct Parts {
     pub(crate) metrics: RenderMetrics,
     pub(crate) options: Options,
     pub(crate) ready: AtomicBool,
+    pub(crate) meter: Meter,
+    pub(crate) bodies: inference::Budget,
+    default_project: OnceCell<ProjectId>,
 }
 
 impl Deref for Gateway {
@@ -105,7 +116,8 @@ impl Deref for Gateway {
 }
 
 impl Gateway {
-    /// Puts the parts together; ready from the start.
+    /// Puts the parts together; ready from the start. Install the metrics recorder before: the
+    /// counters are made here.
     pub fn new(ports: Ports, options: Options) -> Self {
         let Ports {
             runs,
@@ -136,6 +148,9 @@ impl Gateway {
             metrics,
             options,
             ready: AtomicBool::new(true),
+            meter: Meter::new(),
+            bodies: inference::Budget::new(),
+            default_project: OnceCell::new(),
         }))
     }
 
@@ -152,6 +167,29 @@ impl Gateway {
     /// The same, with the routes of other rooms (inbox pages, dashboard) under the same roof: one
     /// fallback, one place where panics end.
     pub fn router_with(self, others: Router) -> Router {
-        Router::new().merge(control::routes()).with_state(self).merge(others)
+        Router::new()
+            .merge(inference::routes(&self.options.cors_origins))
+            .merge(control::routes())
+            .merge(health::routes())
+            .with_state(self.clone())
+            .merge(others)
+            .fallback(edge::nothing_here)
+            .method_not_allowed_fallback(edge::not_this_method)
+            .layer(axum::middleware::from_fn_with_state(self, edge::surround))
+    }
+
+    /// The id of a run that is accepted now.
+    pub(crate) fn new_run_id(&self) -> RunId {
+        RunId::generate(self.clock.now(), &*self.entropy)
+    }
+
+    /// The project of the paths that name none: the oldest.
+    pub(crate) async fn default_project(&self) -> Stored<Option<ProjectId>> {
+        if let Some(project) = self.default_project.get() {
+            return Ok(Some(project.clone()));
+        }
+        let Some(first) = self.registry.projects().await?.into_iter().next() else { return Ok(None) };
+        // Projects are never removed, so the oldest stays the oldest.
+        Ok(Some(self.default_project.get_or_init(|| async { first.id }).await.clone()))
     }
 }

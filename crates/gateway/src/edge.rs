@@ -1,0 +1,54 @@
+//! Around every route: what is not there, what is not allowed, what panics, what is counted.
+
+use std::panic::AssertUnwindSafe;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use http::{Method, StatusCode, Uri};
+
+use crate::Gateway;
+use crate::meter::RouteClass;
+use crate::problem::{Problem, clip};
+
+/// Counts the answer; a panic becomes one.
+pub(crate) async fn surround(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let class = RouteClass::of(request.uri().path());
+    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let response = answered.unwrap_or_else(|panic| {
+        let said = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("nothing that can be shown");
+        tracing::error!(panic.message = said, "a handler panicked");
+        Problem::internal().into_response()
+    });
+    gateway.meter.responded(class, response.status());
+    response
+}
+
+/// 404 for a path that no route has.
+pub(crate) async fn nothing_here(uri: Uri) -> Problem {
+    Problem::not_found(
+        "unknown_path",
+        format!(
+            "nothing is served at `{}`; functions are called with `POST /v4/{{project}}/{{app}}/{{function}}`",
+            clip(uri.path())
+        ),
+    )
+}
+
+/// 405 for a path that has routes, but none of this method.
+pub(crate) async fn not_this_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!(
+            "`{}` does not take {}; the `Allow` header names what it takes",
+            clip(uri.path()),
+            clip(method.as_str())
+        ),
+    )
+}

@@ -1,0 +1,113 @@
+//! Waiting for the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use http::StatusCode;
+use queue::limits::{CANCEL_GRACE, LEGACY_CALL_LIMIT};
+use queue::outcome::{Code, Ending, Outcome, RunError};
+use queue::port::Call;
+use queue::run::{Generation, Mode, RunState, RunView};
+use queue::{RunId, answer};
+
+use super::promise::{self, Order};
+use super::respond;
+use super::webhook::Told;
+use crate::Gateway;
+use crate::problem::{Answer, Problem};
+
+/// Calls the function and answers with what it returned.
+pub(crate) async fn wait(gateway: &Gateway, order: Order<'_>) -> Answer<Response> {
+    let generation = order.target.generation;
+    let limit = match generation {
+        Generation::V4 => order.build.config.response_grace_period(),
+        Generation::V3 | Generation::Legacy => LEGACY_CALL_LIMIT,
+    };
+    let accepted_at = gateway.clock.now();
+    let run = RunId::generate(accepted_at, &*gateway.entropy);
+    let call = Call {
+        id: run,
+        app: Arc::clone(&order.target.app),
+        function: order.function.name.as_str().into(),
+        generation,
+        input: order.input,
+        limit,
+        accepted_at,
+    };
+    let outcome = gateway.dispatch.call(call).await.map_err(|refused| Problem::from(refused).about(run))?;
+    gateway.meter.accepted(generation, Mode::Sync);
+    respond_with(run, generation, limit, &outcome)
+}
+
+/// Keeps the run as a promise to its webhook, and answers with its outcome once that is recorded.
+pub(crate) async fn wait_durably(gateway: &Gateway, order: Order<'_>, told: Told) -> Answer<Response> {
+    let generation = order.target.generation;
+    let limit = order.build.config.response_grace_period();
+    let project = order.target.app.id.project();
+    let run = promise::keep(gateway, order, Mode::Sync, told).await?;
+    gateway.runs.wait_for_end(run, limit + CANCEL_GRACE).await;
+    let view = gateway.runs.run(&project, run).await.map_err(|error| Problem::from(error).about(run))?;
+    match view.and_then(|view| outcome(view, gateway)) {
+        Some(outcome) => respond_with(run, generation, limit, &outcome),
+        None => Err(Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            Code::Timeout.as_str(),
+            format!(
+                "the run did not end within {} s; it goes on, and its result will be sent to the webhook",
+                limit.as_secs()
+            ),
+        )
+        .about(run)),
+    }
+}
+
+/// The outcome that a view shows, once there is one.
+fn outcome(view: RunView, gateway: &Gateway) -> Option<Outcome> {
+    let ending = match view.state {
+        RunState::Queued | RunState::Running => return None,
+        RunState::Succeeded => Ending::Succeeded,
+        RunState::Failed => Ending::Failed,
+        RunState::Cancelled => Ending::Cancelled,
+        RunState::Expired => Ending::Expired,
+    };
+    let fallback = view.error.as_ref().map_or(200, |error| error.code.http_status());
+    Some(Outcome {
+        ending,
+        result: view.result,
+        error: view.error,
+        status_code: view.status_code.unwrap_or(fallback),
+        run_time_ms: view.run_time_ms.unwrap_or(0.0),
+        ended_at: view.ended_at.unwrap_or_else(|| gateway.clock.now()),
+        build: view.build,
+    })
+}
+
+fn respond_with(run: RunId, generation: Generation, limit: Duration, outcome: &Outcome) -> Answer<Response> {
+    let status = StatusCode::from_u16(outcome.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match &outcome.error {
+        None => Ok(respond(status, run, answer::body(run, generation, outcome))),
+        Some(error) => {
+            let mut problem = Problem::new(status, error.code.as_str(), message(error, generation, limit));
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                problem = problem.retry_after(5);
+            }
+            Err(problem.about(run))
+        }
+    }
+}
+
+fn message(error: &RunError, generation: Generation, limit: Duration) -> String {
+    let secs = limit.as_secs();
+    match (error.code, generation) {
+        (Code::Timeout, Generation::V4) => format!(
+            "the call did not end within {secs} s (`response_grace_period`) and was cancelled; raise that, and \
+             send a `webhook_endpoint` (or `?async=true&webhookEndpoint=…`) to be called back instead of waiting"
+        ),
+        (Code::Timeout, Generation::V3 | Generation::Legacy) => format!(
+            "the call did not end within {secs} s and was cancelled; send a `webhook_endpoint` in the body to get \
+             a `run_id` at once and the result at that address, within the app's `response_grace_period`"
+        ),
+        _ => error.message.clone(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Inference: the three generations of paths that call a function of an app.
+//!
+//! | path | generation |
+//! |---|---|
+//! | `POST /v4/{project}/{app}/{function}` | v4 |
+//! | `POST /v3/{project}/{app}/{function}` | v3 |
+//! | `POST /v1/…`, `/v2/{project}/{app}/predict`, `/{project}/{app}/predict` | legacy |
+//! | `POST /{app}/predict`, `/{model}-webhook/predict` | legacy, on the default project |
+//!
+//! Each request goes one way: find the app ([`target`]), read the body ([`body`]), check it
+//! ([`arguments`], [`webhook`]), then either keep the run ([`promise`]) or wait for it ([`call`]).
+
+mod arguments;
+mod body;
+mod call;
+mod promise;
+mod target;
+mod unstoppable;
+mod webhook;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request};
+use queue::RunId;
+use queue::run::Generation;
+use tokio::time::Instant;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::problem::{Answer, JSON, Problem, REQUEST_ID, run_header};
+use crate::{CorsOrigins, Gateway, scan};
+
+pub(crate) use body::Budget;
+
+/// How a path names its function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    V4,
+    V3,
+    /// Legacy, with the project in the path.
+    Named,
+    /// Legacy, on the default project.
+    Bare,
+}
+
+impl Form {
+    const fn generation(self) -> Generation {
+        match self {
+            Self::V4 => Generation::V4,
+            Self::V3 => Generation::V3,
+            Self::Named | Self::Bare => Generation::Legacy,
+        }
+    }
+}
+
+const PATHS: [(&str, Form); 6] = [
+    ("/v4/{project}/{app}/{function}", Form::V4),
+    ("/v3/{project}/{app}/{function}", Form::V3),
+    ("/v2/{project}/{app}/predict", Form::Named),
+    ("/v1/{project}/{app}/predict", Form::Named),
+    ("/{project}/{app}/predict", Form::Named),
+    ("/{app}/predict", Form::Bare),
+];
+
+pub(crate) fn routes(origins: &CorsOrigins) -> Router<Gateway> {
+    PATHS
+        .into_iter()
+        .fold(Router::new(), |router, (path, form)| {
+            let handler = move |State(gateway): State<Gateway>, params: RawPathParams, request: Request| {
+                answer(gateway, form, params, request)
+            };
+            router.route(path, post(handler))
+        })
+        .layer(cors(origins))
+}
+
+fn cors(origins: &CorsOrigins) -> CorsLayer {
+    let origins = match origins {
+        CorsOrigins::Any => AllowOrigin::any(),
+        CorsOrigins::These(origins) => AllowOrigin::list(
+            origins.iter().filter_map(|origin| HeaderValue::from_str(origin.trim_end_matches('/')).ok()),
+        ),
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(3600))
+}
+
+/// Answers one request, whatever becomes of it.
+async fn answer(gateway: Gateway, form: Form, params: RawPathParams, request: Request) -> Response {
+    let began = Instant::now();
+    let (parts, body) = request.into_parts();
+    let mut response = match infer(&gateway, form, &params, &parts, body, began).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    };
+    let headers = response.headers_mut();
+    // Models return what they like; in a browser it must not become a page of this origin.
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !headers.contains_key(REQUEST_ID) {
+        headers.insert(REQUEST_ID, run_header(gateway.new_run_id()));
+    }
+    response
+}
+
+async fn infer(
+    gateway: &Gateway,
+    form: Form,
+    params: &RawPathParams,
+    parts: &request::Parts,
+    body: Body,
+    began: Instant,
+) -> Answer<Response> {
+    let target = target::find(gateway, form, params, &parts.headers).await?;
+    let build = target.build()?;
+    let function = target.function(build)?;
+    let received = body::receive(&gateway.bodies, parts, body).await?;
+    let input =
+        if scan::is_blank(&received.bytes) { Bytes::from_static(b"{}") } else { received.bytes.clone() };
+    let (address, query) = {
+        let mut arguments = arguments::Arguments::of(function);
+        let field = scan::scan(&input, |key| arguments.note(key)).map_err(bad_body)?;
+        arguments.check()?;
+        let query = webhook::Query::read(form, parts.uri.query())?;
+        (webhook::in_body(form, function, field)?, query)
+    };
+    let plan = webhook::plan(gateway, form, address, query).await?;
+    let order = promise::Order { target: &target, build, function, input };
+    match plan {
+        webhook::Plan::Wait => call::wait(gateway, order).await,
+        webhook::Plan::WaitAndTell(told) => call::wait_durably(gateway, order, told).await,
+        webhook::Plan::Acknowledge(told) => promise::acknowledge(gateway, order, told, began).await,
+    }
+}
+
+fn bad_body(error: scan::ScanError) -> Problem {
+    Problem::bad_request(error.code(), error.to_string())
+}
+
+/// An answer about a run.
+fn respond(status: StatusCode, run: RunId, body: Bytes) -> Response {
+    const TYPE: HeaderName = header::CONTENT_TYPE;
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(TYPE, JSON);
+    response.headers_mut().insert(REQUEST_ID, run_header(run));
+    response
+}

@@ -1,0 +1,149 @@
+//! Keeping a run, and saying so.
+//!
+//! The acknowledgement is written only after [`Runs::accept`](queue::port::Runs::accept) returned. From
+//! there on nothing that happens to the caller's connection can lose the run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use bytes::Bytes;
+use http::StatusCode;
+use queue::app::Function;
+use queue::lease::{Lease, Release, Released};
+use queue::port::{Accepted, Claim, Slot, StoreError};
+use queue::registry::{App, Build};
+use queue::run::{Generation, LeasedRun, Mode, NewRun};
+use queue::{LeaseToken, RunId, answer};
+use tokio::time::Instant;
+
+use super::respond;
+use super::target::Target;
+use super::unstoppable::Unstoppable;
+use super::webhook::Told;
+use crate::Gateway;
+use crate::problem::{Answer, Problem};
+
+/// How often a run whose acceptance is unknown is looked for, a second apart and more.
+const SETTLE_TRIES: u32 = 10;
+
+/// A checked call of a function.
+pub(crate) struct Order<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) build: &'a Build,
+    pub(crate) function: &'a Function,
+    pub(crate) input: Bytes,
+}
+
+/// Keeps the run, then answers with its id.
+pub(crate) async fn acknowledge(
+    gateway: &Gateway,
+    order: Order<'_>,
+    told: Told,
+    began: Instant,
+) -> Answer<Response> {
+    let generation = order.target.generation;
+    let webhook = told.endpoints.first().cloned();
+    let message =
+        if webhook.is_some() { order.target.acknowledgement } else { answer::ASYNC_ACKNOWLEDGEMENT };
+    let run = keep(gateway, order, Mode::Async, told).await?;
+    let status = if generation == Generation::V4 { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let body = answer::acknowledgement(run, generation, webhook.as_ref(), message);
+    gateway.meter.acknowledged(began.elapsed());
+    Ok(respond(status, run, body))
+}
+
+/// Accepts a durable run and sends it on its way. Returns when it is safe.
+pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: Told) -> Answer<RunId> {
+    let accepted_at = gateway.clock.now();
+    let run = NewRun {
+        id: RunId::generate(accepted_at, &*gateway.entropy),
+        app: order.target.app.id.clone(),
+        function: order.function.name.as_str().into(),
+        generation: order.target.generation,
+        mode,
+        input: order.input,
+        webhooks: told.endpoints,
+        limit: order.build.config.response_grace_period(),
+        accepted_at,
+        warning: told.warning,
+    };
+    let (id, generation) = (run.id, run.generation);
+    let app = Arc::clone(&order.target.app);
+    let slot = gateway.dispatch.reserve(&app, run.input.len());
+    Unstoppable::new(accept(gateway.clone(), app, run, slot)).await.map_err(|problem| problem.about(id))?;
+    gateway.meter.accepted(generation, mode);
+    Ok(id)
+}
+
+async fn accept(gateway: Gateway, app: Arc<App>, run: NewRun, slot: Option<Box<dyn Slot>>) -> Answer<()> {
+    let Some(slot) = slot else {
+        return match gateway.runs.accept(run, Claim::Later).await? {
+            Accepted::QueueFull => Err(queue_full(&app)),
+            Accepted::Queued | Accepted::Leased(_) => {
+                gateway.dispatch.wake(&app.id);
+                Ok(())
+            }
+        };
+    };
+    let token = LeaseToken::generate(&*gateway.entropy);
+    let accepted = gateway.runs.accept(run.clone(), Claim::Now(token)).await;
+    match accepted {
+        Ok(Accepted::Leased(lease)) => {
+            slot.hand_over(leased(run, lease));
+            Ok(())
+        }
+        Ok(Accepted::Queued) => {
+            drop(slot);
+            gateway.dispatch.wake(&app.id);
+            Ok(())
+        }
+        Ok(Accepted::QueueFull) => Err(queue_full(&app)),
+        Err(error) => {
+            if matches!(error, StoreError::Unknown(_)) {
+                tokio::spawn(settle(gateway, app, Lease { run: run.id, token, attempt: 1 }));
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn leased(run: NewRun, lease: Lease) -> LeasedRun {
+    LeasedRun {
+        lease,
+        app: run.app,
+        function: run.function,
+        generation: run.generation,
+        input: run.input,
+        webhooks: run.webhooks,
+        limit: run.limit,
+        accepted_at: run.accepted_at,
+        crashes: 0,
+    }
+}
+
+fn queue_full(app: &App) -> Problem {
+    Problem::too_many(
+        "queue_full",
+        format!("the queue of `{}` is full; nothing was kept, try again later", app.id.name()),
+        5,
+    )
+}
+
+/// A run whose acceptance is unknown may stand in the store, leased to this node with nobody working on
+/// it: gives it back, if it is there.
+async fn settle(gateway: Gateway, app: Arc<App>, lease: Lease) {
+    for attempt in 1..=SETTLE_TRIES {
+        tokio::time::sleep(Duration::from_secs(attempt.into())).await;
+        match gateway.runs.release(lease, Release::Drained).await {
+            Ok(Released::Queued) => {
+                tracing::info!(run.id = %lease.run, "a run of unknown acceptance was found and queued");
+                gateway.dispatch.wake(&app.id);
+                return;
+            }
+            Ok(Released::Failed | Released::Stale) => return,
+            Err(_) => {}
+        }
+    }
+    tracing::error!(run.id = %lease.run, "a run of unknown acceptance could not be looked for; a restart will");
+}

@@ -1,0 +1,56 @@
+//! Where a request comes from.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use http::{Request, header};
+
+/// Whether a request was sent on this machine, by a program rather than through a proxy or by a web
+/// page whose name was made to point here (DNS rebinding).
+pub(crate) fn is_local<B>(request: &Request<B>) -> bool {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let from_loopback = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
+    let headers = request.headers();
+    let forwarded =
+        ["forwarded", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name));
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
+    from_loopback && !forwarded && host.is_none_or(names_loopback)
+}
+
+fn names_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(peer: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
+        for (name, value) in headers {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        request
+    }
+
+    #[test]
+    fn local_is_a_loopback_peer_that_asks_for_loopback() {
+        for host in ["127.0.0.1:4100", "localhost", "LOCALHOST:1", "[::1]:4100", "[::1]"] {
+            assert!(is_local(&request("127.0.0.1:9", &[("host", host)])), "{host}");
+        }
+        assert!(is_local(&request("[::1]:9", &[])));
+        assert!(is_local(&request("[::ffff:127.0.0.1]:9", &[])));
+        assert!(!is_local(&request("10.0.0.1:9", &[("host", "localhost")])));
+        assert!(!is_local(&request("127.0.0.1:9", &[("host", "evil.example:4100")])));
+        assert!(!is_local(&request("127.0.0.1:9", &[("host", "localhost"), ("x-forwarded-for", "1.2.3.4")])));
+        assert!(!is_local(&Request::new(())));
+    }
+}
