@@ -185,8 +185,7 @@ class MainThread(Place):
         call = self.call
         if call is None or not call.cancelled or not call.inside:
             return
-        if self._channel.sender == self._main:
-            self._channel.cancel_due = True
+        if self._channel.puts_off():
             return
         call.inside = False
         raise CancelledByPostback("the run was cancelled")

@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 import time
-from threading import get_ident
 
 from . import frames
 
@@ -22,13 +21,12 @@ class Channel:
         self._socket = connection
         self._reader = frames.Reader()
         self.reading = threading.Lock()
-        self._sending = threading.Lock()
-        # Which thread is inside `_send`. A signal handler or finalizer that prints there finds its own thread.
-        self.sender = 0
+        # Reentrant only so that it can be asked for its owner: a signal handler or finalizer that prints may find its
+        # own thread at any point of a send, and then leaves its lines in `_after`.
+        self._sending = threading.RLock()
         self._after = []
-        # A cancel found its thread inside `_send`: raising there would tear a frame in two, so it is raised after.
-        self.cancel_due = False
         self._last_microsecond = 0
+        self._cancel_due = False
         self.under_way = set()
 
     def receive(self):
@@ -58,10 +56,12 @@ class Channel:
         """Sends a frame about the replica as a whole."""
         with self._sending:
             self._send(frame)
+        self._signal_again()
 
     def answer(self, call, head, body=b""):
         """Sends the one answer of a call; from here on the call is not under way."""
         with self._sending:
+            self._send_after()
             self.under_way.discard(call)
             if len(body) <= _JOINED_BYTES_MAX:
                 self._send(head + body)
@@ -71,6 +71,7 @@ class Channel:
     def answer_all(self, answers):
         """The same for several calls, in one write."""
         with self._sending:
+            self._send_after()
             for call, _, _ in answers:
                 self.under_way.discard(call)
             self._send(b"".join([head + body for _, head, body in answers]))
@@ -78,11 +79,26 @@ class Channel:
     def log(self, call, stream, lines):
         """Sends finished lines as the log of `call`, or of the replica if the call has been answered."""
         encoded = [_cut(line.encode("utf-8", "backslashreplace")) for line in lines]
-        if self.sender == get_ident():
+        if self._sending._is_owned():
             self._after.append((call, stream, encoded))
             return
         with self._sending:
+            self._send_after()
             self._send(self._log_frames(call, stream, encoded))
+        self._signal_again()
+
+    def puts_off(self):
+        """Whether this thread is inside a send; if so its signal is repeated right after.
+
+        An exception raised there would tear a frame in two.
+        """
+        self._cancel_due = self._sending._is_owned()
+        return self._cancel_due
+
+    def _signal_again(self):
+        if self._cancel_due:
+            self._cancel_due = False
+            signal.raise_signal(signal.SIGURG)
 
     def _log_frames(self, call, stream, encoded):
         if call not in self.under_way:
@@ -91,20 +107,16 @@ class Channel:
         self._last_microsecond = now + len(encoded) - 1
         return b"".join([frames.log(call, stream, now + index, line) for index, line in enumerate(encoded)])
 
+    def _send_after(self):
+        while self._after:
+            self._send(self._log_frames(*self._after.pop(0)))
+
     def _send(self, *parts):
         try:
-            self.sender = get_ident()
             for part in parts:
                 self._socket.sendall(part)
-            while self._after:
-                self._socket.sendall(self._log_frames(*self._after.pop(0)))
         except OSError:
             os._exit(0)
-        finally:
-            self.sender = 0
-            if self.cancel_due:
-                self.cancel_due = False
-                signal.raise_signal(signal.SIGURG)
 
     def close(self):
         self._socket.close()

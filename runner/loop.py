@@ -55,7 +55,6 @@ class Replica:
     def run(self):
         concurrency = self._prepare(self._first())
         watch = _Watch(self)
-        self._watch = watch
         with watch:
             self._load()
         if concurrency == 1:

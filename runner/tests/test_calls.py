@@ -226,8 +226,8 @@ class Cancels(ReplicaTest):
             await asyncio.sleep(60)
 
         def refuses():
-            print("inside")
             try:
+                print("inside")
                 while True: time.sleep(0.01)
             except BaseException:
                 return "finished anyway"
