@@ -1,0 +1,131 @@
+//! Which addresses the server may be made to call.
+//!
+//! The same guard stands at both doors. When a run is accepted, it refuses only what it knows to be
+//! wrong. Before every connection it resolves the name again, judges every answer, and hands out
+//! exactly the addresses it judged: what a name meant a moment ago counts for nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::id::InboxId;
+use queue::port::{AddressRefused, Admitted, Inboxes};
+use queue::run::EndpointUrl;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::failure::{Failure, Phase};
+use crate::resolve::Resolve;
+use crate::rules::{Address, Rules, Target, is_localhost};
+
+/// How long an acceptance waits for a name.
+const LOOK_UP_LIMIT_AT_ACCEPT: Duration = Duration::from_millis(200);
+/// How long an attempt waits for a name.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
+
+pub(crate) struct Guard {
+    rules: Rules,
+    resolver: Arc<dyn Resolve>,
+    inboxes: Arc<dyn Inboxes>,
+}
+
+impl Guard {
+    pub(crate) fn new(rules: Rules, resolver: Arc<dyn Resolve>, inboxes: Arc<dyn Inboxes>) -> Self {
+        Self { rules, resolver, inboxes }
+    }
+
+    /// The check at accept: only a positive finding refuses.
+    pub(crate) async fn admit(&self, text: &str) -> Result<Admitted, AddressRefused> {
+        let address = self.rules.read(text)?;
+        let warning = match &address.target {
+            Target::Ip(_) => None,
+            Target::OwnInbox(id) => {
+                self.own_inbox(id).await?;
+                None
+            }
+            Target::Name { host, port, unless_private } => {
+                let look_up = self.look_up(host, *port, unless_private.as_ref());
+                match timeout(LOOK_UP_LIMIT_AT_ACCEPT, look_up).await {
+                    Ok(Ok(_)) => None,
+                    Ok(Err(LookUpError::Refused(refused))) => return Err(refused),
+                    Ok(Err(LookUpError::Unresolved)) => Some(format!(
+                        "the webhook's host `{host}` does not resolve at the moment; delivery will be tried anyway"
+                    )),
+                    Err(_) => Some(format!(
+                        "the webhook's host `{host}` could not be looked up in time; delivery will be tried anyway"
+                    )),
+                }
+            }
+        };
+        Ok(Admitted { url: EndpointUrl::checked(address.url.as_str()), warning })
+    }
+
+    /// Reads a stored address again: rules may have become stricter, inboxes may be gone.
+    pub(crate) async fn readmit(&self, url: &EndpointUrl) -> Result<Address, Failure> {
+        let address = self.rules.read(url.as_str()).map_err(|_| Failure::AddressNotAllowed)?;
+        if let Target::OwnInbox(id) = &address.target {
+            self.own_inbox(id).await.map_err(|_| Failure::AddressNotAllowed)?;
+        }
+        Ok(address)
+    }
+
+    /// The addresses to connect to, each of them judged just now.
+    pub(crate) async fn locate(
+        &self,
+        address: &Address,
+        deadline: Instant,
+    ) -> Result<Vec<SocketAddr>, Failure> {
+        match &address.target {
+            Target::Ip(at) => Ok(vec![*at]),
+            Target::OwnInbox(_) => {
+                let own = self.rules.own.as_ref().expect("only a server that knows itself has own inboxes");
+                Ok(vec![own.local_address()])
+            }
+            Target::Name { host, port, unless_private } => {
+                let look_up = self.look_up(host, *port, unless_private.as_ref());
+                match timeout_at(deadline.min(Instant::now() + LOOK_UP_LIMIT), look_up).await {
+                    Ok(Ok(addresses)) => Ok(addresses),
+                    Ok(Err(LookUpError::Refused(_))) => Err(Failure::AddressNotAllowed),
+                    Ok(Err(LookUpError::Unresolved)) => Err(Failure::Dns),
+                    Err(_) => Err(Failure::Timeout(Phase::Dns)),
+                }
+            }
+        }
+    }
+
+    async fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+        unless_private: Option<&AddressRefused>,
+    ) -> Result<Vec<SocketAddr>, LookUpError> {
+        if is_localhost(host) {
+            let open = self.rules.open_loopbacks(port);
+            return match unless_private {
+                Some(refused) if open.is_empty() => Err(LookUpError::Refused(refused.clone())),
+                _ => Ok(open),
+            };
+        }
+        let answers = self.resolver.resolve(host).await.map_err(|_| LookUpError::Unresolved)?;
+        let answers = answers.into_iter().map(|ip| SocketAddr::new(ip, port));
+        match self.rules.judge(host, answers, unless_private) {
+            Ok(addresses) if addresses.is_empty() => Err(LookUpError::Unresolved),
+            judged => judged.map_err(LookUpError::Refused),
+        }
+    }
+
+    /// A store that cannot be asked is no finding.
+    async fn own_inbox(&self, id: &InboxId) -> Result<(), AddressRefused> {
+        match self.inboxes.inbox(id).await {
+            Ok(None) => Err(AddressRefused {
+                rule: "no_such_inbox",
+                message: "this server has no such inbox; `postback inbox create` makes one".into(),
+            }),
+            Ok(Some(_)) | Err(_) => Ok(()),
+        }
+    }
+}
+
+enum LookUpError {
+    Unresolved,
+    Refused(AddressRefused),
+}

@@ -1,0 +1,90 @@
+//! One attempt: guard, sign, connect, send, read, under one deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use http::{HeaderValue, Request};
+use http_body_util::Full;
+use queue::clock::Timestamp;
+use queue::delivery::DueDelivery;
+use queue::run::Receiver;
+use queue::signature::{ID_HEADER, SIGNATURE_HEADER, SigningKey, TIMESTAMP_HEADER};
+use tokio::time::Instant;
+use url::{Position, Url};
+
+use crate::connect::Connector;
+use crate::failure::Failure;
+use crate::guard::Guard;
+use crate::keys::Keys;
+use crate::pool::Pool;
+use crate::verdict::Seen;
+use crate::wire::{Unsent, Wire};
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("postback/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+pub(crate) struct Sender {
+    pub(crate) guard: Arc<Guard>,
+    pub(crate) connector: Connector,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) keys: Keys,
+    pub(crate) limit: Duration,
+}
+
+impl Sender {
+    /// Makes the attempt. Every request on the wire is one attempt: nothing is sent twice in here.
+    pub(crate) async fn attempt(&self, due: &DueDelivery, receiver: &Receiver, at: Timestamp) -> Seen {
+        self.try_attempt(due, receiver, at).await.unwrap_or_else(Seen::failed)
+    }
+
+    async fn try_attempt(
+        &self,
+        due: &DueDelivery,
+        receiver: &Receiver,
+        at: Timestamp,
+    ) -> Result<Seen, Failure> {
+        let deadline = Instant::now() + self.limit;
+        let address = self.guard.readmit(&due.url).await?;
+        let key = self.keys.get(&due.project, deadline).await.ok_or(Failure::NoSigningKey)?;
+        let mut request = request(due, &address.url, &key, at).ok_or(Failure::AddressNotAllowed)?;
+        while let Some(mut wire) = self.pool.take(receiver) {
+            match wire.exchange(request, deadline).await {
+                Ok(seen) => {
+                    self.pool.keep(receiver, wire);
+                    return Ok(seen);
+                }
+                // The receiver closed the connection before anything was written.
+                Err(Unsent(same)) => request = same,
+            }
+        }
+        let mut wire = Wire::new(self.connector.connect(&address, deadline).await?).await?;
+        match wire.exchange(request, deadline).await {
+            Ok(seen) => {
+                self.pool.keep(receiver, wire);
+                Ok(seen)
+            }
+            Err(Unsent(_)) => Err(Failure::Reset),
+        }
+    }
+}
+
+fn request(
+    due: &DueDelivery,
+    url: &Url,
+    key: &SigningKey,
+    at: Timestamp,
+) -> Option<Request<Full<bytes::Bytes>>> {
+    let id = due.id.webhook_id();
+    let signature = key.sign(&id, at, &due.body);
+    let authority = &url[Position::BeforeHost..Position::AfterPort];
+    Request::post(&url[Position::BeforePath..])
+        .header(HOST, authority)
+        .header(CONTENT_TYPE, JSON)
+        .header(USER_AGENT, AGENT)
+        .header(ID_HEADER, id)
+        .header(TIMESTAMP_HEADER, at.as_secs())
+        .header(SIGNATURE_HEADER, signature)
+        .body(Full::new(due.body.clone()))
+        .ok()
+}
