@@ -1,1 +1,42 @@
-//! Keep: SQLite fulfils the ports of queue, with group commit.
+//! The promise: what was answered is on the disk, and what is on the disk is found again.
+//!
+//! SQLite fulfils the ports of `queue`: [`Runs`](queue::port::Runs), [`Deliveries`](queue::port::Deliveries),
+//! [`Registry`](queue::port::Registry), [`Inboxes`](queue::port::Inboxes) and [`Logs`](queue::port::Logs).
+//!
+//! ```text
+//! callers ──jobs──► committer ──► writer thread: one transaction, one sync ──► answers
+//!    ▲                                  │ after the commit
+//!    └── memory: registry, inboxes, ◄───┘
+//!        who waits for which run           readers: read-only connections, views and bodies
+//! ```
+//!
+//! - A write is answered after the commit that holds it was synced (WAL, `synchronous=FULL`).
+//! - A write whose commit failed is *unknown*, never *failed*; after an error of the device the store
+//!   promises nothing more and [`Store::failed`] resolves.
+//! - A write about a leased run counts only under the lease's current token.
+//! - The data directory belongs to one process; what ran under a former one is queued again at open.
+
+mod batch;
+mod committer;
+mod connection;
+mod deliveries;
+mod fault;
+mod inboxes;
+mod lock;
+mod logs;
+mod memory;
+mod migrate;
+mod readers;
+mod recovery;
+mod registry;
+mod results;
+mod row;
+mod runs;
+mod snapshot;
+mod store;
+mod upkeep;
+mod writer;
+
+pub use lock::Holder;
+pub use store::{Bounds, OpenError, Options, Store};
+pub use upkeep::Pruned;

@@ -1,0 +1,201 @@
+//! The port `Deliveries`: begun when due, in fair turn, and ended.
+
+mod begin;
+mod complete;
+mod view;
+
+use async_trait::async_trait;
+use queue::delivery::{AttemptEnd, AttemptReport, DueDelivery, Verdict};
+use queue::port::{Deliveries, Room, Stored};
+use queue::run::EndpointUrl;
+use queue::{DeliveryId, ProjectId, RunId, Timestamp, answer, retry};
+use rusqlite::{Connection, params};
+
+use crate::Store;
+use crate::batch::Batch;
+use crate::committer::Committer;
+use crate::fault::Fault;
+use crate::results::ResultFiles;
+use crate::runs::{Begun, story};
+
+pub(crate) use complete::complete;
+pub(crate) use view::of_run;
+
+/// Why an attempt ended of which nobody knows whether it was made.
+pub(crate) const OUTCOME_UNKNOWN: &str = "outcome_unknown";
+/// Why an attempt ended that had nothing to send.
+const BODY_UNREADABLE: &str = "body_unreadable";
+
+#[async_trait]
+impl Deliveries for Store {
+    async fn begin(&self, now: Timestamp, room: Room) -> Stored<Vec<DueDelivery>> {
+        if room.total == 0 {
+            return Ok(Vec::new());
+        }
+        let begun =
+            self.inner.committer.lend(0, move |batch| begin::begin(batch, now, &room), give_back_all).await?;
+        if begun.is_empty() {
+            return Ok(Vec::new());
+        }
+        let results = self.inner.results.clone();
+        let committer = self.inner.committer.clone();
+        let loan = Unsent { committer: committer.clone(), begun: Some(begun) };
+        self.inner
+            .memory
+            .readers()
+            .read(move |conn| {
+                let begun = loan.take();
+                Ok(begun
+                    .into_iter()
+                    .filter_map(|begun| with_body(conn, &results, &committer, now, begun))
+                    .collect())
+            })
+            .await
+    }
+
+    fn complete(&self, end: AttemptEnd) {
+        self.inner.committer.note(move |batch| complete(batch, &end));
+    }
+
+    async fn next_due(&self, room: Room) -> Stored<Option<Timestamp>> {
+        // What was noted before the question belongs to the answer.
+        self.inner.committer.barrier().await?;
+        self.inner.memory.readers().read(move |conn| begin::next_due(conn, &room)).await
+    }
+}
+
+/// Creates the delivery of an outcome that just came to be. With `first` its first attempt is recorded
+/// with it; unless its endpoint is disabled, in which case it waits for the enabling.
+pub(crate) fn create(
+    batch: &mut Batch<'_>,
+    id: DeliveryId,
+    project: &ProjectId,
+    url: EndpointUrl,
+    due_at: Timestamp,
+    first: bool,
+) -> Result<Option<Begun>, Fault> {
+    let disabled = batch.books.is_disabled(project, &url);
+    let first = first && !disabled;
+    let state = match (disabled, first) {
+        (true, _) => "disabled",
+        (false, true) => "sending",
+        (false, false) => "pending",
+    };
+    batch
+        .sql(
+            "INSERT INTO deliveries (run, endpoint, url, receiver, state, next_at, attempt, incarnation, started_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            id.run.into_bytes(),
+            id.index,
+            url.as_str(),
+            url.receiver().as_str(),
+            state,
+            (state == "pending").then_some(due_at.as_millis()),
+            u32::from(first),
+            first.then_some(batch.setting.incarnation),
+            first.then(|| batch.now().as_millis()),
+        ])?;
+    Ok(first.then_some(Begun { id, url, attempt: 1 }))
+}
+
+/// The delivery with its body. One that has none to be read fails this attempt, in the record and the
+/// log, and not the others beside it.
+fn with_body(
+    conn: &Connection,
+    results: &ResultFiles,
+    committer: &Committer,
+    now: Timestamp,
+    begun: Begun,
+) -> Option<DueDelivery> {
+    match story(conn, results, begun.id.run) {
+        Ok(story) => {
+            let body = answer::body(begun.id.run, story.generation, &story.outcome);
+            Some(begun.with_body(story.project, body))
+        }
+        Err(fault) => {
+            tracing::error!(delivery.id = %begun.id, error = %fault, "a delivery has no body that can be read");
+            let next = retry::next_attempt(&retry::SCHEDULE, begun.attempt, now, 0.0, None);
+            let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
+            note_unsent(committer, begun.id, begun.attempt, verdict, BODY_UNREADABLE);
+            None
+        }
+    }
+}
+
+/// Attempts that were recorded and then lost the caller who was to make them.
+struct Unsent {
+    committer: Committer,
+    begun: Option<Vec<Begun>>,
+}
+
+impl Unsent {
+    fn take(mut self) -> Vec<Begun> {
+        self.begun.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            give_back_all(&self.committer, begun);
+        }
+    }
+}
+
+/// Makes recorded attempts that nobody will make due again at once.
+pub(crate) fn give_back_all(committer: &Committer, begun: Vec<Begun>) {
+    for begun in begun {
+        committer.note(move |batch| {
+            let now = batch.now();
+            complete(batch, &unsent(begun.id, begun.attempt, now, Verdict::Retry(now), OUTCOME_UNKNOWN))
+        });
+    }
+}
+
+fn note_unsent(committer: &Committer, id: DeliveryId, attempt: u32, verdict: Verdict, reason: &'static str) {
+    committer.note(move |batch| {
+        let now = batch.now();
+        complete(batch, &unsent(id, attempt, now, verdict, reason))
+    });
+}
+
+fn unsent(id: DeliveryId, attempt: u32, ended_at: Timestamp, verdict: Verdict, reason: &str) -> AttemptEnd {
+    let report = AttemptReport { reason: Some(reason.to_owned()), ..AttemptReport::default() };
+    AttemptEnd { id, attempt, ended_at, verdict, report }
+}
+
+/// The ends of the attempts that a former process had under way: nobody knows whether they arrived, so
+/// they are made again, no later than the schedule would have had it.
+pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
+    let mut lost = Vec::new();
+    let mut statement = batch.sql(
+        "SELECT run, endpoint, attempt, started_at FROM deliveries WHERE state = 'sending' AND incarnation < ?1",
+    )?;
+    let mut rows = statement.query(params![batch.setting.incarnation])?;
+    while let Some(row) = rows.next()? {
+        let id = DeliveryId { run: crate::row::run_id(row, 0)?, index: row.get(1)? };
+        lost.push((id, row.get::<_, u32>(2)?, crate::row::time(row, 3)?));
+    }
+    drop(rows);
+    let now = batch.now();
+    for (id, attempt, started_at) in &lost {
+        let chance = batch.setting.entropy.fraction();
+        let next = retry::next_attempt(&retry::SCHEDULE, *attempt, *started_at, chance, None);
+        let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
+        complete(batch, &unsent(*id, *attempt, now, verdict, OUTCOME_UNKNOWN))?;
+    }
+    Ok(lost.len())
+}
+
+/// Whether a run must be kept for the sake of its deliveries.
+pub(crate) const KEEPS_RUN: &str = "EXISTS (SELECT 1 FROM deliveries d WHERE d.run = r.id AND (
+    d.state IN ('pending', 'sending', 'disabled') OR (d.state = 'exhausted' AND d.ended_at >= ?3)))";
+
+/// Removes a run's deliveries and their history.
+pub(crate) fn remove_of_run(batch: &Batch<'_>, run: RunId) -> Result<(), Fault> {
+    batch.sql("DELETE FROM delivery_attempts WHERE run = ?1")?.execute(params![run.into_bytes()])?;
+    batch.sql("DELETE FROM deliveries WHERE run = ?1")?.execute(params![run.into_bytes()])?;
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Which deliveries begin: those that are due, receivers in fair turn, as far as there is room.
+//!
+//! The index of pending deliveries is ordered by receiver and then by time, so one seek finds the next
+//! receiver and its earliest delivery. The turn goes on where the last call stopped; a receiver with a
+//! thousand due deliveries gets its places and not more, and then it is the next one's turn.
+
+use queue::port::Room;
+use queue::run::{EndpointUrl, Receiver};
+use queue::{DeliveryId, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::batch::Batch;
+use crate::fault::Fault;
+use crate::row;
+use crate::runs::Begun;
+
+/// Receivers looked at in one call. What lies beyond is due still, and first in the next call.
+const RECEIVERS_PER_CALL: usize = 1_024;
+
+/// The next receiver with a pending delivery, and when its earliest is due.
+const NEXT_RECEIVER: &str = "SELECT receiver, next_at FROM deliveries
+    WHERE state = 'pending' AND receiver > ?1 ORDER BY receiver, next_at LIMIT 1";
+
+pub(super) fn begin(batch: &mut Batch<'_>, now: Timestamp, room: &Room) -> Result<Vec<Begun>, Fault> {
+    let mut begun = Vec::new();
+    let start = std::mem::take(&mut batch.books.turn);
+    let (mut at, mut wrapped) = (start.clone(), false);
+    for _ in 0..RECEIVERS_PER_CALL {
+        if begun.len() >= room.total {
+            break;
+        }
+        let Some((receiver, due_at)) =
+            next_receiver(batch.conn, &at)?.filter(|(next, _)| !wrapped || *next <= start)
+        else {
+            // Past the last one, the turn begins anew, up to where this call started.
+            if wrapped || start.is_empty() {
+                break;
+            }
+            (at, wrapped) = (String::new(), true);
+            continue;
+        };
+        if due_at <= now {
+            let places = places(room, &receiver).min(room.total - begun.len());
+            begin_to(batch, now, &receiver, places, &mut begun)?;
+        }
+        at = receiver;
+    }
+    batch.books.turn = at;
+    Ok(begun)
+}
+
+/// Records an attempt for the oldest due deliveries of one receiver.
+fn begin_to(
+    batch: &Batch<'_>,
+    now: Timestamp,
+    receiver: &str,
+    places: usize,
+    begun: &mut Vec<Begun>,
+) -> Result<(), Fault> {
+    if places == 0 {
+        return Ok(());
+    }
+    let first = begun.len();
+    let mut statement = batch.sql(
+        "SELECT run, endpoint, url, attempt FROM deliveries
+         WHERE state = 'pending' AND receiver = ?1 AND next_at <= ?2
+         ORDER BY next_at LIMIT ?3",
+    )?;
+    let limit = i64::try_from(places).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![receiver, now.as_millis(), limit])?;
+    while let Some(row) = rows.next()? {
+        let attempt: u32 = row.get(3)?;
+        begun.push(Begun {
+            id: DeliveryId { run: row::run_id(row, 0)?, index: row.get(1)? },
+            url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
+            attempt: attempt + 1,
+        });
+    }
+    drop(rows);
+    for Begun { id, attempt, .. } in &begun[first..] {
+        record(batch, *id, *attempt)?;
+    }
+    Ok(())
+}
+
+/// The attempt takes its place in the delivery's row; the one before it goes to the history.
+fn record(batch: &Batch<'_>, id: DeliveryId, attempt: u32) -> Result<(), Fault> {
+    let key = (id.run.into_bytes(), id.index);
+    if attempt > 1 {
+        batch
+            .sql(
+                "INSERT INTO delivery_attempts (run, endpoint, number, started_at, ended_at, status_code, reason,
+                                                response, duration_us)
+                 SELECT run, endpoint, attempt, started_at, ended_at, status_code, reason, response, duration_us
+                 FROM deliveries WHERE run = ?1 AND endpoint = ?2",
+            )?
+            .execute(params![key.0, key.1])?;
+    }
+    batch
+        .sql(
+            "UPDATE deliveries SET state = 'sending', next_at = NULL, attempt = ?3, incarnation = ?4,
+                    started_at = ?5, ended_at = NULL, status_code = NULL, reason = NULL, response = NULL,
+                    duration_us = NULL
+             WHERE run = ?1 AND endpoint = ?2",
+        )?
+        .execute(params![key.0, key.1, attempt, batch.setting.incarnation, batch.now().as_millis()])?;
+    Ok(())
+}
+
+/// When the next pending delivery is due to a receiver with a place left.
+pub(super) fn next_due(conn: &Connection, room: &Room) -> Result<Option<Timestamp>, Fault> {
+    if room.total == 0 {
+        return Ok(None);
+    }
+    let (mut at, mut earliest) = (String::new(), None::<Timestamp>);
+    while let Some((receiver, due_at)) = next_receiver(conn, &at)? {
+        if places(room, &receiver) > 0 {
+            earliest = Some(earliest.map_or(due_at, |known| known.min(due_at)));
+        }
+        at = receiver;
+    }
+    Ok(earliest)
+}
+
+fn next_receiver(conn: &Connection, after: &str) -> Result<Option<(String, Timestamp)>, Fault> {
+    let mut statement = conn.prepare_cached(NEXT_RECEIVER)?;
+    let found = statement.query_row([after], |row| Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?))));
+    Ok(found.optional()?)
+}
+
+fn places(room: &Room, receiver: &str) -> usize {
+    room.receivers.get(&Receiver::stored(receiver)).copied().unwrap_or(room.per_receiver)
+}

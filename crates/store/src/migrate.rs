@@ -1,0 +1,35 @@
+//! The schema: numbered steps, forward only, each in a transaction of its own.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::OpenError;
+
+/// The steps of `postback.db`. Released steps never change; a new one is added at the end.
+pub(crate) const DATABASE: &[&str] = &[include_str!("../migrations/sqlite/0001_initial.sql")];
+/// The steps of `logs.db`.
+pub(crate) const LOGS: &[&str] = &[include_str!("../migrations/sqlite-logs/0001_lines.sql")];
+
+/// Brings the file to the newest schema that this binary knows, and refuses a newer one.
+pub(crate) fn run(conn: &Connection, path: &Path, steps: &[&str]) -> Result<(), OpenError> {
+    let sql = |source| OpenError::Database { path: path.to_owned(), source };
+    let known = steps.len();
+    let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sql)?;
+    let done =
+        usize::try_from(found).ok().filter(|done| *done <= known).ok_or_else(|| OpenError::NewerSchema {
+            path: path.to_owned(),
+            found,
+            known: i64::try_from(known).unwrap_or(i64::MAX),
+        })?;
+    for (number, step) in steps.iter().enumerate().skip(done).map(|(index, step)| (index + 1, step)) {
+        let script = format!("BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;");
+        conn.execute_batch(&script).map_err(|source| {
+            // The failed step leaves its transaction open; there may also be none.
+            let _ = conn.execute_batch("ROLLBACK");
+            sql(source)
+        })?;
+        tracing::info!(store.file = %path.display(), store.schema = number, "brought the schema forward");
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! What a former process left is put in order before anybody may ask.
+//!
+//! The directory was locked, so what is running or being sent under an older incarnation is an orphan:
+//! there is no lease to wait for. All of it is one transaction, and a crash within it changes nothing.
+
+use queue::RunId;
+use queue::lease::{Release, Released};
+use queue::outcome::{Code, RunError};
+use rusqlite::{Connection, params};
+
+use crate::batch::{Batch, Books, Effects, Setting};
+use crate::fault::Fault;
+use crate::results::ResultFiles;
+use crate::runs::{Cause, end_without_lease, requeue};
+use crate::{deliveries, registry, row};
+
+pub(crate) fn run(conn: &Connection, setting: &Setting, results: &ResultFiles) -> Result<(), Fault> {
+    let transaction = conn.unchecked_transaction()?;
+    let mut books = Books::load(conn)?;
+    let mut effects = Effects::default();
+    let mut batch = Batch { conn, books: &mut books, effects: &mut effects, setting };
+    let (mut queued, mut ended) = (0, 0);
+    for run in orphans(&batch)? {
+        match requeue(&mut batch, run, Release::ServerLost)? {
+            Released::Queued => queued += 1,
+            Released::Failed | Released::Stale => ended += 1,
+        }
+    }
+    let mut cancelled = 0;
+    for run in registry::queued_of_deleted_apps(&batch)? {
+        let error = RunError::new(Code::Cancelled, registry::APP_DELETED);
+        end_without_lease(&mut batch, run, Cause::Queued, error)?;
+        cancelled += 1;
+    }
+    let unknown = deliveries::recover(&mut batch)?;
+    transaction.commit()?;
+    let swept = results.sweep(conn)?;
+    if queued + ended + cancelled + unknown + swept > 0 {
+        tracing::info!(
+            runs.queued = queued,
+            runs.ended = ended,
+            runs.cancelled = cancelled,
+            deliveries.outcome_unknown = unknown,
+            results.swept = swept,
+            "put in order what the former process left"
+        );
+    }
+    Ok(())
+}
+
+fn orphans(batch: &Batch<'_>) -> Result<Vec<RunId>, Fault> {
+    let mut statement =
+        batch.sql("SELECT id FROM runs WHERE state = 'running' AND incarnation < ?1 ORDER BY id")?;
+    let mut rows = statement.query(params![batch.setting.incarnation])?;
+    let mut orphans = Vec::new();
+    while let Some(row) = rows.next()? {
+        orphans.push(row::run_id(row, 0)?);
+    }
+    Ok(orphans)
+}

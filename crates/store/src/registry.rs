@@ -1,0 +1,305 @@
+//! The port `Registry`: projects, keys, apps and builds. Read from memory, changed by the writer.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use queue::app::{AppConfig, Function};
+use queue::outcome::{Code, RunError};
+use queue::port::{Registry, Stored};
+use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use queue::{AppId, BuildId, ProjectId, RunId};
+use rusqlite::{OptionalExtension as _, params};
+
+use crate::Store;
+use crate::batch::{AppNumber, Batch};
+use crate::fault::Fault;
+use crate::row;
+use crate::runs::{Cause, end_without_lease};
+use crate::snapshot;
+
+/// Why a queued run of a deleted app ends.
+pub(crate) const APP_DELETED: &str = "the app was deleted before the run could start";
+/// Runs cancelled in one transaction, so that a large queue does not hold up everybody else.
+const CANCELLED_PER_BATCH: i64 = 1_000;
+
+const UNFINISHED: &str = "status IN ('pending', 'building', 'initializing')";
+
+#[async_trait]
+impl Registry for Store {
+    async fn create_project(&self, project: NewProject) -> Stored<()> {
+        self.inner.committer.write(0, move |batch| create_project(batch, &project)).await
+    }
+
+    async fn projects(&self) -> Stored<Vec<Project>> {
+        Ok(self.inner.memory.registry().projects.clone())
+    }
+
+    async fn project(&self, id: &ProjectId) -> Stored<Option<Project>> {
+        Ok(self.inner.memory.registry().projects.iter().find(|project| project.id == *id).cloned())
+    }
+
+    async fn identify(&self, key: &KeyHash) -> Stored<Option<Identity>> {
+        Ok(self.inner.memory.registry().keys.get(key).cloned())
+    }
+
+    async fn rotate_keys(&self, project: NewProject) -> Stored<()> {
+        self.inner.committer.write(0, move |batch| rotate_keys(batch, &project)).await
+    }
+
+    async fn app(&self, id: &AppId) -> Stored<Option<Arc<App>>> {
+        Ok(self.inner.memory.registry().apps.get(id).cloned())
+    }
+
+    async fn apps(&self, project: Option<&ProjectId>) -> Stored<Vec<Arc<App>>> {
+        let registry = self.inner.memory.registry();
+        let wanted = |app: &&Arc<App>| project.is_none_or(|project| app.id.project() == *project);
+        Ok(registry.apps.values().filter(wanted).cloned().collect())
+    }
+
+    async fn register_build(&self, build: NewBuild) -> Stored<Build> {
+        let registered = Build {
+            id: build.id.clone(),
+            app: build.app.clone(),
+            status: BuildStatus::Pending,
+            config: build.config.clone(),
+            prepared: None,
+            functions: Vec::new(),
+            upload_token_hash: build.upload_token_hash,
+            created_at: build.created_at,
+            updated_at: build.created_at,
+        };
+        self.inner.committer.write(0, move |batch| register_build(batch, &build)).await?;
+        Ok(registered)
+    }
+
+    async fn build(&self, id: &BuildId) -> Stored<Option<Build>> {
+        let id = id.clone();
+        self.inner.memory.readers().read(move |conn| snapshot::build(conn, id.as_str())).await
+    }
+
+    async fn set_build_status(
+        &self,
+        id: &BuildId,
+        status: BuildStatus,
+        prepared: Option<Prepared>,
+    ) -> Stored<bool> {
+        let id = id.clone();
+        self.inner
+            .committer
+            .write(0, move |batch| set_build_status(batch, &id, status, prepared.as_ref()))
+            .await
+    }
+
+    async fn activate(&self, id: &BuildId, functions: Vec<Function>) -> Stored<Option<Arc<App>>> {
+        let id = id.clone();
+        let app = self.inner.committer.write(0, move |batch| activate(batch, &id, &functions)).await?;
+        Ok(app.and_then(|app| self.inner.memory.registry().apps.get(&app).cloned()))
+    }
+
+    async fn reconfigure(&self, app: &AppId, config: AppConfig) -> Stored<Option<Arc<App>>> {
+        let id = app.clone();
+        let changed = self.inner.committer.write(0, move |batch| reconfigure(batch, &id, &config)).await?;
+        Ok(if changed { self.inner.memory.registry().apps.get(app).cloned() } else { None })
+    }
+
+    async fn delete_app(&self, id: &AppId) -> Stored<bool> {
+        let app = id.clone();
+        let Some(number) = self.inner.committer.write(0, move |batch| delete_app(batch, &app)).await? else {
+            return Ok(false);
+        };
+        // A crash in between leaves queued runs of a deleted app, which the next start cancels.
+        while self.inner.committer.write(0, move |batch| cancel_queued(batch, number)).await? > 0 {}
+        Ok(true)
+    }
+
+    async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
+        self.inner.memory.readers().read(snapshot::unfinished_builds).await
+    }
+}
+
+fn create_project(batch: &mut Batch<'_>, project: &NewProject) -> Result<(), Fault> {
+    batch
+        .sql(
+            "INSERT INTO projects (id, public_key_hash, private_key_hash, webhook_secret, token_secret, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![
+            project.id.as_str(),
+            project.public_key_hash,
+            project.private_key_hash,
+            project.webhook_secret,
+            project.token_secret,
+            project.created_at.as_millis(),
+        ])?;
+    batch.effects.registry = true;
+    Ok(())
+}
+
+fn rotate_keys(batch: &mut Batch<'_>, project: &NewProject) -> Result<(), Fault> {
+    let changed = batch
+        .sql(
+            "UPDATE projects SET public_key_hash = ?2, private_key_hash = ?3, webhook_secret = ?4,
+                                 token_secret = ?5
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            project.id.as_str(),
+            project.public_key_hash,
+            project.private_key_hash,
+            project.webhook_secret,
+            project.token_secret,
+        ])?;
+    if changed == 0 {
+        return Err(Fault::Refused(format!("there is no project {}", project.id)));
+    }
+    batch.effects.registry = true;
+    Ok(())
+}
+
+fn register_build(batch: &mut Batch<'_>, build: &NewBuild) -> Result<(), Fault> {
+    let project = build.app.project();
+    let known = batch.sql("SELECT 1 FROM projects WHERE id = ?1")?.exists([project.as_str()])?;
+    if !known {
+        return Err(Fault::Refused(format!("there is no project {project}")));
+    }
+    let at = build.created_at.as_millis();
+    batch
+        .sql(&format!(
+            "UPDATE builds SET status = 'cancelled', updated_at = ?2 WHERE app = ?1 AND {UNFINISHED}"
+        ))?
+        .execute(params![build.app.as_str(), at])?;
+    batch
+        .sql(
+            "INSERT INTO builds (id, app, status, config, upload_token_hash, created_at, updated_at)
+             VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?5)",
+        )?
+        .execute(params![
+            build.id.as_str(),
+            build.app.as_str(),
+            row::to_json(&build.config),
+            build.upload_token_hash,
+            at
+        ])?;
+    batch
+        .sql(
+            "INSERT INTO apps (id, project, latest_build, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?4)
+             ON CONFLICT (id) DO UPDATE SET latest_build = excluded.latest_build",
+        )?
+        .execute(params![build.app.as_str(), project.as_str(), build.id.as_str(), at])?;
+    let number = batch.app(&build.app)?;
+    if number.deleted {
+        batch
+            .sql("UPDATE app_numbers SET deleted_at = NULL WHERE number = ?1")?
+            .execute(params![number.number])?;
+        batch.books.deleted.remove(&number.number);
+        batch.books.apps.insert(build.app.clone(), AppNumber { deleted: false, ..number });
+    }
+    batch.effects.registry = true;
+    Ok(())
+}
+
+fn set_build_status(
+    batch: &mut Batch<'_>,
+    id: &BuildId,
+    status: BuildStatus,
+    prepared: Option<&Prepared>,
+) -> Result<bool, Fault> {
+    let changed = batch
+        .sql(&format!(
+            "UPDATE builds SET status = ?2, prepared = coalesce(?3, prepared), updated_at = ?4
+             WHERE id = ?1 AND {UNFINISHED}"
+        ))?
+        .execute(params![
+            id.as_str(),
+            status.as_str(),
+            prepared.map(row::to_json),
+            batch.now().as_millis()
+        ])?;
+    batch.effects.registry |= changed > 0;
+    Ok(changed > 0)
+}
+
+fn activate(batch: &mut Batch<'_>, id: &BuildId, functions: &[Function]) -> Result<Option<AppId>, Fault> {
+    let now = batch.now().as_millis();
+    let app = batch
+        .sql(&format!(
+            "UPDATE builds SET status = 'success', functions = ?2, updated_at = ?3
+             WHERE id = ?1 AND {UNFINISHED} RETURNING app"
+        ))?
+        .query_row(params![id.as_str(), row::to_json(&functions), now], |row| {
+            Ok(row::parsed::<AppId>(row, 0))
+        })
+        .optional()?
+        .transpose()?;
+    let Some(app) = app else { return Ok(None) };
+    batch.sql("UPDATE apps SET live_build = ?2, updated_at = ?3 WHERE id = ?1")?.execute(params![
+        app.as_str(),
+        id.as_str(),
+        now
+    ])?;
+    batch.effects.registry = true;
+    Ok(Some(app))
+}
+
+fn reconfigure(batch: &mut Batch<'_>, app: &AppId, config: &AppConfig) -> Result<bool, Fault> {
+    let now = batch.now().as_millis();
+    let changed = batch
+        .sql(
+            "UPDATE builds SET config = ?2, updated_at = ?3
+             WHERE id = (SELECT live_build FROM apps WHERE id = ?1)",
+        )?
+        .execute(params![app.as_str(), row::to_json(config), now])?;
+    if changed > 0 {
+        batch.sql("UPDATE apps SET updated_at = ?2 WHERE id = ?1")?.execute(params![app.as_str(), now])?;
+        batch.effects.registry = true;
+    }
+    Ok(changed > 0)
+}
+
+/// Takes the app out of the registry. Returns its number when it was there.
+fn delete_app(batch: &mut Batch<'_>, app: &AppId) -> Result<Option<i64>, Fault> {
+    let builds = batch.sql("UPDATE apps SET live_build = NULL WHERE id = ?1")?.execute([app.as_str()])?;
+    if builds == 0 {
+        return Ok(None);
+    }
+    batch.sql("DELETE FROM builds WHERE app = ?1")?.execute([app.as_str()])?;
+    batch.sql("DELETE FROM apps WHERE id = ?1")?.execute([app.as_str()])?;
+    let number = batch.app(app)?.number;
+    batch
+        .sql("UPDATE app_numbers SET deleted_at = ?2 WHERE number = ?1")?
+        .execute(params![number, batch.now().as_millis()])?;
+    batch.books.deleted.insert(number);
+    batch.books.apps.insert(app.clone(), AppNumber { number, deleted: true });
+    batch.effects.registry = true;
+    Ok(Some(number))
+}
+
+/// Cancels some queued runs of a deleted app. Returns how many.
+fn cancel_queued(batch: &mut Batch<'_>, number: i64) -> Result<usize, Fault> {
+    let mut runs = Vec::new();
+    if batch.is_deleted(number) {
+        let mut statement = batch
+            .sql("SELECT id FROM runs WHERE app = ?1 AND state = 'queued' ORDER BY accepted_at LIMIT ?2")?;
+        let mut rows = statement.query(params![number, CANCELLED_PER_BATCH])?;
+        while let Some(row) = rows.next()? {
+            runs.push(row::run_id(row, 0)?);
+        }
+    }
+    for run in &runs {
+        end_without_lease(batch, *run, Cause::Queued, RunError::new(Code::Cancelled, APP_DELETED))?;
+    }
+    Ok(runs.len())
+}
+
+/// Queued runs of apps that are gone: what a crash during a deletion left.
+pub(crate) fn queued_of_deleted_apps(batch: &Batch<'_>) -> Result<Vec<RunId>, Fault> {
+    let mut runs = Vec::new();
+    for number in &batch.books.deleted {
+        let mut statement = batch.sql("SELECT id FROM runs WHERE app = ?1 AND state = 'queued'")?;
+        let mut rows = statement.query(params![number])?;
+        while let Some(row) = rows.next()? {
+            runs.push(row::run_id(row, 0)?);
+        }
+    }
+    Ok(runs)
+}

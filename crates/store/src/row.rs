@@ -1,0 +1,136 @@
+//! Columns and what they mean.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use queue::registry::{BuildStatus, KeyHash};
+use queue::run::{EndpointUrl, Generation, Mode, RunState};
+use queue::{RunId, Timestamp};
+use rusqlite::Row;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::fault::Fault;
+
+pub(crate) fn bytes(row: &Row<'_>, column: usize) -> Result<Bytes, Fault> {
+    Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_blob()?))
+}
+
+pub(crate) fn optional_bytes(row: &Row<'_>, column: usize) -> Result<Option<Bytes>, Fault> {
+    Ok(row.get_ref(column)?.as_blob_or_null()?.map(Bytes::copy_from_slice))
+}
+
+pub(crate) fn text(row: &Row<'_>, column: usize) -> Result<Arc<str>, Fault> {
+    Ok(row.get_ref(column)?.as_str()?.into())
+}
+
+pub(crate) fn run_id(row: &Row<'_>, column: usize) -> Result<RunId, Fault> {
+    array(row, column).map(RunId::from_bytes)
+}
+
+pub(crate) fn key_hash(row: &Row<'_>, column: usize) -> Result<KeyHash, Fault> {
+    array(row, column)
+}
+
+pub(crate) fn array<const N: usize>(row: &Row<'_>, column: usize) -> Result<[u8; N], Fault> {
+    let blob = row.get_ref(column)?.as_blob()?;
+    blob.try_into().map_err(|_| Fault::Corrupt(format!("a value of {} bytes instead of {N}", blob.len())))
+}
+
+pub(crate) fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, Fault> {
+    Ok(Timestamp::from_millis(row.get(column)?))
+}
+
+pub(crate) fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>, Fault> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+}
+
+/// Any of the ids and names that read themselves from text.
+pub(crate) fn parsed<T>(row: &Row<'_>, column: usize) -> Result<T, Fault>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    row.get_ref(column)?.as_str()?.parse().map_err(|error: T::Err| Fault::Corrupt(error.to_string()))
+}
+
+pub(crate) fn optional_parsed<T>(row: &Row<'_>, column: usize) -> Result<Option<T>, Fault>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    match row.get_ref(column)?.as_str_or_null()? {
+        None => Ok(None),
+        Some(_) => parsed(row, column).map(Some),
+    }
+}
+
+pub(crate) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, Fault> {
+    from_json(row.get_ref(column)?.as_str()?)
+}
+
+pub(crate) fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<Option<T>, Fault> {
+    row.get_ref(column)?.as_str_or_null()?.map(from_json).transpose()
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+    serde_json::from_str(text).map_err(|error| Fault::Corrupt(format!("a JSON column: {error}")))
+}
+
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what the store keeps has string keys and serialises")
+}
+
+/// The endpoints of a run; most runs have none or one.
+pub(crate) fn webhooks(row: &Row<'_>, column: usize) -> Result<Vec<EndpointUrl>, Fault> {
+    Ok(optional_json(row, column)?.unwrap_or_default())
+}
+
+pub(crate) fn to_webhooks(webhooks: &[EndpointUrl]) -> Option<String> {
+    (!webhooks.is_empty()).then(|| to_json(&webhooks))
+}
+
+pub(crate) const fn generation_word(generation: Generation) -> &'static str {
+    match generation {
+        Generation::Legacy => "legacy",
+        Generation::V3 => "v3",
+        Generation::V4 => "v4",
+    }
+}
+
+pub(crate) fn generation(row: &Row<'_>, column: usize) -> Result<Generation, Fault> {
+    word(row, column, [Generation::Legacy, Generation::V3, Generation::V4], generation_word)
+}
+
+pub(crate) const fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Sync => "sync",
+        Mode::Async => "async",
+    }
+}
+
+pub(crate) fn mode(row: &Row<'_>, column: usize) -> Result<Mode, Fault> {
+    word(row, column, [Mode::Sync, Mode::Async], mode_word)
+}
+
+pub(crate) fn state(row: &Row<'_>, column: usize) -> Result<RunState, Fault> {
+    word(row, column, RunState::ALL, RunState::as_str)
+}
+
+pub(crate) fn build_status(row: &Row<'_>, column: usize) -> Result<BuildStatus, Fault> {
+    word(row, column, BuildStatus::ALL, BuildStatus::as_str)
+}
+
+/// The value whose word the column holds.
+pub(crate) fn word<T: Copy>(
+    row: &Row<'_>,
+    column: usize,
+    all: impl IntoIterator<Item = T>,
+    as_str: impl Fn(T) -> &'static str,
+) -> Result<T, Fault> {
+    let found = row.get_ref(column)?.as_str()?;
+    all.into_iter()
+        .find(|value| as_str(*value) == found)
+        .ok_or_else(|| Fault::Corrupt(format!("an unknown word `{found}`")))
+}

@@ -1,0 +1,166 @@
+//! The port `Runs`: each verb as one job of the writer, or one read.
+
+mod accept;
+mod claim;
+mod end;
+mod release;
+mod view;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use queue::answer;
+use queue::lease::{Lease, Release, Released};
+use queue::outcome::{Finish, Finished};
+use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
+use queue::run::{CallRecord, LeasedRun, NewRun, RunFilter, RunView};
+use queue::{AppId, ProjectId, RunId};
+
+use crate::Store;
+use crate::committer::Committer;
+
+pub(crate) use end::{Begun, Cause, end_without_lease};
+pub(crate) use release::requeue;
+pub(crate) use view::story;
+
+#[async_trait]
+impl Runs for Store {
+    async fn accept(&self, run: NewRun, claim: Claim) -> Stored<Accepted> {
+        let bytes = run.input.len();
+        self.inner
+            .committer
+            .lend(
+                bytes,
+                move |batch| accept::accept(batch, &run, claim),
+                |committer, accepted| {
+                    if let Accepted::Leased(lease) = accepted {
+                        give_back(committer, lease);
+                    }
+                },
+            )
+            .await
+    }
+
+    async fn claim(&self, app: &AppId, max: usize, bytes_max: usize) -> Stored<Vec<LeasedRun>> {
+        let app = app.clone();
+        self.inner
+            .committer
+            .lend(
+                0,
+                move |batch| claim::claim(batch, &app, max, bytes_max),
+                |committer, runs| runs.into_iter().for_each(|run| give_back(committer, run.lease)),
+            )
+            .await
+    }
+
+    fn started(&self, leases: Vec<Lease>) {
+        self.inner.committer.note(move |batch| claim::started(batch, &leases));
+    }
+
+    async fn finish(&self, finish: Finish) -> Stored<Finished> {
+        end::check(&finish.outcome)?;
+        let file = self.write_large_result(&finish).await?;
+        let bytes =
+            if file.is_some() { 0 } else { finish.outcome.result.as_ref().map_or(0, |result| result.len()) };
+        let lease = finish.lease;
+        let outcome = finish.outcome.clone();
+        let written = file.clone();
+        let ended = self
+            .inner
+            .committer
+            .lend(
+                bytes,
+                move |batch| end::finish(batch, &finish, file.as_deref()),
+                |committer, ended| {
+                    crate::deliveries::give_back_all(
+                        committer,
+                        ended.map(|ended| ended.begun).unwrap_or_default(),
+                    )
+                },
+            )
+            .await?;
+        let Some(ended) = ended else {
+            metrics::counter!("postback_store_stale_results_total").increment(1);
+            if let Some(name) = written {
+                self.remove_result(name);
+            }
+            return Ok(Finished::Stale);
+        };
+        if ended.begun.is_empty() {
+            return Ok(Finished::Recorded(Vec::new()));
+        }
+        let body = answer::body(lease.run, ended.generation, &outcome);
+        let due = ended.begun.into_iter().map(|begun| begun.with_body(ended.project.clone(), body.clone()));
+        Ok(Finished::Recorded(due.collect()))
+    }
+
+    async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {
+        self.inner.committer.write(0, move |batch| release::release(batch, lease, release)).await
+    }
+
+    fn record_call(&self, call: CallRecord) {
+        if !self.inner.committer.record(move |batch| accept::record_call(batch, &call)) {
+            metrics::counter!("postback_store_call_records_dropped_total").increment(1);
+        }
+    }
+
+    async fn run(&self, project: &ProjectId, run: RunId) -> Stored<Option<RunView>> {
+        let project = project.clone();
+        let results = self.inner.results.clone();
+        self.inner.memory.readers().read(move |conn| view::one(conn, &results, &project, run)).await
+    }
+
+    async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {
+        self.inner.memory.readers().read(move |conn| view::many(conn, &filter)).await
+    }
+
+    async fn wait_for_end(&self, run: RunId, wait: Duration) {
+        let has_ended = async {
+            // When the question cannot be answered there is nothing to wait for: the caller reads the
+            // run next, and gets the error there.
+            let state = self.inner.memory.readers().read(move |conn| view::has_ended(conn, run)).await;
+            state.unwrap_or(true)
+        };
+        self.inner.memory.wait_for_end(run, wait, has_ended).await;
+    }
+
+    async fn backlog(&self) -> Stored<Vec<(AppId, u64)>> {
+        self.inner.committer.barrier().await?;
+        self.inner.memory.readers().read(view::backlog).await
+    }
+}
+
+impl Store {
+    /// A result too large for the database is on the disk before the run's end is committed.
+    async fn write_large_result(&self, finish: &Finish) -> Stored<Option<String>> {
+        let Some(result) = finish.outcome.result.as_ref() else { return Ok(None) };
+        if result.len() < self.inner.bounds.inline_result_bytes {
+            return Ok(None);
+        }
+        let (files, lease, result) = (self.inner.results.clone(), finish.lease, result.clone());
+        let written = tokio::task::spawn_blocking(move || files.write(&lease, &result)).await;
+        match written {
+            Ok(Ok(name)) => Ok(Some(name)),
+            Ok(Err(error)) => Err(StoreError::Unavailable(format!(
+                "the result of run {} could not be written: {error}",
+                finish.lease.run
+            ))),
+            Err(error) => Err(StoreError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// What a stale attempt wrote. Left behind by a crash, it is swept at the next start.
+    fn remove_result(&self, name: String) {
+        let files = self.inner.results.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = std::fs::remove_file(files.path(&name)) {
+                tracing::warn!(%error, store.file = name, "could not remove the result of a stale attempt");
+            }
+        });
+    }
+}
+
+/// Nobody took the run that was leased for them.
+fn give_back(committer: &Committer, lease: Lease) {
+    committer.note(move |batch| release::release(batch, lease, Release::Drained).map(|_| ()));
+}

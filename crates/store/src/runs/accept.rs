@@ -1,0 +1,90 @@
+//! The write that keeps a run, and the one that keeps the record of a synchronous call.
+
+use queue::lease::Lease;
+use queue::outcome::{Code, RunError};
+use queue::port::{Accepted, Claim};
+use queue::run::{CallRecord, NewRun};
+use rusqlite::params;
+
+use super::end::{Cause, end_without_lease};
+use crate::batch::Batch;
+use crate::fault::Fault;
+use crate::row;
+
+pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Result<Accepted, Fault> {
+    let app = batch.app(&run.app)?;
+    let token = match claim {
+        Claim::Now(token) if !app.deleted => Some(token),
+        _ => None,
+    };
+    let queued = batch.books.queued.get(&app.number).copied().unwrap_or(0);
+    if token.is_none() && queued >= batch.setting.bounds.queued_runs_per_app {
+        return Ok(Accepted::QueueFull);
+    }
+    batch
+        .sql(
+            "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, limit_ms, webhooks,
+                               warning, attempt, started_at, token, incarnation)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?
+        .execute(params![
+            run.id.into_bytes(),
+            app.number,
+            run.function,
+            row::generation_word(run.generation),
+            row::mode_word(run.mode),
+            if token.is_some() { "running" } else { "queued" },
+            run.accepted_at.as_millis(),
+            i64::try_from(run.limit.as_millis()).unwrap_or(i64::MAX),
+            row::to_webhooks(&run.webhooks),
+            run.warning,
+            u32::from(token.is_some()),
+            token.map(|_| batch.now().as_millis()),
+            token.map(queue::LeaseToken::into_bytes),
+            token.map(|_| batch.setting.incarnation),
+        ])?;
+    batch
+        .sql("INSERT INTO inputs (run, body) VALUES (?1, ?2)")?
+        .execute(params![run.id.into_bytes(), run.input.as_ref()])?;
+    let Some(token) = token else {
+        batch.books.queue_grew(app.number);
+        if app.deleted {
+            // The app went away between the caller's look and this write.
+            let error = RunError::new(Code::Cancelled, "the app was deleted before the run could start");
+            end_without_lease(batch, run.id, Cause::Queued, error)?;
+        }
+        return Ok(Accepted::Queued);
+    };
+    Ok(Accepted::Leased(Lease { run: run.id, token, attempt: 1 }))
+}
+
+pub(crate) fn record_call(batch: &mut Batch<'_>, call: &CallRecord) -> Result<(), Fault> {
+    let app = batch.app(&call.app)?;
+    batch
+        .sql(
+            "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, attempt, started_at,
+                               ended_at, status_code, run_time_ms, build, error)
+             VALUES (?1, ?2, ?3, ?4, 'sync', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?
+        .execute(params![
+            call.id.into_bytes(),
+            app.number,
+            call.function,
+            row::generation_word(call.generation),
+            call.ending.state().as_str(),
+            call.accepted_at.as_millis(),
+            u32::from(call.started_at.is_some()),
+            call.started_at.map(queue::Timestamp::as_millis),
+            call.ended_at.as_millis(),
+            call.status_code,
+            finite(call.run_time_ms),
+            call.build.as_ref().map(AsRef::<str>::as_ref),
+            call.error.as_ref().map(row::to_json),
+        ])?;
+    Ok(())
+}
+
+/// SQLite has no word for what is not a number.
+pub(super) fn finite(number: f64) -> f64 {
+    if number.is_finite() { number } else { 0.0 }
+}

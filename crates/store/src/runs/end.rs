@@ -1,0 +1,179 @@
+//! The write that ends a run: state, result and deliveries in one transaction.
+
+use bytes::Bytes;
+use queue::delivery::DueDelivery;
+use queue::lease::Lease;
+use queue::outcome::{Finish, Outcome, RunError};
+use queue::port::{StoreError, Stored};
+use queue::run::{EndpointUrl, Generation, RunMove, RunState};
+use queue::{DeliveryId, ProjectId, RunId, Timestamp};
+use rusqlite::types::ToSql;
+use rusqlite::{Row, params};
+
+use super::accept::finite;
+use crate::batch::Batch;
+use crate::fault::Fault;
+use crate::row;
+
+/// A run that ended just now.
+pub(crate) struct Ended {
+    pub(crate) project: ProjectId,
+    pub(crate) generation: Generation,
+    /// Deliveries whose first attempt is recorded.
+    pub(crate) begun: Vec<Begun>,
+}
+
+/// A delivery whose attempt is recorded, without its body.
+pub(crate) struct Begun {
+    pub(crate) id: DeliveryId,
+    pub(crate) url: EndpointUrl,
+    pub(crate) attempt: u32,
+}
+
+impl Begun {
+    pub(crate) fn with_body(self, project: ProjectId, body: Bytes) -> DueDelivery {
+        DueDelivery { id: self.id, project, url: self.url, attempt: self.attempt, body }
+    }
+}
+
+/// Refuses an outcome that a leased run cannot have.
+pub(crate) fn check(outcome: &Outcome) -> Stored<()> {
+    RunState::Running
+        .after(RunMove::End(outcome.ending))
+        .map(|_| ())
+        .map_err(|illegal| StoreError::Unavailable(illegal.to_string()))
+}
+
+/// Ends a leased run. `None` when the lease is not current.
+pub(crate) fn finish(
+    batch: &mut Batch<'_>,
+    finish: &Finish,
+    file: Option<&str>,
+) -> Result<Option<Ended>, Fault> {
+    let Lease { run, token, .. } = finish.lease;
+    let token = token.into_bytes();
+    let outcome = &finish.outcome;
+    let Some(told) = set_outcome(batch, run, outcome, &Guard::Token(&token))? else { return Ok(None) };
+    if let Some(result) = &outcome.result {
+        let body = file.is_none().then_some(result.as_ref());
+        batch.sql("INSERT INTO results (run, body, file) VALUES (?1, ?2, ?3)")?.execute(params![
+            run.into_bytes(),
+            body,
+            file
+        ])?;
+    }
+    settle(batch, run, told, outcome.ended_at, &finish.first_attempts).map(Some)
+}
+
+/// Where a run stood before it was ended by somebody else than its attempt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// It was queued.
+    Queued,
+    /// It was running, and its attempt is in the history already.
+    Running,
+}
+
+/// Ends a run without a result. Its deliveries are due at once.
+pub(crate) fn end_without_lease(
+    batch: &mut Batch<'_>,
+    run: RunId,
+    from: Cause,
+    error: RunError,
+) -> Result<(), Fault> {
+    let outcome = Outcome::failed(error, 0.0, batch.now());
+    let guard = match from {
+        Cause::Queued => Guard::State("queued"),
+        Cause::Running => Guard::State("running"),
+    };
+    let Some(told) = set_outcome(batch, run, &outcome, &guard)? else { return Ok(()) };
+    if from == Cause::Queued {
+        batch.books.queue_shrank(told.app);
+    }
+    settle(batch, run, told, outcome.ended_at, &[]).map(|_| ())
+}
+
+/// What must hold for a run to be ended.
+enum Guard<'a> {
+    Token(&'a [u8; 16]),
+    State(&'a str),
+}
+
+/// Whom to tell.
+struct Told {
+    app: i64,
+    generation: Generation,
+    webhooks: Vec<EndpointUrl>,
+}
+
+impl Told {
+    fn read(row: &Row<'_>) -> Result<Self, Fault> {
+        Ok(Self { app: row.get(0)?, generation: row::generation(row, 1)?, webhooks: row::webhooks(row, 2)? })
+    }
+}
+
+/// The guarded move into a terminal state. `None` when the guard did not hold.
+fn set_outcome(
+    batch: &Batch<'_>,
+    run: RunId,
+    outcome: &Outcome,
+    guard: &Guard<'_>,
+) -> Result<Option<Told>, Fault> {
+    let (mut statement, guard): (_, &dyn ToSql) = match guard {
+        Guard::Token(token) => (
+            batch.sql(
+                "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
+                                 run_time_ms = ?5, error = ?6, build = ?7
+                 WHERE id = ?1 AND state = 'running' AND token = ?8
+                 RETURNING app, generation, webhooks",
+            )?,
+            token,
+        ),
+        Guard::State(state) => (
+            batch.sql(
+                "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
+                                 run_time_ms = ?5, error = ?6, build = ?7
+                 WHERE id = ?1 AND state = ?8
+                 RETURNING app, generation, webhooks",
+            )?,
+            state,
+        ),
+    };
+    let mut rows = statement.query(params![
+        run.into_bytes(),
+        outcome.ending.state().as_str(),
+        outcome.ended_at.as_millis(),
+        outcome.status_code,
+        finite(outcome.run_time_ms),
+        outcome.error.as_ref().map(row::to_json),
+        outcome.build.as_ref().map(AsRef::<str>::as_ref),
+        guard,
+    ])?;
+    let told = rows.next()?.map(Told::read).transpose()?;
+    // The statement is done only when it has said so.
+    while rows.next()?.is_some() {}
+    Ok(told)
+}
+
+/// All that follows from an end: the body goes, the deliveries come, the waiters are woken.
+fn settle(
+    batch: &mut Batch<'_>,
+    run: RunId,
+    told: Told,
+    ended_at: Timestamp,
+    first_attempts: &[bool],
+) -> Result<Ended, Fault> {
+    batch.sql("DELETE FROM inputs WHERE run = ?1")?.execute(params![run.into_bytes()])?;
+    let project = batch.books.projects.get(&told.app).cloned();
+    let project = project.ok_or_else(|| Fault::Corrupt(format!("run {run} has no app")))?;
+    let mut begun = Vec::new();
+    for (index, url) in told.webhooks.into_iter().enumerate() {
+        let index = u16::try_from(index)
+            .map_err(|_| Fault::Refused("a run has more endpoints than can be counted".to_owned()))?;
+        let first = first_attempts.get(usize::from(index)).copied().unwrap_or(false);
+        let id = DeliveryId { run, index };
+        begun.extend(crate::deliveries::create(batch, id, &project, url, ended_at, first)?);
+    }
+    batch.effects.ended.push(run);
+    Ok(Ended { project, generation: told.generation, begun })
+}

@@ -1,0 +1,194 @@
+//! Runs as people see them.
+
+use queue::lease::AttemptView;
+use queue::outcome::{Ending, Outcome};
+use queue::run::{Generation, RunFilter, RunState, RunView};
+use queue::{AppId, ProjectId, RunId};
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, Row, params};
+
+use crate::fault::Fault;
+use crate::results::ResultFiles;
+use crate::row;
+
+const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
+    r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt";
+
+fn read(row: &Row<'_>) -> Result<RunView, Fault> {
+    Ok(RunView {
+        id: row::run_id(row, 0)?,
+        app: row::parsed(row, 1)?,
+        function: row.get(2)?,
+        generation: row::generation(row, 3)?,
+        mode: row::mode(row, 4)?,
+        state: row::state(row, 5)?,
+        error: row::optional_json(row, 6)?,
+        status_code: row.get(7)?,
+        run_time_ms: row.get(8)?,
+        accepted_at: row::time(row, 9)?,
+        started_at: row::optional_time(row, 10)?,
+        ended_at: row::optional_time(row, 11)?,
+        build: row::optional_parsed(row, 12)?,
+        webhooks: row::webhooks(row, 13)?,
+        warning: row.get(14)?,
+        attempts: Vec::new(),
+        deliveries: Vec::new(),
+        result: None,
+    })
+}
+
+pub(super) fn one(
+    conn: &Connection,
+    results: &ResultFiles,
+    project: &ProjectId,
+    run: RunId,
+) -> Result<Option<RunView>, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM runs r JOIN app_numbers n ON n.number = r.app
+         WHERE r.id = ?1 AND n.project = ?2"
+    ))?;
+    let mut rows = statement.query(params![run.into_bytes(), project.as_str()])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let mut view = read(row)?;
+    let attempt: u32 = row.get(15)?;
+    view.attempts = attempts(conn, &view, attempt)?;
+    view.deliveries = crate::deliveries::of_run(conn, run)?;
+    if view.state == RunState::Succeeded {
+        view.result = results.load(conn, run)?;
+    }
+    Ok(Some(view))
+}
+
+/// The attempts of the history, and the current or last one, which is part of the run until a next one
+/// takes its place there.
+fn attempts(conn: &Connection, view: &RunView, current: u32) -> Result<Vec<AttemptView>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT number, started_at, ended_at, end_code FROM run_attempts WHERE run = ?1 ORDER BY number",
+    )?;
+    let mut rows = statement.query(params![view.id.into_bytes()])?;
+    let mut attempts = Vec::new();
+    while let Some(row) = rows.next()? {
+        attempts.push(AttemptView {
+            number: row.get(0)?,
+            started_at: row::time(row, 1)?,
+            ended_at: row::optional_time(row, 2)?,
+            end: Some(row.get(3)?),
+        });
+    }
+    let noted = attempts.last().map_or(0, |last| last.number);
+    if current > noted
+        && let Some(started_at) = view.started_at
+    {
+        let end = view.state.is_terminal().then(|| {
+            let code = view.error.as_ref().map_or(view.state.as_str(), |error| error.code.as_str());
+            code.to_owned()
+        });
+        attempts.push(AttemptView { number: current, started_at, ended_at: view.ended_at, end });
+    }
+    Ok(attempts)
+}
+
+/// Newest first. Every app's runs lie in order in one index; those of a project are merged.
+pub(super) fn many(conn: &Connection, filter: &RunFilter) -> Result<Vec<RunView>, Fault> {
+    let mut runs = Vec::new();
+    for number in numbers(conn, &filter.project, filter.app.as_ref())? {
+        of_app(conn, filter, number, &mut runs)?;
+    }
+    runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
+    runs.truncate(filter.limit);
+    Ok(runs)
+}
+
+fn numbers(conn: &Connection, project: &ProjectId, app: Option<&AppId>) -> Result<Vec<i64>, Fault> {
+    let mut statement = conn
+        .prepare_cached("SELECT number FROM app_numbers WHERE project = ?1 AND (?2 IS NULL OR app = ?2)")?;
+    let numbers = statement.query_map(params![project.as_str(), app.map(AppId::as_str)], |row| row.get(0))?;
+    Ok(numbers.collect::<Result<_, _>>()?)
+}
+
+fn of_app(conn: &Connection, filter: &RunFilter, number: i64, runs: &mut Vec<RunView>) -> Result<(), Fault> {
+    let mut text =
+        format!("SELECT {COLUMNS} FROM runs r JOIN app_numbers n ON n.number = r.app WHERE r.app = ?1");
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let before = filter.before.map(RunId::into_bytes);
+    let state = filter.state.map(RunState::as_str);
+    let mut values: Vec<&dyn ToSql> = vec![&number, &limit];
+    if let Some(before) = &before {
+        values.push(before);
+        text += &format!(" AND r.id < ?{}", values.len());
+    }
+    if let Some(state) = &state {
+        values.push(state);
+        text += &format!(" AND r.state = ?{}", values.len());
+    }
+    if filter.async_only {
+        text += " AND r.mode = 'async'";
+    }
+    text += " ORDER BY r.id DESC LIMIT ?2";
+    let mut statement = conn.prepare_cached(&text)?;
+    let mut rows = statement.query(values.as_slice())?;
+    while let Some(row) = rows.next()? {
+        runs.push(read(row)?);
+    }
+    Ok(())
+}
+
+/// Whether a run has ended, or nobody knows it.
+pub(super) fn has_ended(conn: &Connection, run: RunId) -> Result<bool, Fault> {
+    let open = conn
+        .prepare_cached("SELECT 1 FROM runs WHERE id = ?1 AND state IN ('queued', 'running')")?
+        .exists(params![run.into_bytes()])?;
+    Ok(!open)
+}
+
+pub(super) fn backlog(conn: &Connection) -> Result<Vec<(AppId, u64)>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT n.app, count(*) FROM runs r JOIN app_numbers n ON n.number = r.app
+         WHERE r.state = 'queued' GROUP BY r.app",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut backlog = Vec::new();
+    while let Some(row) = rows.next()? {
+        backlog.push((row::parsed(row, 0)?, row.get(1)?));
+    }
+    Ok(backlog)
+}
+
+/// What a webhook's body is made of.
+pub(crate) struct Story {
+    pub(crate) project: ProjectId,
+    pub(crate) generation: Generation,
+    pub(crate) outcome: Outcome,
+}
+
+/// The end of a run as it was told to the store, to the byte.
+pub(crate) fn story(conn: &Connection, results: &ResultFiles, run: RunId) -> Result<Story, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT n.project, r.generation, r.state, r.error, r.status_code, r.run_time_ms, r.ended_at, r.build
+         FROM runs r JOIN app_numbers n ON n.number = r.app WHERE r.id = ?1",
+    )?;
+    let mut rows = statement.query(params![run.into_bytes()])?;
+    let row = rows
+        .next()?
+        .ok_or_else(|| Fault::Corrupt(format!("a delivery speaks of run {run}, which is gone")))?;
+    let state = row::state(row, 2)?;
+    let ending = match state {
+        RunState::Succeeded => Ending::Succeeded,
+        RunState::Failed => Ending::Failed,
+        RunState::Cancelled => Ending::Cancelled,
+        RunState::Expired => Ending::Expired,
+        RunState::Queued | RunState::Running => {
+            return Err(Fault::Corrupt(format!("a delivery speaks of run {run}, which has not ended")));
+        }
+    };
+    let outcome = Outcome {
+        ending,
+        result: results.load(conn, run)?,
+        error: row::optional_json(row, 3)?,
+        status_code: row.get(4)?,
+        run_time_ms: row.get(5)?,
+        ended_at: row::time(row, 6)?,
+        build: row::optional_parsed(row, 7)?,
+    };
+    Ok(Story { project: row::parsed(row, 0)?, generation: row::generation(row, 1)?, outcome })
+}

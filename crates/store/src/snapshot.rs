@@ -1,0 +1,101 @@
+//! The registry as one unchanging picture. It is small and changes when people do something, so each
+//! change makes a new one; readers hold the one they took.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use queue::app::{AppConfig, Function};
+use queue::registry::{App, Build, Identity, KeyHash, Project, Scope};
+use queue::{AppId, ProjectId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use crate::fault::Fault;
+use crate::row;
+
+#[derive(Default)]
+pub(crate) struct Snapshot {
+    /// Oldest first.
+    pub(crate) projects: Vec<Project>,
+    pub(crate) keys: HashMap<KeyHash, Identity>,
+    /// In the order of ids, so a project's apps are in the order of names.
+    pub(crate) apps: BTreeMap<AppId, Arc<App>>,
+}
+
+impl Snapshot {
+    pub(crate) fn load(conn: &Connection) -> Result<Self, Fault> {
+        let mut snapshot = Self::default();
+        let mut statement = conn.prepare_cached(
+            "SELECT id, public_key_hash, private_key_hash, webhook_secret, token_secret, created_at
+             FROM projects ORDER BY created_at, rowid",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: ProjectId = row::parsed(row, 0)?;
+            for (column, scope) in [(1, Scope::Inference), (2, Scope::Everything)] {
+                snapshot.keys.insert(row::key_hash(row, column)?, Identity { project: id.clone(), scope });
+            }
+            snapshot.projects.push(Project {
+                id,
+                webhook_secret: row.get(3)?,
+                token_secret: row.get(4)?,
+                created_at: row::time(row, 5)?,
+            });
+        }
+        let mut statement = conn.prepare_cached(
+            "SELECT a.id, a.live_build, a.latest_build, b.status, a.created_at, a.updated_at
+             FROM apps a JOIN builds b ON b.id = a.latest_build",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let live = match row.get_ref(1)?.as_str_or_null()? {
+                None => None,
+                Some(id) => build(conn, id)?,
+            };
+            let app = App {
+                id: row::parsed(row, 0)?,
+                live,
+                latest_build: row::parsed(row, 2)?,
+                latest_status: row::build_status(row, 3)?,
+                created_at: row::time(row, 4)?,
+                updated_at: row::time(row, 5)?,
+            };
+            snapshot.apps.insert(app.id.clone(), Arc::new(app));
+        }
+        Ok(snapshot)
+    }
+}
+
+const BUILD: &str = "SELECT id, app, status, config, prepared, functions, upload_token_hash, created_at, updated_at FROM builds";
+
+/// One build.
+pub(crate) fn build(conn: &Connection, id: &str) -> Result<Option<Build>, Fault> {
+    let mut statement = conn.prepare_cached(&format!("{BUILD} WHERE id = ?1"))?;
+    statement.query_row(params![id], |row| Ok(read_build(row))).optional()?.transpose()
+}
+
+/// Builds that are not final, oldest first.
+pub(crate) fn unfinished_builds(conn: &Connection) -> Result<Vec<Build>, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "{BUILD} WHERE status IN ('pending', 'building', 'initializing') ORDER BY created_at"
+    ))?;
+    let mut rows = statement.query([])?;
+    let mut builds = Vec::new();
+    while let Some(row) = rows.next()? {
+        builds.push(read_build(row)?);
+    }
+    Ok(builds)
+}
+
+fn read_build(row: &Row<'_>) -> Result<Build, Fault> {
+    Ok(Build {
+        id: row::parsed(row, 0)?,
+        app: row::parsed(row, 1)?,
+        status: row::build_status(row, 2)?,
+        config: row::json::<AppConfig>(row, 3)?,
+        prepared: row::optional_json(row, 4)?,
+        functions: row::json::<Vec<Function>>(row, 5)?,
+        upload_token_hash: row::key_hash(row, 6)?,
+        created_at: row::time(row, 7)?,
+        updated_at: row::time(row, 8)?,
+    })
+}

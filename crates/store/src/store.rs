@@ -1,0 +1,232 @@
+//! Opening and closing.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use queue::{Clock, Entropy, limits};
+
+use crate::batch::{self, Setting};
+use crate::committer::Committer;
+use crate::connection::{self, Durability};
+use crate::fault::Fault;
+use crate::lock::{DirLock, Holder};
+use crate::logs::LogFile;
+use crate::memory::Memory;
+use crate::readers::Readers;
+use crate::results::ResultFiles;
+use crate::writer::Writer;
+use crate::{migrate, recovery};
+
+const DATABASE_FILE: &str = "postback.db";
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory. Made when it is not there, for its owner only.
+    pub dir: PathBuf,
+    /// Connections that read.
+    pub readers: usize,
+    /// How long to wait for a server that is leaving the directory.
+    pub lock_patience: Duration,
+    /// What the store keeps at most.
+    pub bounds: Bounds,
+}
+
+impl Options {
+    /// The options of a server on `dir`.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), readers: 4, lock_patience: Duration::from_secs(2), bounds: Bounds::default() }
+    }
+}
+
+/// What the store keeps at most. The defaults are those of [`queue::limits`].
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Queued runs of one app.
+    pub queued_runs_per_app: u64,
+    /// Requests of one inbox.
+    pub inbox_requests: u64,
+    /// Results of this size and more become files.
+    pub inline_result_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            queued_runs_per_app: limits::QUEUED_RUNS_PER_APP_MAX,
+            inbox_requests: limits::INBOX_REQUESTS_MAX as u64,
+            inline_result_bytes: limits::INLINE_RESULT_BYTES_MAX,
+        }
+    }
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another server has the directory.
+    #[error("{holder} is using the data directory {}; stop it, or choose another with --data-dir", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// The database was written by a newer postback.
+    #[error(
+        "{} has schema {found}, and this postback knows schemas up to {known}; \
+         run the newer postback that wrote it, or choose another data directory with --data-dir",
+        path.display()
+    )]
+    NewerSchema {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest known one.
+        known: i64,
+    },
+    /// The linked SQLite is not safe.
+    #[error("SQLite {found} can corrupt a database in WAL mode; {wanted} or later is needed")]
+    SqliteTooOld {
+        /// Its version.
+        found: &'static str,
+        /// The oldest safe version.
+        wanted: &'static str,
+    },
+    /// A setting that durability rests on did not take.
+    #[error("{}: `{pragma}` is `{found}` instead of `{wanted}`; is this a network file system?", path.display())]
+    Pragma {
+        /// The database.
+        path: PathBuf,
+        /// The setting.
+        pragma: &'static str,
+        /// What was asked for.
+        wanted: String,
+        /// What it is.
+        found: String,
+    },
+    /// SQLite refused.
+    #[error("the database {} could not be opened: {source}", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the database says about the time before cannot be put in order.
+    #[error("the database {} could not be recovered: {reason}", path.display())]
+    Recovery {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The open store. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) committer: Committer,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) results: ResultFiles,
+    pub(crate) logs: LogFile,
+    pub(crate) bounds: Bounds,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Opens the store below `options.dir`: takes the directory's lock, brings the schema forward, and
+    /// puts in order what a former process left. Blocks, for two seconds at most when the directory is
+    /// still held by a server that is going away.
+    ///
+    /// # Errors
+    /// When the directory is held by another server, belongs to a newer postback, or fails.
+    pub fn open(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, OpenError> {
+        let Options { dir, readers, lock_patience, bounds } = options;
+        connection::check_version()?;
+        make_private_dir(&dir)?;
+        let lock = Arc::new(DirLock::take(&dir, lock_patience)?);
+
+        let path = dir.join(DATABASE_FILE);
+        let recovery = |fault: Fault| OpenError::Recovery { path: path.clone(), reason: fault.to_string() };
+        let conn = connection::writer(&path, Durability::Full)?;
+        migrate::run(&conn, &path, migrate::DATABASE)?;
+        let results =
+            ResultFiles::open(&dir).map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
+        let incarnation = batch::next_incarnation(&conn).map_err(recovery)?;
+        let setting = Setting { clock, entropy, incarnation, bounds };
+        recovery::run(&conn, &setting, &results).map_err(recovery)?;
+
+        let logs = LogFile::open(&dir, &lock)?;
+        let readers = Readers::open(&path, readers)?;
+        let memory = Arc::new(Memory::load(&conn, readers).map_err(recovery)?);
+        let (committer, receiver, health) = Committer::new();
+        let writer =
+            Writer::new(conn, setting, Arc::clone(&memory), receiver, health, lock).map_err(recovery)?;
+        let writer = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        let threads = Mutex::new(vec![writer]);
+        let inner = Inner { committer, memory, results, logs, bounds, threads };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Writes what still waits, tidies the files up and lets go of the directory. Calls that come
+    /// after it are told that the store is closed. A second call has nothing to do.
+    pub async fn close(&self) {
+        self.inner.committer.close().await;
+        self.inner.logs.close().await;
+        let threads = std::mem::take(&mut *self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(JoinHandle::join).all(|ended| ended.is_ok())
+        });
+        if !joined.await.unwrap_or(false) {
+            tracing::error!("the writer of the database panicked");
+        }
+    }
+
+    /// Resolves with the reason when the store has failed: the device refused a write, and what is on
+    /// the disk is not known any more. The process should end; its next start reads what is there.
+    pub async fn failed(&self) -> Arc<str> {
+        let mut failure = self.inner.committer.failure();
+        loop {
+            if let Some(why) = failure.borrow_and_update().clone() {
+                return why;
+            }
+            if failure.changed().await.is_err() {
+                // The writer ended in peace, so it will never fail.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// The database holds secrets, so the folder is made for its owner only. One that is there is left.
+fn make_private_dir(dir: &Path) -> Result<(), OpenError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })
+}

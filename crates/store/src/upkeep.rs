@@ -1,0 +1,132 @@
+//! What is old goes, in small steps, and never while somebody waits for it.
+
+use std::time::Duration;
+
+use queue::port::Stored;
+use queue::{RunId, Timestamp, limits};
+use rusqlite::{Connection, params};
+
+use crate::batch::Batch;
+use crate::deliveries::{KEEPS_RUN, remove_of_run};
+use crate::fault::Fault;
+use crate::results::ResultFiles;
+use crate::{Store, row};
+
+/// How long the result of a run is kept whose webhook was never delivered, from the last attempt on.
+const UNDELIVERED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// Runs removed in one transaction.
+const REMOVED_PER_BATCH: i64 = 200;
+
+/// What [`Store::prune`] removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Finished runs, with all that belongs to them.
+    pub runs: u64,
+    /// Lines of log.
+    pub log_lines: u64,
+}
+
+impl Store {
+    /// Removes runs that ended more than [`limits::RESULT_RETENTION`] before `now`, with results, files
+    /// and deliveries, and log lines of that age. A run whose delivery is pending, under way or waiting
+    /// for its endpoint stays, and one whose delivery failed for good stays longer. Logs of builds stay
+    /// as long as an app points at the build.
+    ///
+    /// # Errors
+    /// When the store is closed or its disk fails; what was removed before stays removed.
+    pub async fn prune(&self, now: Timestamp) -> Stored<Pruned> {
+        let before = minus(now, limits::RESULT_RETENTION);
+        let undelivered = minus(now, UNDELIVERED_RETENTION);
+        let (mut pruned, mut cursor) = (Pruned::default(), RunId::from_bytes([0; 16]));
+        loop {
+            let old = self
+                .inner
+                .memory
+                .readers()
+                .read(move |conn| old_runs(conn, cursor, before, undelivered))
+                .await?;
+            let Some(last) = old.last() else { break };
+            cursor = *last;
+            pruned.runs += old.len() as u64;
+            let results = self.inner.results.clone();
+            self.inner.committer.write(0, move |batch| remove(batch, &results, &old)).await?;
+        }
+        self.inner.committer.write(0, forget_apps).await?;
+        let keep = self.inner.memory.registry();
+        let builds = keep.apps.values().flat_map(|app| {
+            let live = app.live.as_ref().map(|build| build.id.as_str().to_owned());
+            live.into_iter().chain([app.latest_build.as_str().to_owned()])
+        });
+        pruned.log_lines = self.inner.logs.prune(before, builds.collect()).await?;
+        Ok(pruned)
+    }
+}
+
+fn minus(at: Timestamp, duration: Duration) -> Timestamp {
+    let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_millis(at.as_millis().saturating_sub(millis))
+}
+
+/// The next runs that nothing keeps. The key is in the order of acceptance, and a run that was accepted
+/// after `before` cannot have ended before it, so the search ends there.
+fn old_runs(
+    conn: &Connection,
+    after: RunId,
+    before: Timestamp,
+    undelivered: Timestamp,
+) -> Result<Vec<RunId>, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT r.id FROM runs r
+         WHERE r.id > ?1 AND r.id < ?4 AND r.ended_at < ?2 AND NOT {KEEPS_RUN}
+         ORDER BY r.id LIMIT ?5"
+    ))?;
+    let mut rows = statement.query(params![
+        after.into_bytes(),
+        before.as_millis(),
+        undelivered.as_millis(),
+        first_id_at(before),
+        REMOVED_PER_BATCH
+    ])?;
+    let mut old = Vec::new();
+    while let Some(row) = rows.next()? {
+        old.push(row::run_id(row, 0)?);
+    }
+    Ok(old)
+}
+
+/// The smallest id of a run accepted at `at`: a UUIDv7 begins with 48 bits of milliseconds.
+fn first_id_at(at: Timestamp) -> [u8; 16] {
+    let mut id = [0; 16];
+    let millis = u64::try_from(at.as_millis()).unwrap_or(0);
+    id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+    id
+}
+
+fn remove(batch: &mut Batch<'_>, results: &ResultFiles, runs: &[RunId]) -> Result<(), Fault> {
+    for run in runs {
+        let id = run.into_bytes();
+        let mut statement = batch.sql("DELETE FROM results WHERE run = ?1 RETURNING file")?;
+        let mut rows = statement.query(params![id])?;
+        while let Some(row) = rows.next()? {
+            batch.effects.files.extend(row.get_ref(0)?.as_str_or_null()?.map(|name| results.path(name)));
+        }
+        drop(rows);
+        batch.sql("DELETE FROM run_attempts WHERE run = ?1")?.execute(params![id])?;
+        remove_of_run(batch, *run)?;
+        batch.sql("DELETE FROM runs WHERE id = ?1")?.execute(params![id])?;
+    }
+    Ok(())
+}
+
+/// Forgets apps that are gone and that no run speaks of any more.
+fn forget_apps(batch: &mut Batch<'_>) -> Result<(), Fault> {
+    let forgotten = batch
+        .sql(
+            "DELETE FROM app_numbers
+             WHERE NOT EXISTS (SELECT 1 FROM apps WHERE id = app_numbers.app)
+               AND NOT EXISTS (SELECT 1 FROM runs WHERE app = app_numbers.number)",
+        )?
+        .execute([])?;
+    batch.effects.books |= forgotten > 0;
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! The writer thread: takes everything that waits, applies it in one transaction, syncs once, answers
+//! all. Nothing is delayed to make batches larger; while one batch syncs, the next one gathers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use queue::port::StoreError;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::batch::{Batch, Books, Effects, Setting};
+use crate::committer::{Health, Job, Message, Place};
+use crate::fault::Fault;
+use crate::lock::DirLock;
+use crate::memory::Memory;
+
+/// Jobs in one transaction at most.
+const BATCH_JOBS_MAX: usize = 512;
+/// Bytes of payload from which a transaction takes no more jobs.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+/// Pages in the write-ahead log from which it is written back into the database: 16 MiB.
+const CHECKPOINT_PAGES: i32 = 4_096;
+/// How often notes that met a full disk are tried again while nothing else is written.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+
+/// The thread's own things.
+pub(crate) struct Writer {
+    conn: Connection,
+    books: Books,
+    setting: Setting,
+    memory: Arc<Memory>,
+    receiver: Receiver<Message>,
+    health: Arc<Health>,
+    /// Pages in the write-ahead log, as its hook last said.
+    wal_pages: Arc<AtomicI32>,
+    /// Notes that wait for space on the disk.
+    held: Vec<Box<dyn Job>>,
+    failed: Option<Arc<str>>,
+    /// Held until the last write is done, whoever else has let go of the store.
+    _lock: Arc<DirLock>,
+}
+
+/// Where an attempt to commit ended.
+enum Ending {
+    /// Durable; this is to happen now.
+    Committed(Effects),
+    /// The transaction could not be begun.
+    NotBegun(Fault),
+    /// Rolled back: a job could not be applied.
+    Refused(Fault),
+    /// The commit failed. Unless the disk was just full, nobody can say what it left behind.
+    Uncommitted(Fault),
+}
+
+impl Writer {
+    pub(crate) fn new(
+        mut conn: Connection,
+        setting: Setting,
+        memory: Arc<Memory>,
+        receiver: Receiver<Message>,
+        health: Arc<Health>,
+        lock: Arc<DirLock>,
+    ) -> Result<Self, Fault> {
+        let books = Books::load(&conn)?;
+        // The hook takes the place of SQLite's own checkpoints, which would run before the waiters are
+        // told and hide their errors.
+        let wal_pages = Arc::new(AtomicI32::new(0));
+        let seen = Arc::clone(&wal_pages);
+        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            seen.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self {
+            conn,
+            books,
+            setting,
+            memory,
+            receiver,
+            health,
+            wal_pages,
+            held: Vec::new(),
+            failed: None,
+            _lock: lock,
+        })
+    }
+
+    /// Works until the store is closed or dropped.
+    pub(crate) fn run(mut self) {
+        let _alarm = Alarm(Arc::clone(&self.health));
+        let mut closing = None;
+        while closing.is_none() {
+            let Some(jobs) = self.gather(&mut closing) else { break };
+            self.commit(jobs);
+            self.checkpoint_if_due();
+        }
+        self.finish(closing);
+    }
+
+    /// Waits for work and takes all of it that fits one batch. `None` when the store was dropped.
+    fn gather(&mut self, closing: &mut Option<oneshot::Sender<()>>) -> Option<Vec<Box<dyn Job>>> {
+        let mut jobs = std::mem::take(&mut self.held);
+        let first = if jobs.is_empty() {
+            Some(self.receiver.recv().ok()?)
+        } else {
+            match self.receiver.recv_timeout(FULL_DISK_RETRY) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        };
+        let mut bytes = 0;
+        let mut next = first.or_else(|| self.receiver.try_recv().ok());
+        while let Some(message) = next {
+            match message {
+                Message::Job(job) => {
+                    bytes += job.bytes();
+                    jobs.push(job);
+                }
+                Message::Close(waiter) => {
+                    *closing = Some(waiter);
+                    break;
+                }
+            }
+            if jobs.len() >= BATCH_JOBS_MAX || bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+            next = self.receiver.try_recv().ok();
+        }
+        Some(jobs)
+    }
+
+    fn commit(&mut self, jobs: Vec<Box<dyn Job>>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let held = |kind| jobs.iter().filter(|job| job.place() == kind).count();
+        let (writes, records) = (held(Place::Write), held(Place::Record));
+        metrics::histogram!("postback_store_batch_jobs").record(jobs.len() as f64);
+        self.settle(jobs);
+        self.health.places.add_permits(writes);
+        self.health.record_places.add_permits(records);
+    }
+
+    /// Brings every job to its end.
+    fn settle(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        if let Some(why) = self.failed.clone() {
+            return answer(jobs, &Err(StoreError::Unavailable(why.as_ref().to_owned())));
+        }
+        match self.attempt(&mut jobs) {
+            Ending::Committed(effects) => match self.publish(effects) {
+                Ok(()) => answer(jobs, &Ok(())),
+                Err(fault) => {
+                    self.fail(&fault);
+                    answer(jobs, &Err(StoreError::Unknown(fault.to_string())));
+                }
+            },
+            Ending::NotBegun(fault) | Ending::Refused(fault) if fault.is_fatal() => {
+                self.fail(&fault);
+                answer(jobs, &Err(fault.told()));
+            }
+            Ending::Refused(fault) if jobs.len() > 1 => {
+                // One of them is poison, or too large for the disk. Each alone harms only itself.
+                tracing::debug!(error = %fault, store.jobs = jobs.len(), "runs the jobs of a batch one by one");
+                metrics::counter!("postback_store_batches_rerun_total").increment(1);
+                self.reload_books();
+                for job in jobs {
+                    self.settle(vec![job]);
+                }
+            }
+            Ending::NotBegun(fault) => self.turn_down(jobs, &fault),
+            Ending::Refused(fault) => {
+                self.reload_books();
+                self.turn_down(jobs, &fault);
+            }
+            Ending::Uncommitted(fault) if fault.passes() => {
+                self.reload_books();
+                self.turn_down(jobs, &fault);
+            }
+            Ending::Uncommitted(fault) => {
+                self.fail(&fault);
+                answer(jobs, &Err(StoreError::Unknown(fault.to_string())));
+            }
+        }
+    }
+
+    /// One transaction over all jobs.
+    fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> Ending {
+        let mut effects = Effects::default();
+        let begun = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+        if let Err(error) = begun {
+            return Ending::NotBegun(error.into());
+        }
+        let mut batch =
+            Batch { conn: &self.conn, books: &mut self.books, effects: &mut effects, setting: &self.setting };
+        if let Err(fault) = jobs.iter_mut().try_for_each(|job| job.apply(&mut batch)) {
+            self.roll_back();
+            return Ending::Refused(fault);
+        }
+        let start = Instant::now();
+        let committed = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        metrics::histogram!("postback_store_commit_seconds").record(start.elapsed().as_secs_f64());
+        match committed {
+            Ok(_) => Ending::Committed(effects),
+            Err(error) => {
+                self.roll_back();
+                Ending::Uncommitted(error.into())
+            }
+        }
+    }
+
+    /// SQLite may have rolled back by itself.
+    fn roll_back(&self) {
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "could not roll back");
+        }
+    }
+
+    /// Lets everybody see what is durable now.
+    fn publish(&mut self, effects: Effects) -> Result<(), Fault> {
+        self.memory.ended(&effects.ended);
+        if effects.registry {
+            self.memory.reload_registry(&self.conn)?;
+        }
+        self.memory.add_inboxes(effects.inboxes);
+        for file in effects.files {
+            if let Err(error) = std::fs::remove_file(&file) {
+                tracing::warn!(%error, store.file = %file.display(), "could not remove a result that is out of date");
+            }
+        }
+        if effects.books {
+            self.reload_books();
+        }
+        Ok(())
+    }
+
+    /// What the books say may have been rolled back.
+    fn reload_books(&mut self) {
+        let turn = std::mem::take(&mut self.books.turn);
+        match Books::load(&self.conn) {
+            Ok(books) => self.books = Books { turn, ..books },
+            Err(fault) => self.fail(&fault),
+        }
+    }
+
+    /// Nothing of these jobs happened. Notes are tried again when that may help.
+    fn turn_down(&mut self, jobs: Vec<Box<dyn Job>>, fault: &Fault) {
+        for job in jobs {
+            if fault.passes() && job.place() == Place::None {
+                self.held.push(job);
+            } else {
+                job.answer(Err(fault.told()));
+            }
+        }
+    }
+
+    /// After an error of the device nobody can say what is on the disk. Nothing more is promised, and
+    /// whoever listens ends the process; the next start reads what is really there.
+    fn fail(&mut self, fault: &Fault) {
+        let why: Arc<str> = format!("the database failed and the server must restart ({fault})").into();
+        tracing::error!(error = %fault, "the database failed; nothing more is accepted");
+        self.failed = Some(Arc::clone(&why));
+        self.health.failure.send_replace(Some(why));
+    }
+
+    /// Writes the log back into the database, after the waiters were told.
+    fn checkpoint_if_due(&mut self) {
+        if self.wal_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES || self.failed.is_some() {
+            return;
+        }
+        let start = Instant::now();
+        let done = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        metrics::histogram!("postback_store_checkpoint_seconds").record(start.elapsed().as_secs_f64());
+        match done.map_err(Fault::from) {
+            Ok(()) => self.wal_pages.store(0, Ordering::Relaxed),
+            Err(fault) if fault.is_fatal() => self.fail(&fault),
+            Err(fault) => tracing::warn!(error = %fault, "could not write the log back into the database"),
+        }
+    }
+
+    /// Does what still waits, and leaves one tidy file.
+    fn finish(mut self, closing: Option<oneshot::Sender<()>>) {
+        self.health.places.close();
+        self.health.record_places.close();
+        let mut closing = closing;
+        loop {
+            let jobs: Vec<_> = self
+                .receiver
+                .try_iter()
+                .take(BATCH_JOBS_MAX)
+                .filter_map(|message| match message {
+                    Message::Job(job) => Some(job),
+                    Message::Close(waiter) => {
+                        closing.get_or_insert(waiter);
+                        None
+                    }
+                })
+                .collect();
+            if jobs.is_empty() {
+                break;
+            }
+            self.commit(jobs);
+        }
+        self.memory.close();
+        if self.failed.is_none()
+            && let Err(error) = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        {
+            tracing::warn!(%error, "could not write the log back into the database; the next start does it");
+        }
+        drop(self);
+        if let Some(waiter) = closing {
+            // Whoever closed the store may have stopped waiting for it.
+            let _ = waiter.send(());
+        }
+    }
+}
+
+fn answer(jobs: Vec<Box<dyn Job>>, result: &Result<(), StoreError>) {
+    for job in jobs {
+        job.answer(result.clone());
+    }
+}
+
+/// A panic of the writer is a failure like that of the device.
+struct Alarm(Arc<Health>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.places.close();
+            self.0.record_places.close();
+            self.0.failure.send_replace(Some("the writer of the database panicked".into()));
+        }
+    }
+}
