@@ -8,3 +8,9 @@ pub mod archive;
 pub mod config;
 
 pub use config::Config;
+pub use pipeline::{Builder, Options};
+
+mod build_log;
+mod command;
+mod environment;
+mod pipeline;

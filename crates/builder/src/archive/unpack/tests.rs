@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
+use std::io::Write as _;
+
 use super::*;
 
 /// One entry, written byte by byte so that headers may lie.

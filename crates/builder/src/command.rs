@@ -1,0 +1,253 @@
+//! Runs the commands of a build, the user's and our own: supervised, in a process group of their own, with
+//! an environment we chose, their output read line by line, within the build's limit.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use queue::limits::LOG_LINE_BYTES_MAX;
+use queue::log::Stream;
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::build_log::BuildLog;
+
+/// Time the supervisor has to end everything below it.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+/// Time that output may still come after the command has ended.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// Output kept of a command whose output is an answer.
+const CAPTURED_BYTES_MAX: usize = 1 << 20;
+
+/// When a command must not go on.
+#[derive(Clone, Debug)]
+pub(crate) struct Stop {
+    /// Somebody stopped the build, or the server stops.
+    pub(crate) token: CancellationToken,
+    /// The build's limit.
+    pub(crate) deadline: Instant,
+}
+
+/// Why a command did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("cannot start {program}: {source}")]
+    Spawn { program: String, source: io::Error },
+    #[error("{program} {how}")]
+    Failed { program: String, how: String },
+    #[error("the build was stopped")]
+    Stopped,
+    #[error("the build took longer than {} minutes", queue::limits::BUILD_LIMIT.as_secs() / 60)]
+    TimedOut,
+}
+
+/// How this server runs commands.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    /// Put before every command: ends it and all it started when the server is gone. May be empty.
+    pub(crate) supervisor: Vec<OsString>,
+    /// The environment of every command.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+/// One command.
+pub(crate) struct Invocation<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) folder: &'a Path,
+    /// Beside the environment of every command.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+impl Commands {
+    /// Runs a command; what it prints goes to the build's log.
+    pub(crate) async fn run(
+        &self,
+        invocation: Invocation<'_>,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<(), CommandError> {
+        let ended = self.run_reading(&invocation, stop, |stream, line| log.printed(stream, line)).await;
+        log.end_of_output();
+        succeeded(invocation.program, ended?)
+    }
+
+    /// Runs a command whose standard output is an answer; its standard error becomes part of the failure.
+    pub(crate) async fn answer(
+        &self,
+        invocation: Invocation<'_>,
+        stop: &Stop,
+    ) -> Result<String, CommandError> {
+        let (mut output, mut complaint) = (String::new(), String::new());
+        let status = self
+            .run_reading(&invocation, stop, |stream, line| {
+                let kept = if stream == Stream::Stdout { &mut output } else { &mut complaint };
+                if kept.len() + line.len() < CAPTURED_BYTES_MAX {
+                    kept.push_str(line);
+                    kept.push('\n');
+                }
+            })
+            .await?;
+        succeeded(invocation.program, status).map_err(|error| match (error, complaint.trim_end()) {
+            (CommandError::Failed { program, how }, complaint) if !complaint.is_empty() => {
+                CommandError::Failed { program, how: format!("{how}:\n{complaint}") }
+            }
+            (error, _) => error,
+        })?;
+        Ok(output)
+    }
+
+    async fn run_reading(
+        &self,
+        invocation: &Invocation<'_>,
+        stop: &Stop,
+        mut read: impl FnMut(Stream, &str),
+    ) -> Result<ExitStatus, CommandError> {
+        if stop.token.is_cancelled() {
+            return Err(CommandError::Stopped);
+        }
+        let mut child = self.spawn(invocation)?;
+        let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let mut stdout = Lines::new(child.stdout.take());
+        let mut stderr = Lines::new(child.stderr.take());
+        let mut ended = None;
+        let mut drained = Instant::now() + Duration::from_secs(86_400 * 365);
+        while ended.is_none() || stdout.open || stderr.open {
+            tokio::select! {
+                biased;
+                () = stop.token.cancelled(), if ended.is_none() => {
+                    self.end(&mut child, group).await;
+                    return Err(CommandError::Stopped);
+                }
+                () = tokio::time::sleep_until(stop.deadline), if ended.is_none() => {
+                    self.end(&mut child, group).await;
+                    return Err(CommandError::TimedOut);
+                }
+                bytes = stdout.fill(), if stdout.open => stdout.split(bytes, |line| read(Stream::Stdout, line)),
+                bytes = stderr.fill(), if stderr.open => stderr.split(bytes, |line| read(Stream::Stderr, line)),
+                status = child.wait(), if ended.is_none() => {
+                    ended = Some(status);
+                    drained = Instant::now() + DRAIN_GRACE;
+                    // What the command left behind does not outlive it.
+                    self.kill_group(group);
+                }
+                // Something that left the group holds the pipe; its output is nobody's.
+                () = tokio::time::sleep_until(drained), if ended.is_some() => break,
+            }
+        }
+        match ended {
+            Some(Ok(status)) => Ok(status),
+            Some(Err(source)) => Err(CommandError::Spawn { program: name(invocation.program), source }),
+            None => Err(CommandError::Stopped),
+        }
+    }
+
+    fn spawn(&self, invocation: &Invocation<'_>) -> Result<Child, CommandError> {
+        let mut words =
+            self.supervisor.iter().map(OsString::as_os_str).chain([invocation.program.as_os_str()]);
+        let first = words.next().unwrap_or(OsStr::new(""));
+        let mut command = Command::new(first);
+        command
+            .args(words)
+            .args(&invocation.arguments)
+            .current_dir(invocation.folder)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        if self.supervisor.is_empty() {
+            // A supervisor makes a session of its own, which a group's leader cannot.
+            command.process_group(0);
+        }
+        command.spawn().map_err(|source| CommandError::Spawn { program: name(invocation.program), source })
+    }
+
+    /// Ends a command with everything it started.
+    async fn end(&self, child: &mut Child, group: Option<Pid>) {
+        if !self.supervisor.is_empty()
+            && let Some(pid) = group
+            && rustix::process::kill_process(pid, Signal::TERM).is_ok()
+            && tokio::time::timeout(KILL_GRACE, child.wait()).await.is_ok()
+        {
+            return;
+        }
+        self.kill_group(group);
+        let _ = child.kill().await;
+    }
+
+    fn kill_group(&self, group: Option<Pid>) {
+        if self.supervisor.is_empty()
+            && let Some(group) = group
+        {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+fn name(program: &Path) -> String {
+    program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned()
+}
+
+fn succeeded(program: &Path, status: ExitStatus) -> Result<(), CommandError> {
+    use std::os::unix::process::ExitStatusExt as _;
+    let how = match (status.code(), status.signal()) {
+        (Some(0), _) => return Ok(()),
+        (Some(code), _) => format!("ended with exit status {code}"),
+        (None, Some(9)) => "was killed (out of memory?)".to_owned(),
+        (None, signal) => format!("was ended by signal {}", signal.unwrap_or_default()),
+    };
+    Err(CommandError::Failed { program: name(program), how })
+}
+
+/// Cuts a stream of bytes into lines. Progress bars end theirs with a carriage return.
+struct Lines<R> {
+    input: Option<R>,
+    buffer: Vec<u8>,
+    line: Vec<u8>,
+    open: bool,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(input: Option<R>) -> Self {
+        Self { open: input.is_some(), input, buffer: vec![0; 8 << 10], line: Vec::new() }
+    }
+
+    /// Reads once, and returns how many bytes there are now; 0 at the end. Dropping it loses nothing.
+    async fn fill(&mut self) -> usize {
+        match &mut self.input {
+            Some(input) => input.read(&mut self.buffer).await.unwrap_or(0),
+            None => 0,
+        }
+    }
+
+    /// Hands out the lines that are whole after a [`Lines::fill`].
+    fn split(&mut self, bytes: usize, mut each: impl FnMut(&str)) {
+        for byte in &self.buffer[..bytes] {
+            match byte {
+                b'\n' | b'\r' => Self::flush(&mut self.line, &mut each),
+                _ if self.line.len() < LOG_LINE_BYTES_MAX => self.line.push(*byte),
+                _ => {}
+            }
+        }
+        if bytes == 0 {
+            Self::flush(&mut self.line, &mut each);
+            self.open = false;
+        }
+    }
+
+    fn flush(line: &mut Vec<u8>, each: &mut impl FnMut(&str)) {
+        let text = String::from_utf8_lossy(line);
+        if !text.trim().is_empty() {
+            each(text.trim_end());
+        }
+        line.clear();
+    }
+}

@@ -1,0 +1,513 @@
+//! Python environments: made once for each set of interpreter and packages, and shared by the builds
+//! that ask for the same.
+//!
+//! An environment is made in its final place, since scripts in it carry their own path, and counts from
+//! the moment its marker file is there; one without a marker is thrown away and made again. Commands of
+//! the user see the app's files and may change either, so an app that has some gets an environment for
+//! each build.
+
+mod interpreter;
+mod pip;
+mod system;
+mod uv;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use queue::BuildId;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Mutex as Turn;
+use tokio::time::Instant;
+
+use crate::archive;
+use crate::build_log::BuildLog;
+use crate::command::{CommandError, Commands, Invocation, Stop};
+use crate::config::requirement_lines;
+use interpreter::{Interpreter, Interpreters};
+use queue::app::AppConfig;
+use uv::Uv;
+
+/// The file that says an environment is whole. Its time of change is the environment's last use.
+const MARKER: &str = "postback-complete";
+
+/// Why an environment could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EnvironmentError {
+    #[error("there is no Python {wanted} on this machine; {}", those(there))]
+    NoPython { wanted: String, there: Vec<String> },
+    #[error("there is no python3 on this machine; install it (`apt install python3`), version 3.8 or later")]
+    NoPythonAtAll,
+    #[error(
+        "conda packages are not supported by this version: {0}; name their pip counterparts under pip instead"
+    )]
+    Conda(String),
+    #[error(
+        "these Debian packages are not installed on this machine: {missing}; run `apt install {missing}`"
+    )]
+    Apt { missing: String },
+    #[error(transparent)]
+    NoUv(#[from] uv::NoUv),
+    #[error("{0}: {1}")]
+    Step(&'static str, CommandError),
+    #[error("the build was stopped")]
+    Stopped,
+    #[error("the environment could not be kept: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+fn those(versions: &[String]) -> String {
+    match versions {
+        [] => "install it, or name another in `python_version`".to_owned(),
+        versions => format!("there are {}: name one of them in `python_version`", versions.join(", ")),
+    }
+}
+
+impl From<CommandError> for EnvironmentError {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Stopped => Self::Stopped,
+            error => Self::Step("a tool failed", error),
+        }
+    }
+}
+
+/// An environment that is there.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    /// Its interpreter.
+    pub(crate) python: PathBuf,
+    /// Its name below the folder of environments.
+    pub(crate) key: String,
+}
+
+/// What an app asks of its environment, from its config and the lists in its archive.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    requirements: Vec<String>,
+    apt: Vec<String>,
+    conda: Vec<String>,
+    before: Vec<String>,
+    after: Vec<String>,
+}
+
+/// The environments of this server.
+#[derive(Debug)]
+pub(crate) struct Environments {
+    pub(crate) commands: Commands,
+    pub(crate) search_path: Vec<PathBuf>,
+    /// `<data>/environments`.
+    pub(crate) folder: PathBuf,
+    /// uv and the packages it downloaded; shared by all servers of a user.
+    pub(crate) cache: PathBuf,
+    /// One at a time makes a certain environment; the others find it made.
+    turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
+    uv: Turn<Option<Uv>>,
+}
+
+impl Environments {
+    pub(crate) fn new(
+        commands: Commands,
+        search_path: Vec<PathBuf>,
+        folder: PathBuf,
+        cache: PathBuf,
+    ) -> Self {
+        Self { commands, search_path, folder, cache, turns: Mutex::default(), uv: Turn::default() }
+    }
+
+    /// Makes or finds the environment of a build whose files are in `app_folder`.
+    pub(crate) async fn prepare(
+        &self,
+        config: &AppConfig,
+        build: &BuildId,
+        app_folder: &Path,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<Environment, EnvironmentError> {
+        let wanted = Wanted::of(config, app_folder)?;
+        if !wanted.conda.is_empty() {
+            return Err(EnvironmentError::Conda(wanted.conda.join(", ")));
+        }
+        system::check(&self.commands, &self.search_path, &wanted.apt, log, stop).await?;
+        let interpreter = self.interpreter(config.python_version.as_deref(), log, stop).await?;
+        log.say(format!("    python {} at {}", interpreter.version_text(), interpreter.path.display()));
+
+        let key = wanted.key(&interpreter, build);
+        let folder = self.folder.join(&key);
+        let environment = Environment { python: folder.join("bin/python"), key: key.clone() };
+        let turn = self.turn(&key);
+        let _turn = match turn.try_lock() {
+            Ok(turn) => turn,
+            Err(_) => {
+                log.say("==> waiting for another build that makes the same environment");
+                tokio::select! {
+                    turn = turn.lock() => turn,
+                    () = stop.token.cancelled() => return Err(EnvironmentError::Stopped),
+                }
+            }
+        };
+        if folder.join(MARKER).is_file() && environment.python.exists() {
+            touch(&folder.join(MARKER));
+            log.say("==> the environment is there already");
+            return Ok(environment);
+        }
+        let made = self.make(&wanted, &interpreter, &folder, app_folder, build, log, stop).await;
+        if made.is_err() {
+            remove(&folder);
+        }
+        made?;
+        Ok(environment)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of `prepare`, split off for its length")]
+    async fn make(
+        &self,
+        wanted: &Wanted,
+        interpreter: &Interpreter,
+        folder: &Path,
+        app_folder: &Path,
+        build: &BuildId,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<(), EnvironmentError> {
+        let began = Instant::now();
+        remove(folder);
+        std::fs::create_dir_all(&self.folder)?;
+        log.say("==> making the environment");
+        let python = folder.join("bin/python");
+        let arguments = ["-I", "-m", "venv", "--without-pip"].map(OsString::from);
+        let venv = Invocation {
+            program: &interpreter.path,
+            arguments: arguments.into_iter().chain([folder.into()]).collect(),
+            folder: &self.folder,
+            environment: Vec::new(),
+        };
+        self.commands.run(venv, log, stop).await.map_err(step("the environment could not be made"))?;
+
+        let has_commands = !wanted.before.is_empty() || !wanted.after.is_empty();
+        let mut requirements = wanted.requirements.clone();
+        if has_commands {
+            // Such commands often call it.
+            requirements.push("pip".to_owned());
+            self.install(&["pip".to_owned()], folder, app_folder, log, stop).await?;
+        }
+        self.shell("pre_build_commands", &wanted.before, folder, app_folder, build, log, stop).await?;
+        if !wanted.requirements.is_empty() {
+            log.say(format!("==> installing {}", count(wanted.requirements.len(), "requirement")));
+            self.install(&requirements, folder, app_folder, log, stop).await?;
+        }
+        self.shell("shell_commands", &wanted.after, folder, app_folder, build, log, stop).await?;
+        if !python.exists() {
+            return Err(std::io::Error::other("the commands removed the environment's interpreter").into());
+        }
+        let about = serde_json::json!({
+            "python": interpreter.path,
+            "version": interpreter.version_text(),
+            "requirements": wanted.requirements,
+        });
+        std::fs::write(folder.join(MARKER), about.to_string())?;
+        log.say(format!("    the environment took {}", seconds(began)));
+        Ok(())
+    }
+
+    async fn install(
+        &self,
+        requirements: &[String],
+        folder: &Path,
+        app_folder: &Path,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<(), EnvironmentError> {
+        let uv = self.uv(log, stop).await?;
+        // Beside the app's own files, since lines such as `-r more.txt` are relative to the list.
+        let mut list =
+            tempfile::Builder::new().prefix(".requirements-").suffix(".txt").tempfile_in(app_folder)?;
+        for line in requirements {
+            std::io::Write::write_all(&mut list, format!("{line}\n").as_bytes())?;
+        }
+        uv.install(&self.commands, &folder.join("bin/python"), list.path(), app_folder, log, stop)
+            .await
+            .map_err(step("the requirements could not be installed"))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of `make`, done twice")]
+    async fn shell(
+        &self,
+        what: &'static str,
+        lines: &[String],
+        folder: &Path,
+        app_folder: &Path,
+        build: &BuildId,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<(), EnvironmentError> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        log.say(format!("==> running {what}"));
+        log.say(lines.iter().map(|line| format!("    $ {line}\n")).collect::<String>());
+        // Cerebrium's clients wrap these lines for bash, so people write bash.
+        let shells =
+            ["bash", "sh"].map(|shell| self.search_path.iter().map(move |folder| folder.join(shell)));
+        let shell = shells.into_iter().flatten().find(|shell| shell.is_file());
+        let shell = shell.unwrap_or_else(|| PathBuf::from("/bin/sh"));
+        let bin = folder.join("bin");
+        let path = std::env::join_paths(std::iter::once(&bin).chain(&self.search_path))
+            .map_err(|error| std::io::Error::other(error.to_string()))?;
+        let invocation = Invocation {
+            program: &shell,
+            arguments: vec!["-e".into(), "-c".into(), lines.join("\n").into()],
+            folder: app_folder,
+            environment: vec![
+                ("PATH".into(), path),
+                ("VIRTUAL_ENV".into(), folder.into()),
+                ("BUILD_ID".into(), build.as_str().into()),
+            ],
+        };
+        self.commands.run(invocation, log, stop).await.map_err(step(what))?;
+        log.say(format!("    {what} took {}", seconds(began)));
+        Ok(())
+    }
+
+    async fn interpreter(
+        &self,
+        version: Option<&str>,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<Interpreter, EnvironmentError> {
+        log.say(format!("==> resolving python {}", version.unwrap_or("of this machine")));
+        let interpreters = self.interpreters();
+        if let Some(found) = interpreters.find(version, stop).await? {
+            return Ok(found);
+        }
+        let Some(version) = version else { return Err(EnvironmentError::NoPythonAtAll) };
+        if let Ok(uv) = self.uv(log, stop).await
+            && let Some(path) = uv.python(&self.commands, version, stop).await?
+            && let Some(found) = interpreters.probe(&path, stop).await?
+        {
+            return Ok(found);
+        }
+        let there = interpreters.all(stop).await?;
+        let there = there.iter().map(Interpreter::version_text).collect();
+        Err(EnvironmentError::NoPython { wanted: version.to_owned(), there })
+    }
+
+    fn interpreters(&self) -> Interpreters<'_> {
+        Interpreters { commands: &self.commands, search_path: &self.search_path }
+    }
+
+    async fn uv(&self, log: &BuildLog, stop: &Stop) -> Result<Uv, EnvironmentError> {
+        let mut known = self.uv.lock().await;
+        if let Some(uv) = &*known {
+            return Ok(uv.clone());
+        }
+        let uv = Uv::find(&self.interpreters(), &self.cache, log, stop).await?;
+        Ok(known.insert(uv).clone())
+    }
+
+    fn turn(&self, key: &str) -> Arc<Turn<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(key.to_owned()).or_default().clone()
+    }
+
+    /// Removes environments that no build in `used` has and that were last used before `before`.
+    pub(crate) fn collect(&self, used: &[String], before: SystemTime) {
+        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let key = entry.file_name().to_string_lossy().into_owned();
+            let last_use = std::fs::metadata(entry.path().join(MARKER)).and_then(|marker| marker.modified());
+            let turn = self.turn(&key);
+            let Ok(_turn) = turn.try_lock() else { continue };
+            // Without a marker and without anybody at work on it, it was left by a process that died.
+            if last_use.map_or(true, |last_use| last_use < before) && !used.contains(&key) {
+                tracing::info!(environment.key = %key, "an unused environment is removed");
+                remove(&entry.path());
+            }
+        }
+    }
+}
+
+impl Wanted {
+    fn of(config: &AppConfig, folder: &Path) -> std::io::Result<Self> {
+        let listed = |name: &str, configured: &[String]| -> std::io::Result<Vec<String>> {
+            let mut lines = configured.to_vec();
+            if let Some(text) = read_if_there(&folder.join(name))? {
+                for line in requirement_lines(&text) {
+                    if !lines.contains(&line) {
+                        lines.push(line);
+                    }
+                }
+            }
+            Ok(lines)
+        };
+        // The clients send commands in the request and in the archive; the request's are the plain ones.
+        let script = |name: &str, configured: &[String]| -> std::io::Result<Vec<String>> {
+            if !configured.is_empty() {
+                return Ok(configured.to_vec());
+            }
+            let text = read_if_there(&folder.join(name))?.unwrap_or_default();
+            let lines = text.lines().map(str::trim_end);
+            Ok(lines
+                .filter(|line| !line.is_empty() && !line.starts_with("#!") && line.trim() != "set -e")
+                .map(str::to_owned)
+                .collect())
+        };
+        Ok(Self {
+            requirements: listed(archive::REQUIREMENTS, &config.pip)?,
+            apt: listed(archive::APT_PACKAGES, &config.apt)?,
+            conda: listed(archive::CONDA_PACKAGES, &config.conda)?,
+            before: script(archive::PRE_BUILD_COMMANDS, &config.pre_build_commands)?,
+            after: script(archive::SHELL_COMMANDS, &config.shell_commands)?,
+        })
+    }
+
+    /// The environment's name: a hash of all that decides what is in it.
+    fn key(&self, interpreter: &Interpreter, build: &BuildId) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        };
+        add(interpreter.path.as_os_str().as_encoded_bytes());
+        add(interpreter.version_text().as_bytes());
+        let mut requirements = self.requirements.clone();
+        requirements.sort();
+        for line in &requirements {
+            add(line.as_bytes());
+        }
+        let of_this_build = !self.before.is_empty()
+            || !self.after.is_empty()
+            || self.requirements.iter().any(|line| reads_files_of_the_app(line));
+        if of_this_build {
+            add(build.as_str().as_bytes());
+        }
+        hex::encode(&hash.finalize()[..16])
+    }
+}
+
+/// Whether a requirement line points into the app's folder: `-r more.txt`, `-e .`, `./wheels/a.whl`.
+fn reads_files_of_the_app(line: &str) -> bool {
+    let option = ["-r", "-c", "-e", "--requirement", "--constraint", "--editable", "--find-links", "-f"];
+    line.starts_with('.')
+        || line.ends_with(".whl") && !line.contains("://")
+        || line.contains("file:")
+        || option.iter().any(|option| line.starts_with(option))
+}
+
+fn read_if_there(path: &Path) -> std::io::Result<Option<String>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn step(what: &'static str) -> impl Fn(CommandError) -> EnvironmentError {
+    move |error| match error {
+        CommandError::Stopped => EnvironmentError::Stopped,
+        error => EnvironmentError::Step(what, error),
+    }
+}
+
+/// The marker's time is the environment's last use; failing to set it only shortens its life.
+fn touch(marker: &Path) {
+    if let Ok(file) = std::fs::File::options().append(true).open(marker) {
+        let times = rustix::fs::Timestamps {
+            last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+            last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+        };
+        let _ = rustix::fs::futimens(&file, &times);
+    }
+}
+
+fn remove(folder: &Path) {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(error = %error, folder = %folder.display(), "a folder could not be removed");
+        }
+        _ => {}
+    }
+}
+
+/// `1 requirement`, `2 requirements`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// `0.3 s` since then.
+pub(crate) fn seconds(since: Instant) -> String {
+    format!("{:.1} s", since.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(config: &AppConfig, files: &[(&str, &str)]) -> Wanted {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Wanted::of(config, folder.path()).unwrap()
+    }
+
+    fn key(requirements: &[&str], commands: &[&str], version: (u32, u32, u32), build: &str) -> String {
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let config =
+            AppConfig { pip: texts(requirements), shell_commands: texts(commands), ..AppConfig::default() };
+        let interpreter = Interpreter { version, path: "/usr/bin/python3".into() };
+        wanted(&config, &[]).key(&interpreter, &build.parse().unwrap())
+    }
+
+    const A: &str = "b-000000000000000a";
+    const B: &str = "b-000000000000000b";
+
+    #[test]
+    fn the_same_packages_are_the_same_environment_whatever_the_build() {
+        let base = key(&["a", "b"], &[], (3, 11, 7), A);
+        assert_eq!(base, key(&["b", "a"], &[], (3, 11, 7), B));
+        assert_ne!(base, key(&["a"], &[], (3, 11, 7), A));
+        assert_ne!(base, key(&["ab"], &[], (3, 11, 7), A));
+        assert_ne!(base, key(&["a", "b"], &[], (3, 11, 8), A));
+    }
+
+    #[test]
+    fn what_depends_on_the_apps_files_is_not_shared_between_builds() {
+        for (requirements, commands) in [
+            (vec!["a"], vec!["make"]),
+            (vec!["-e ."], vec![]),
+            (vec!["./x.whl"], vec![]),
+            (vec!["-r more.txt"], vec![]),
+        ] {
+            assert_ne!(
+                key(&requirements, &commands, (3, 11, 7), A),
+                key(&requirements, &commands, (3, 11, 7), B)
+            );
+        }
+    }
+
+    #[test]
+    fn lists_and_scripts_of_the_archive_count_like_the_config() {
+        let config = AppConfig { pip: vec!["numpy".into()], ..AppConfig::default() };
+        let wanted = wanted(
+            &config,
+            &[
+                ("requirements.txt", "numpy\n# more\ntorch==2\n"),
+                ("pkglist.txt", "ffmpeg\n"),
+                ("shell_commands.sh", "#!/bin/bash\nset -e\n\necho one\necho two\n"),
+                ("pre_build_commands.sh", "set -e \necho zero\n"),
+            ],
+        );
+        let expected = Wanted {
+            requirements: vec!["numpy".into(), "torch==2".into()],
+            apt: vec!["ffmpeg".into()],
+            conda: vec![],
+            before: vec!["echo zero".into()],
+            after: vec!["echo one".into(), "echo two".into()],
+        };
+        assert_eq!(wanted, expected);
+    }
+}
