@@ -18,9 +18,8 @@ pub(super) struct Folders {
 }
 
 impl Folders {
-    pub(super) fn new(root: PathBuf) -> io::Result<Self> {
-        std::fs::create_dir_all(&root)?;
-        Ok(Self { root })
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
     }
 
     pub(super) fn of(&self, build: &BuildId) -> PathBuf {

@@ -50,6 +50,13 @@ pub struct Options {
     pub environment: Vec<(OsString, OsString)>,
 }
 
+impl Options {
+    /// No supervisor, and an empty environment: set what the server has.
+    pub fn new(data_dir: PathBuf, cache_dir: PathBuf) -> Self {
+        Self { data_dir, cache_dir, supervisor: Vec::new(), environment: Vec::new() }
+    }
+}
+
 /// Makes builds. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Builder {
@@ -79,28 +86,25 @@ struct Running {
 
 impl Builder {
     /// A builder that works below the folders of `options`.
-    ///
-    /// # Errors
-    /// When the folders cannot be made.
     pub fn new(
         options: Options,
         registry: Arc<dyn Registry>,
         logs: Arc<dyn Logs>,
         replicas: Arc<dyn Replicas>,
         clock: Arc<dyn Clock>,
-    ) -> std::io::Result<Self> {
-        let data_dir = std::path::absolute(&options.data_dir)?;
-        let cache_dir = std::path::absolute(&options.cache_dir)?;
+    ) -> Self {
+        // Fails only for an empty path, which no folder has.
+        let absolute = |folder: PathBuf| std::path::absolute(&folder).unwrap_or(folder);
+        let (data_dir, cache_dir) = (absolute(options.data_dir), absolute(options.cache_dir));
         let path = options.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value);
         let search_path = path
             .map(|path| std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect())
             .unwrap_or_default();
         let environment = options.environment.into_iter().filter(|(name, _)| is_handed_over(name)).collect();
         let commands = Commands { supervisor: options.supervisor, environment };
-        let folders = Folders::new(data_dir.join("builds"))?;
-        Ok(Self {
+        Self {
             inner: Arc::new(Inner {
-                folders,
+                folders: Folders::new(data_dir.join("builds")),
                 environments: Environments::new(
                     commands,
                     search_path,
@@ -116,7 +120,7 @@ impl Builder {
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
             }),
-        })
+        }
     }
 
     /// Begins again what a former process left unfinished, and clears what nobody needs. Call once, before
@@ -141,6 +145,11 @@ impl Builder {
         }
         self.inner.collect().await;
         Ok(())
+    }
+
+    /// Removes builds and environments that nobody needs any more. Done after each build too.
+    pub async fn collect(&self) {
+        self.inner.collect().await;
     }
 
     /// Stops builds without a verdict: the next process begins them again. Returns when their commands are
