@@ -7,7 +7,6 @@
 mod paced;
 mod watch;
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -175,7 +174,7 @@ impl Host {
             async move {
                 let answer = answer.await;
                 drop(busy);
-                Ok::<_, Infallible>(answer?)
+                answer
             }
         });
         let io = TokioIo::new(watch.over(stream));

@@ -33,7 +33,7 @@ use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::problem::{Answer, JSON, Problem, REQUEST_ID, run_header};
-use crate::{CorsOrigins, Gateway, scan};
+use crate::{CorsOrigins, Gateway, edge, scan};
 
 pub(crate) use body::Budget;
 
@@ -74,7 +74,8 @@ pub(crate) fn routes(origins: &CorsOrigins) -> Router<Gateway> {
             let handler = move |State(gateway): State<Gateway>, params: RawPathParams, request: Request| {
                 answer(gateway, form, params, request)
             };
-            router.route(path, post(handler))
+            // The fallback has to stand here to be inside CORS, which answers preflights.
+            router.route(path, post(handler).fallback(edge::not_this_method))
         })
         .layer(cors(origins))
 }
@@ -128,7 +129,7 @@ async fn infer(
         if scan::is_blank(&received.bytes) { Bytes::from_static(b"{}") } else { received.bytes.clone() };
     let (address, query) = {
         let mut arguments = arguments::Arguments::of(function);
-        let field = scan::scan(&input, |key| arguments.note(key)).map_err(bad_body)?;
+        let field = scan::scan(&input, |key| arguments.note(key)).map_err(|error| bad_body(&error))?;
         arguments.check()?;
         let query = webhook::Query::read(form, parts.uri.query())?;
         (webhook::in_body(form, function, field)?, query)
@@ -142,7 +143,7 @@ async fn infer(
     }
 }
 
-fn bad_body(error: scan::ScanError) -> Problem {
+fn bad_body(error: &scan::ScanError) -> Problem {
     Problem::bad_request(error.code(), error.to_string())
 }
 

@@ -77,11 +77,12 @@ async fn look_up(
 ) -> Answer<(Option<Arc<App>>, &'static str)> {
     let Ok(exact) = name.parse::<AppName>() else { return Ok((None, answer::ACKNOWLEDGEMENT)) };
     let app = gateway.registry.app(&AppId::new(project, &exact)).await?;
-    if app.is_none() && form.generation() == Generation::Legacy {
-        if let Some(model) = name.strip_suffix(PREBUILT_SUFFIX).and_then(|model| model.parse().ok()) {
-            let app = gateway.registry.app(&AppId::new(project, &model)).await?;
-            return Ok((app, answer::PREBUILT_ACKNOWLEDGEMENT));
-        }
+    if app.is_none()
+        && form.generation() == Generation::Legacy
+        && let Some(model) = name.strip_suffix(PREBUILT_SUFFIX).and_then(|model| model.parse().ok())
+    {
+        let app = gateway.registry.app(&AppId::new(project, &model)).await?;
+        return Ok((app, answer::PREBUILT_ACKNOWLEDGEMENT));
     }
     Ok((app, answer::ACKNOWLEDGEMENT))
 }

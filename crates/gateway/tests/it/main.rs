@@ -1,0 +1,8 @@
+//! The gateway over HTTP, with in-memory fakes behind its ports.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod control;
+mod fakes;
+mod inference;
+mod listener;
