@@ -64,10 +64,17 @@ fn operation(route: &Route) -> Value {
         Who::PrivateKey | Who::AnyKey => json!([{"key": []}]),
         Who::UploadToken | Who::Anybody => json!([]),
     };
+    let who = match route.who {
+        Who::PrivateKey => "private key",
+        Who::AnyKey => "any key",
+        Who::UploadToken => "upload token",
+        Who::Anybody => "anybody",
+    };
     json!({
         "summary": route.summary,
         "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
         "security": security,
+        "x-who": who,
         "responses": {
             "200": {"description": route.answer, "content": {"application/json": {}}},
             "default": problem,
