@@ -1,4 +1,5 @@
 //! Prove: receivers that misbehave, fakes, checkers and helpers for the test suites.
 
+pub mod receiver;
 pub mod recorder;
 pub mod server;

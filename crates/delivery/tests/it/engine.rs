@@ -1,0 +1,208 @@
+//! Many deliveries: who waits for whom, and who does not.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use queue::delivery::DeliveryState;
+use queue::port::Outbox as _;
+use queue::run::EndpointUrl;
+use testkit::receiver::{Evil, Fault};
+use testkit::recorder::Recorder;
+use tokio::time::timeout;
+
+use crate::fakes::{PATIENCE, World};
+
+#[tokio::test]
+async fn what_is_due_at_the_start_goes_out_unasked() {
+    let receiver = Recorder::start().await.unwrap();
+    let world = World::new();
+    // The engine has not run yet: a current-thread runtime has not polled it.
+    let id = world.shelf.put(&receiver.url("x"));
+    world.shelf.wait_until(|shelf| shelf.state(id) == DeliveryState::Delivered).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_and_fresh_outcomes_all_arrive_once() {
+    let receiver = Recorder::start().await.unwrap();
+    let world = World::new();
+    for _ in 0..500 {
+        world.shelf.put(&receiver.url("backlog"));
+    }
+    world.handle.wake();
+    let url = EndpointUrl::checked(&receiver.url("fresh"));
+    let mut fresh = 0;
+    for _ in 0..500 {
+        match world.handle.reserve(&url) {
+            Some(departure) => {
+                fresh += 1;
+                departure.send(world.shelf.put_begun(url.as_str()));
+            }
+            None => {
+                world.shelf.put(url.as_str());
+                world.handle.wake();
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 1_000).await;
+    let ids: HashSet<_> =
+        receiver.arrivals().iter().map(|arrival| arrival.header("webhook-id").to_owned()).collect();
+    assert_eq!((receiver.count(), ids.len()), (1_000, 1_000));
+    assert!(fresh > 0, "the short way was open");
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_is_not_felt_by_others() {
+    let hanging = Evil::start(Fault::Hang).await.unwrap();
+    let good = Recorder::start().await.unwrap();
+    let world = World::with(|options| options.attempt_limit = Duration::from_secs(60));
+    for _ in 0..1_000 {
+        world.shelf.put(&hanging.url("x"));
+    }
+    world.handle.wake();
+    let began = Instant::now();
+    while hanging.accepted() < 8 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        let began = Instant::now();
+        let id = world.deliver(&good.url("x"));
+        world.shelf.first_end(id).await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    assert_eq!(hanging.accepted(), 8, "its share of places and no more");
+    assert!(world.handle.reserve(&EndpointUrl::checked(&hanging.url("x"))).is_none());
+}
+
+#[tokio::test]
+async fn the_cap_of_a_receiver_grows_while_it_answers_well_and_holds() {
+    let busy = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let url = slow_server(Arc::clone(&busy), Arc::clone(&most)).await;
+    let world = World::new();
+    for _ in 0..600 {
+        world.shelf.put(&url);
+    }
+    world.handle.wake();
+    world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 600).await;
+    let most = most.load(Ordering::SeqCst);
+    assert!((9..=64).contains(&most), "{most} at once");
+}
+
+/// Takes 5 ms for each answer and counts how many it has at once.
+async fn slow_server(busy: Arc<AtomicUsize>, most: Arc<AtomicUsize>) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (busy, most) = (Arc::clone(&busy), Arc::clone(&most));
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while stream.read_buf(&mut request).await.unwrap_or(0) > 0 {
+                    if !request.ends_with(b"}}") {
+                        continue;
+                    }
+                    request.clear();
+                    most.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                    busy.fetch_sub(1, Ordering::SeqCst);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn ten_outages_in_a_row_make_the_rest_wait_without_an_attempt() {
+    let gone = Evil::honeypot().await.unwrap().url("x");
+    let world = World::new();
+    for _ in 0..100 {
+        world.shelf.put(&gone);
+    }
+    world.handle.wake();
+    world.shelf.wait_until(|shelf| shelf.ends.lock().unwrap().len() >= 10).await;
+    // A delivery elsewhere, begun after the breaker opened, ends: the engine has looked again.
+    let good = Recorder::start().await.unwrap();
+    let id = world.deliver(&good.url("x"));
+    world.shelf.first_end(id).await;
+    let attempts = world.shelf.ends.lock().unwrap().len() - 1;
+    // Ten to open it, and no more than were under way with the tenth.
+    assert!((10..=17).contains(&attempts), "{attempts} attempts");
+    assert_eq!(world.shelf.count(DeliveryState::Sending), 0);
+    assert!(world.handle.reserve(&EndpointUrl::checked(&gone)).is_none());
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_made_again_when_its_time_has_come() {
+    let steps = [0, 50, 100].map(Duration::from_millis);
+    let world = World::with(|options| options.schedule = steps.into());
+    let failing = Evil::start(Fault::status("500 No", &[])).await.unwrap();
+    let id = world.deliver(&failing.url("x"));
+    world.shelf.wait_until(|shelf| shelf.state(id) == DeliveryState::Exhausted).await;
+    let ends = world.shelf.ends_of(id);
+    assert_eq!(ends.iter().map(|end| end.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    for (pair, step) in ends.windows(2).zip(&steps[1..]) {
+        let gap = pair[1].ended_at.since(pair[0].ended_at);
+        assert!(gap >= *step, "{gap:?} is not the {step:?} of the schedule");
+    }
+    assert_eq!(failing.accepted(), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_for_a_moment_delays_and_loses_nothing() {
+    let receiver = Recorder::start().await.unwrap();
+    let world = World::new();
+    world.shelf.broken.store(2, Ordering::SeqCst);
+    let id = world.deliver(&receiver.url("x"));
+    world.shelf.wait_until(|shelf| shelf.state(id) == DeliveryState::Delivered).await;
+}
+
+#[tokio::test]
+async fn an_idle_engine_leaves_the_store_alone() {
+    let receiver = Recorder::start().await.unwrap();
+    let world = World::new();
+    let id = world.deliver(&receiver.url("x"));
+    world.shelf.first_end(id).await;
+    let settled = Instant::now();
+    let mut begins = usize::MAX;
+    // Two looks at the counter, 300 ms apart, that agree.
+    while begins != world.shelf.begins.load(Ordering::SeqCst) {
+        assert!(settled.elapsed() < PATIENCE);
+        begins = world.shelf.begins.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_attempts_under_way_and_begins_no_more() {
+    let slow = Evil::start(Fault::Silent).await.unwrap();
+    let mut world = World::with(|options| options.attempt_limit = Duration::from_millis(500));
+    let id = world.deliver(&slow.url("x"));
+    let began = Instant::now();
+    while slow.accepted() == 0 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::task::yield_now().await;
+    }
+    world.stop.cancel();
+    let later = world.deliver(&slow.url("later"));
+    timeout(PATIENCE, &mut world.running).await.expect("it ends").unwrap();
+    assert_eq!(world.shelf.ends_of(id).len(), 1, "the attempt under way was seen to its end");
+    assert_eq!(world.shelf.state(later), DeliveryState::Pending);
+    assert!(world.handle.reserve(&EndpointUrl::checked(&slow.url("x"))).is_none());
+}
+
+#[tokio::test]
+async fn a_reserved_place_that_is_not_used_is_free_again() {
+    let world = World::new();
+    let url = EndpointUrl::checked("http://127.0.0.1:9/x");
+    for _ in 0..100 {
+        let places: Vec<_> = std::iter::from_fn(|| world.handle.reserve(&url)).collect();
+        assert!((4..=8).contains(&places.len()), "{} places", places.len());
+    }
+}
