@@ -49,7 +49,8 @@ fn picture(code: u32) -> char {
 
 /// The longest beginning of `text` of at most `max` bytes that ends between characters.
 pub(crate) fn cut(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
+    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
 }
 
 #[cfg(test)]

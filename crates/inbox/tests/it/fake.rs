@@ -184,15 +184,16 @@ impl Entropy for Counting {
 
 /// A room over `memory`, at `public_url`.
 pub(crate) fn room(memory: &Arc<Memory>, public_url: &str) -> InboxRoom {
+    stoppable(memory, public_url, CancellationToken::new())
+}
+
+/// The same, with live pages that end on `shutdown`.
+pub(crate) fn stoppable(memory: &Arc<Memory>, public_url: &str, shutdown: CancellationToken) -> InboxRoom {
     InboxRoom::new(
         Arc::clone(memory) as Arc<dyn Inboxes>,
         Arc::new(OneProject),
         Arc::new(Noon),
         Arc::new(Counting::default()),
-        Options {
-            public_url: public_url.parse().expect("an address"),
-            allowed_hosts: vec![],
-            shutdown: CancellationToken::new(),
-        },
+        Options { public_url: public_url.parse().expect("an address"), allowed_hosts: vec![], shutdown },
     )
 }
