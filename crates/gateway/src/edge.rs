@@ -8,13 +8,16 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::{Method, StatusCode, Uri};
 
-use crate::Gateway;
 use crate::meter::RouteClass;
 use crate::problem::{Problem, clip};
+use crate::{Gateway, peer};
 
 /// Counts the answer; a panic becomes one.
 pub(crate) async fn surround(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let class = RouteClass::of(request.uri().path());
+    let client = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| peer::client(&request, &gateway.options.trusted_proxies))
+        .flatten();
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = answered.unwrap_or_else(|panic| {
         let said = panic
@@ -26,6 +29,12 @@ pub(crate) async fn surround(State(gateway): State<Gateway>, request: Request, n
         Problem::internal().into_response()
     });
     gateway.meter.responded(class, response.status());
+    tracing::debug!(
+        http.route = class.as_str(),
+        http.status = response.status().as_u16(),
+        client.address = client.map(tracing::field::display),
+        "a request was answered"
+    );
     response
 }
 

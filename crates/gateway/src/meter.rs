@@ -42,7 +42,7 @@ impl RouteClass {
         }
     }
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Inference => "inference",
             Self::Control => "control",

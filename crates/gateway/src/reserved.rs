@@ -20,6 +20,7 @@ pub const RESERVED_APP_NAMES: &[&str] = &[
     "readyz",
     "robots.txt",
     "static",
+    "uploads",
     "v1",
     "v2",
     "v3",

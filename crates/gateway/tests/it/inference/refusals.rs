@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
+use gateway::listener::Paced;
 use http::{Request, StatusCode};
 use jsonwebtoken::{EncodingKey, Header};
 use queue::registry::BuildStatus;
@@ -305,6 +307,17 @@ async fn a_body_that_breaks_off_is_a_400() {
     let key = public_key(PROJECT);
     let reply = send(&rig.router(), "POST", &v4("old/predict"), Some(&key), Body::from_stream(broken)).await;
     reply.problem(400, "body_incomplete");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stalls_is_a_408() {
+    let rig = Rig::new();
+    deploy(&rig.world);
+    let stalled = stream::iter([Ok::<_, Infallible>(Bytes::from("{"))]).chain(stream::pending());
+    let paced = Paced::new(Body::from_stream(stalled), Duration::from_secs(30), 1 << 10);
+    let key = public_key(PROJECT);
+    let reply = send(&rig.router(), "POST", &v4("old/predict"), Some(&key), Body::new(paced)).await;
+    reply.problem(408, "body_too_slow");
 }
 
 #[tokio::test]
