@@ -281,7 +281,7 @@ class Cancels(ReplicaTest):
         source = """
             def run():
                 print("inside")
-                while True: print("x" * 10_000)
+                while True: print(("x" * 10_000 + "\\n") * 50, end="")
         """
         for concurrency in BOTH:
             replica = self.replica(source, concurrency=concurrency).ready()

@@ -3,7 +3,7 @@
 import time
 import unittest
 
-from worker_side import ReplicaTest
+from worker_side import STOP, ReplicaTest, frame
 
 
 class Owners(ReplicaTest):
@@ -85,6 +85,27 @@ class Owners(ReplicaTest):
             self.assertEqual(replica.call(name).text, [])
             call, fields = replica.next_line()
             self.assertEqual((call, fields["line"]), (0, line))
+
+    def test_no_line_of_a_call_comes_after_its_answer_however_threads_race(self):
+        source = """
+            import sys, threading
+            sys.setswitchinterval(1e-6)
+            def run():
+                def chatter():
+                    for _ in range(300): print("x")
+                for _ in range(3): threading.Thread(target=chatter).start()
+        """
+        replica = self.replica(source, concurrency=4).ready()
+        for number in range(1, 60):
+            replica.call("run", number=number)
+        replica.send(frame(STOP, 0))
+        late = []
+        try:
+            while True:
+                late.append(replica.next_line()[0])
+        except (EOFError, ConnectionResetError):
+            pass
+        self.assertEqual(set(late), {0})
 
     def test_an_exception_in_a_thread_of_the_app_is_the_replicas_log_on_stderr(self):
         source = """
@@ -168,17 +189,18 @@ class Lines(ReplicaTest):
         replica.socket.close()
         self.assertEqual(replica.output()[0], "from a program\n")
 
-    def test_a_signal_handler_that_prints_while_a_line_is_sent_harms_nobody(self):
+    def test_a_signal_handler_that_prints_while_lines_are_sent_harms_nobody(self):
         source = """
             import signal
             def run():
                 signal.signal(signal.SIGALRM, lambda *_: print("tick"))
                 signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+                for _ in range(20): print(("y" * 10_000 + "\\n") * 100, end="")
                 for _ in range(3000): print("y" * 500)
                 signal.setitimer(signal.ITIMER_REAL, 0)
         """
         text = "".join(self.replica(source).ready().call("run").text)
-        self.assertEqual(text.count("y"), 3000 * 500)
+        self.assertEqual(text.count("y"), 20 * 100 * 10_000 + 3000 * 500)
         self.assertEqual(text.replace("y", "").replace("tick", ""), "")
         self.assertIn("tick", text)
 
