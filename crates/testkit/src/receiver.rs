@@ -18,7 +18,7 @@ pub enum Fault {
     Silent,
     /// Answers these bytes and closes.
     Say(Vec<u8>),
-    /// Answers these bytes one at a time, this far apart, for ever.
+    /// Answers these bytes, then for ever one more, this far apart.
     Drip(Vec<u8>, Duration),
     /// Answers 200 and a body without end, as fast as it is taken.
     Endless,
@@ -112,11 +112,11 @@ async fn misbehave(mut stream: TcpStream, fault: Fault) -> std::io::Result<()> {
         Fault::Hang | Fault::Silent => std::future::pending().await,
         Fault::Say(answer) => stream.write_all(&answer).await,
         Fault::Drip(answer, pause) => {
-            for byte in answer.iter().cycle() {
-                stream.write_all(std::slice::from_ref(byte)).await?;
+            stream.write_all(&answer).await?;
+            loop {
                 tokio::time::sleep(pause).await;
+                stream.write_all(b"x").await?;
             }
-            Ok(())
         }
         Fault::Endless => {
             stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;

@@ -1,0 +1,78 @@
+//! The command line: flags and help texts only; what they do stands in `commands`.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{self, Context, ExitStatus, GlobalArgs};
+
+/// Self-hosted inference server: deploy a Python model, call it, get the result at your webhook.
+#[derive(Debug, Parser)]
+#[command(name = "postback", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Begin with `postback quickstart`: it shows the whole thing in a minute.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole thing: serve, deploy an example, call it, receive its webhook
+    Quickstart(commands::quickstart::Args),
+    /// Start the server
+    Serve(commands::serve::Args),
+    /// Save the address and key of a server for later commands
+    Login(commands::login::Args),
+    /// Write the files of a new app
+    Init(commands::init::Args),
+    /// Deploy the app in this folder
+    Deploy(commands::deploy::Args),
+    /// Call a function of an app
+    Call(commands::call::Args),
+    /// List, show and delete apps
+    Apps(commands::apps::Args),
+    /// List and show runs
+    Runs(commands::runs::Args),
+    /// Read what an app or a run printed
+    Logs(commands::logs::Args),
+    /// Make and watch inboxes: temporary endpoints that record what is posted to them
+    Inbox(commands::inbox::Args),
+    /// Show and replace the project's keys
+    Keys(commands::keys::Args),
+    /// Print a completion script for a shell
+    Completions(commands::completions::Args),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// Whatever stops a command; printed once, at the edge.
+    pub(crate) async fn run(self) -> anyhow::Result<ExitStatus> {
+        let context = Context::new(self.global);
+        match self.command {
+            Command::Quickstart(args) => commands::quickstart::run(args, &context).await,
+            Command::Serve(args) => commands::serve::run(args, &context).await,
+            Command::Login(args) => commands::login::run(args, &context).await,
+            Command::Init(args) => commands::init::run(args, &context).await,
+            Command::Deploy(args) => commands::deploy::run(args, &context).await,
+            Command::Call(args) => commands::call::run(args, &context).await,
+            Command::Apps(args) => commands::apps::run(args, &context).await,
+            Command::Runs(args) => commands::runs::run(args, &context).await,
+            Command::Logs(args) => commands::logs::run(args, &context).await,
+            Command::Inbox(args) => commands::inbox::run(args, &context).await,
+            Command::Keys(args) => commands::keys::run(args, &context).await,
+            Command::Completions(args) => commands::completions::run(args, &context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

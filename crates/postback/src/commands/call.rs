@@ -1,0 +1,91 @@
+//! `postback call`
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::{Context, ExitStatus, runs};
+use crate::client::Client;
+use crate::print::{WithHint, clean};
+
+/// The longest a synchronous call can take.
+const CALL_LIMIT: Duration = queue::limits::RESPONSE_GRACE_PERIOD_MAX;
+
+/// Arguments of `postback call`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name of the app
+    app: String,
+    /// Function to call
+    #[arg(default_value = "predict")]
+    function: String,
+    /// JSON object with the function's arguments, or @FILE
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    data: String,
+    /// Address that gets the result; the command ends with the acknowledgement
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
+    /// End with the acknowledgement; `postback runs get` shows the result
+    #[arg(long = "async")]
+    asynchronous: bool,
+    /// With `--async` or `--webhook`: wait for the run's end and print the run
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Calls a function and prints the server's answer.
+///
+/// # Errors
+/// When the arguments are no JSON or the server cannot be reached; an answer that says no is an exit
+/// status.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    let data = match args.data.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("failed to read `{file}`"))?,
+        None => args.data,
+    };
+    serde_json::from_str::<serde::de::IgnoredAny>(&data).map_err(|error| {
+        WithHint::new(
+            format!("`--data` is no JSON: {error}"),
+            "give an object: `--data '{\"prompt\": \"hello\"}'`",
+        )
+    })?;
+    let client = context.client().await?;
+    let path = format!("/v4/{}/{}/{}", client.project(), args.app, args.function);
+    let mut ask = client.ask(Method::POST, &path).raw_body(data).within(CALL_LIMIT);
+    if args.asynchronous || args.webhook.is_some() || args.wait {
+        ask = ask.query("async", true);
+    }
+    if let Some(webhook) = &args.webhook {
+        ask = ask.query("webhookEndpoint", webhook);
+    }
+    let (status, text) = ask.any().await?;
+    if args.wait && status.is_success() {
+        return wait(&client, &text, context).await;
+    }
+    // As it came: parsed, big numbers would lose their digits.
+    context.printer.data(&if context.printer.wants_json() { text.clone() } else { clean(&text) });
+    if status.is_success() {
+        return Ok(ExitStatus::Success);
+    }
+    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    if let Some(run) = answer["run_id"].as_str() {
+        context.printer.hint(&format!("what it printed: `postback logs --run {run}`"));
+    }
+    Ok(ExitStatus::Failure)
+}
+
+/// Follows an acknowledged run to its end.
+async fn wait(client: &Client, acknowledgement: &str, context: &Context) -> anyhow::Result<ExitStatus> {
+    let acknowledged: Value = serde_json::from_str(acknowledgement)?;
+    let run = acknowledged["run_id"].as_str().context("the server's answer names no run")?;
+    let printer = context.printer;
+    printer.note(&format!("accepted as run {run}"));
+    let spinner = printer.spinner("waiting for the run's end");
+    let ended = runs::wait_for_end(client, run).await;
+    spinner.finish_and_clear();
+    let ended = ended?;
+    printer.raw_json(&ended.view);
+    Ok(if ended.state == "succeeded" { ExitStatus::Success } else { ExitStatus::Failure })
+}

@@ -1,0 +1,193 @@
+//! `postback deploy`
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use builder::{Config, archive};
+use reqwest::Method;
+use serde_json::Value;
+
+use super::{Context, ExitStatus};
+use crate::client::Client;
+use crate::print::{Printer, WithHint, clean};
+
+/// Between two looks at a build's log.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Arguments of `postback deploy`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name of the app [default: the config file's]
+    name: Option<String>,
+    /// Config file [default: cerebrium.toml, else config.yaml]
+    #[arg(long, value_name = "FILE")]
+    config_file: Option<String>,
+    /// Folder with main.py
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// A build that came to an end.
+pub(crate) struct Deployed {
+    /// Its last status: `success` or how it failed.
+    pub(crate) status: String,
+    /// The app's id.
+    pub(crate) app: String,
+    /// The app's name.
+    pub(crate) name: String,
+    /// Names of the functions that can be called.
+    pub(crate) functions: Vec<String>,
+    /// How long it took, from packing to live.
+    pub(crate) took: Duration,
+}
+
+impl Deployed {
+    /// Whether the new version is live.
+    pub(crate) fn is_live(&self) -> bool {
+        self.status == "success"
+    }
+}
+
+/// Deploys the folder's app.
+///
+/// # Errors
+/// When the config file is wrong or the server refuses it; a build that fails is no error but an
+/// exit status.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    let printer = context.printer;
+    let config = read_config(&args.folder, args.config_file.as_deref())?;
+    for warning in &config.warnings {
+        printer.warning(&warning.to_string());
+    }
+    let name = args.name.clone().or_else(|| config.name.clone()).ok_or_else(|| {
+        WithHint::new(
+            "the app has no name",
+            "give one: `postback deploy NAME`, or `name = \"…\"` in the config file",
+        )
+    })?;
+    let client = context.client().await?;
+    let deployed = deploy(&client, printer, &args.folder, &config, &name).await?;
+    if !deployed.is_live() {
+        printer.say(&format!(
+            "{} build ended as {}; what was live before stays live",
+            printer.paint(crate::print::Colour::Red, "error:"),
+            deployed.status
+        ));
+        printer.hint("the lines above say why; mend it and deploy again");
+        return Ok(ExitStatus::Failure);
+    }
+    let curl = curl_line(&client, &config, &deployed, context);
+    if printer.wants_json() {
+        printer.json(&serde_json::json!({
+            "appId": deployed.app,
+            "status": deployed.status,
+            "functions": deployed.functions,
+            "seconds": deployed.took.as_secs_f64(),
+            "curl": curl,
+        }));
+    } else {
+        printer.done(&format!("{} is live after {:.1} s", deployed.name, deployed.took.as_secs_f64()));
+        printer.note("call it:");
+        printer.data(&curl);
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// The folder's config file: the named one, else the first that is there, else all defaults.
+pub(crate) fn read_config(folder: &Path, file: Option<&str>) -> anyhow::Result<Config> {
+    let found = || builder::config::FILE_NAMES.into_iter().find(|name| folder.join(name).is_file());
+    match file.or_else(found) {
+        Some(file) => Ok(Config::read(folder, file)?),
+        None => Ok(Config::without_file()),
+    }
+}
+
+/// Packs, uploads and follows the build to its end, showing each step.
+///
+/// # Errors
+/// When the folder cannot be packed or the server refuses.
+pub(crate) async fn deploy(
+    client: &Client,
+    printer: Printer,
+    folder: &Path,
+    config: &Config,
+    name: &str,
+) -> anyhow::Result<Deployed> {
+    let began = Instant::now();
+    let packed = archive::pack(folder, config, &config.file)?;
+    let created = client.create_build(name, &config.app).await?;
+    for warning in created["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        printer.warning(&clean(warning));
+    }
+    let text = |key: &str| {
+        created[key]
+            .as_str()
+            .map(str::to_owned)
+            .with_context(|| format!("the server's answer has no `{key}`"))
+    };
+    let (build, upload_url, app) = (text("buildId")?, text("uploadUrl")?, text("appId")?);
+
+    let bar = printer.bytes_bar("uploading", packed.size);
+    let moving = bar.clone();
+    client.upload(&upload_url, packed.file, packed.size, move |bytes| moving.inc(bytes)).await?;
+    bar.finish_and_clear();
+
+    let status = follow(client, printer, &app, &build).await?;
+    let view = client.control(Method::GET, &format!("apps/{app}")).json().await?;
+    let functions = view["functions"].as_array().into_iter().flatten();
+    let functions = functions.filter_map(|function| function["name"].as_str().map(str::to_owned)).collect();
+    Ok(Deployed { status, app, name: name.to_owned(), functions, took: began.elapsed() })
+}
+
+/// Prints a build's log as it grows; the build's last status.
+async fn follow(client: &Client, printer: Printer, app: &str, build: &str) -> anyhow::Result<String> {
+    let path = format!("apps/{app}/builds/{build}/logs");
+    let spinner = printer.spinner("building");
+    let mut after: Option<String> = None;
+    loop {
+        let ask = client.control(Method::GET, &path);
+        let page = match &after {
+            Some(after) => ask.query("after", after),
+            None => ask,
+        };
+        let page = page.json().await?;
+        let lines = page["logs"].as_array().cloned().unwrap_or_default();
+        spinner.suspend(|| {
+            for line in lines.iter().filter_map(|line| line["log"].as_str()) {
+                printer.note(&format!("  {}", clean(line)));
+            }
+        });
+        after = page["nextToken"].as_str().map(str::to_owned).or(after);
+        let status = page["status"].as_str().unwrap_or_default().to_owned();
+        spinner.set_message(status.clone());
+        let is_final = !matches!(status.as_str(), "pending" | "building" | "initializing");
+        // Once the build is final, an empty page says that its log has been read to the end.
+        if is_final && lines.is_empty() {
+            spinner.finish_and_clear();
+            return Ok(status);
+        }
+        if !is_final {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// The line that calls the app's first function, with this machine's public key where it is known.
+fn curl_line(client: &Client, config: &Config, deployed: &Deployed, context: &Context) -> String {
+    let function = deployed.functions.iter().find(|name| *name == "predict").or(deployed.functions.first());
+    let generation = if config.form == builder::config::Form::TomlCurrent { "v4" } else { "v3" };
+    let key = context
+        .data_dir()
+        .ok()
+        .and_then(|data_dir| crate::credentials::read(&data_dir).ok().flatten())
+        .filter(|credentials| credentials.project_id.as_str() == client.project())
+        .map_or_else(|| "$POSTBACK_API_KEY".to_owned(), |credentials| credentials.public_key);
+    format!(
+        "curl -X POST {}/{generation}/{}/{}/{} -H 'Content-Type: application/json' -H 'Authorization: {key}' --data '{{}}'",
+        client.url(),
+        client.project(),
+        deployed.name,
+        function.map_or("predict", String::as_str),
+    )
+}

@@ -1,0 +1,71 @@
+//! `postback keys`
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::{Context, ExitStatus};
+use crate::credentials::{self, Credentials};
+use crate::print::WithHint;
+use crate::system::{OsEntropy, SystemClock};
+
+/// Arguments of `postback keys`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Print the project and its keys, from the data directory on this machine
+    Show,
+    /// Replace all keys and the webhook secret; the server must not be running
+    Rotate,
+}
+
+/// Shows or replaces the keys.
+///
+/// # Errors
+/// When the data directory has none, or a server is using it.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    let data_dir = context.data_dir()?;
+    let credentials = match args.action.unwrap_or(Action::Show) {
+        Action::Show => credentials::read(&data_dir)?.ok_or_else(|| {
+            WithHint::new(
+                format!("there is no `{}`", credentials::path(&data_dir).display()),
+                "the first `postback serve` makes it; name its directory with `--data-dir`",
+            )
+        })?,
+        Action::Rotate => {
+            let store = store::Store::open(
+                store::Options::new(data_dir.clone()),
+                Arc::new(SystemClock),
+                Arc::new(OsEntropy),
+            )
+            .context("failed to open the store; keys are replaced while no server runs")?;
+            let rotated = credentials::rotate(&data_dir, &store, &SystemClock, &OsEntropy).await;
+            store.close().await;
+            context.printer.note("new keys; the old ones open nothing any more");
+            rotated?
+        }
+    };
+    show(&credentials, context)
+}
+
+fn show(credentials: &Credentials, context: &Context) -> anyhow::Result<ExitStatus> {
+    if context.printer.wants_json() {
+        context.printer.json(&serde_json::to_value(credentials)?);
+    } else {
+        for (name, value) in [
+            ("project", credentials.project_id.as_str()),
+            ("public key", &credentials.public_key),
+            ("private key", &credentials.private_key),
+            ("service account", &credentials.service_account_token),
+            ("webhook secret", &credentials.webhook_secret),
+        ] {
+            context.printer.data(&format!("{name:16} {value}"));
+        }
+    }
+    Ok(ExitStatus::Success)
+}

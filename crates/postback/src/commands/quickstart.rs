@@ -1,0 +1,183 @@
+//! `postback quickstart`: the main job in one command, on a machine that has nothing but Python 3.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use queue::Clock as _;
+use queue::inbox::SignatureState;
+use queue::signature::{ID_HEADER, SIGNATURE_HEADER, SigningKey, TIMESTAMP_HEADER};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::serve::Policy;
+use super::{Context, ExitStatus, deploy, inbox, serve};
+use crate::client::Client;
+use crate::credentials::Credentials;
+use crate::embedded;
+use crate::print::{Colour, Printer, WithHint, clean};
+use crate::profile::Profile;
+use crate::serve::{Server, Stopped};
+use crate::system::SystemClock;
+
+/// Where the search for a free port begins, and how far it goes.
+const PORTS: std::ops::Range<u16> = 4100..4200;
+/// How long the webhook may take; the run itself takes a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const APP: &str = "webhook-delay-example";
+
+/// Arguments of `postback quickstart`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Its data directory is temporary unless --data-dir names one.")]
+pub(crate) struct Args {
+    /// End after the webhook; exit status 0 only if it arrived and its signature verified
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    policy: Policy,
+}
+
+/// Shows the whole thing.
+///
+/// # Errors
+/// When a step fails; the message says which and why.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    serve::log_to_stderr("warn", false)?;
+    let printer = context.printer;
+    let temporary = tempfile::Builder::new().prefix("postback-").tempdir().context("no temporary folder")?;
+    let data_dir = context.global.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
+    let options = serve::Args {
+        listen: free_address()?,
+        public_url: None,
+        policy: args.policy,
+        drain_timeout: 5,
+        log: String::new(),
+        log_json: false,
+    }
+    .options(Some(data_dir.clone()))?;
+
+    let server = Server::start(options).await.context("the server did not start")?;
+    printer.done(&format!("a server is up at {}", server.public_url));
+    let shown = show(&server, printer, &temporary.path().join("example")).await;
+    let stopped = match &shown {
+        Ok(()) if !args.once => {
+            farewell(&server, printer, &data_dir);
+            server.wait().await
+        }
+        _ => Stopped::Asked,
+    };
+    if let Stopped::StoreFailed(reason) = stopped {
+        bail!("the disk refused a commit: {reason}");
+    }
+    server.stop().await;
+    shown.map(|()| ExitStatus::Success)
+}
+
+/// Port 4100, where clients look, or the next one that is free.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    PORTS
+        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .ok_or_else(|| {
+            WithHint::new(
+                format!("every port from {} to {} is taken", PORTS.start, PORTS.end - 1),
+                "end what uses them, or start a server elsewhere: `postback serve --listen 127.0.0.1:5000`",
+            )
+            .into()
+        })
+}
+
+async fn show(server: &Server, printer: Printer, example: &Path) -> anyhow::Result<()> {
+    let credentials = server.credentials.as_ref().context("the data directory's keys are missing")?;
+    let client = Client::connect(Profile {
+        url: server.public_url.clone(),
+        api_key: credentials.private_key.clone(),
+        project: Some(credentials.project_id.to_string()),
+    })
+    .await?;
+
+    embedded::unpack_delay_example(example)?;
+    let config = deploy::read_config(example, Some("config.yaml"))?;
+    printer.note(&format!("  deploying {APP}, the delay example"));
+    let deployed = deploy::deploy(&client, printer, example, &config, APP).await?;
+    ensure!(deployed.is_live(), "the example's build ended as {}; the lines above say why", deployed.status);
+    printer.done(&format!("{APP} is live after {:.1} s", deployed.took.as_secs_f64()));
+
+    let inbox = inbox::create(&client).await?;
+    let (address, page) = (inbox["url"].as_str(), inbox["pageUrl"].as_str());
+    let (address, page) = address.zip(page).context("the server's answer names no inbox")?;
+    printer.done(&format!("an inbox waits at {address}"));
+
+    let path = format!("/v3/{}/{APP}/predict", client.project());
+    let request = json!({"delayMins": 0, "webhook_endpoint": address}).to_string();
+    let curl = format!(
+        "curl -X POST {}{path} \\\n     -H 'Content-Type: application/json' -H 'Authorization: {}' \\\n     --data '{request}'",
+        client.url(),
+        credentials.public_key
+    );
+    let sent = Instant::now();
+    let (status, acknowledgement) = client.ask(Method::POST, &path).raw_body(request).any().await?;
+    let acknowledged = sent.elapsed();
+    ensure!(status.is_success(), "the call was answered {status}: {}", clean(&acknowledgement));
+    printer.done(&format!("acknowledged after {:.1} ms, safe on disk:", acknowledged.as_secs_f64() * 1e3));
+    printer.data(&format!("  {}", clean(&acknowledgement)));
+
+    let spinner = printer.spinner("waiting for the webhook");
+    let arrived = arrival(&client, inbox["id"].as_str().unwrap_or_default()).await;
+    let after = sent.elapsed();
+    spinner.finish_and_clear();
+    let arrived = arrived?;
+    printer.done(&format!("the webhook arrived {:.1} ms after the request:", after.as_secs_f64() * 1e3));
+    printer.data(&format!("  {}", clean(arrived["body"].as_str().unwrap_or_default())));
+    verify(&arrived, credentials)?;
+    printer.done(&format!(
+        "its signature is {}: {}",
+        printer.paint(Colour::Green, "verified"),
+        header(&arrived, ID_HEADER)
+    ));
+    printer.data(&format!("\nDo it again by hand:\n\n{curl}\n\nThe inbox's page: {page}"));
+    Ok(())
+}
+
+/// The first request that the inbox records.
+async fn arrival(client: &Client, inbox: &str) -> anyhow::Result<Value> {
+    let began = Instant::now();
+    loop {
+        if let Some(first) = inbox::requests(client, inbox, 0).await?.into_iter().next() {
+            return Ok(first);
+        }
+        ensure!(began.elapsed() < PATIENCE, "no webhook arrived within {} s", PATIENCE.as_secs());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn header<'a>(request: &'a Value, name: &str) -> &'a str {
+    let pair = request["headers"].as_array().into_iter().flatten().find(|pair| pair[0] == name);
+    pair.map_or(&request["headers"][name], |pair| &pair[1]).as_str().unwrap_or_default()
+}
+
+/// Checks the signature here, as a receiver would, with the secret that only the owner has.
+fn verify(request: &Value, credentials: &Credentials) -> anyhow::Result<()> {
+    let key = SigningKey::parse(&credentials.webhook_secret)?;
+    let [id, timestamp, signature] =
+        [ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER].map(|name| Some(header(request, name)));
+    let body = request["body"].as_str().unwrap_or_default();
+    let verdict = key.check(id, timestamp, signature, body.as_bytes(), SystemClock.now());
+    ensure!(
+        verdict.verdict == SignatureState::Verified,
+        "the webhook's signature is wrong: {}",
+        verdict.detail
+    );
+    Ok(())
+}
+
+fn farewell(server: &Server, printer: Printer, data_dir: &Path) {
+    printer.data(&format!(
+        "\nThe server goes on at {}. Other commands reach it with --url {} --data-dir {}\nStop it with Ctrl-C.",
+        server.public_url,
+        server.public_url,
+        data_dir.display()
+    ));
+}

@@ -1,0 +1,120 @@
+//! `postback runs`
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::{Context, ExitStatus};
+use crate::client::Client;
+
+/// Arguments of `postback runs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the newest runs
+    List {
+        /// Only runs of this app
+        #[arg(long)]
+        app: Option<String>,
+        /// Only runs in this state
+        #[arg(long, value_parser = ["queued", "running", "succeeded", "failed", "cancelled", "expired"])]
+        state: Option<String>,
+        /// Runs at most
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Show one run with its result, attempts and deliveries
+    Get {
+        /// Its id
+        run: String,
+        /// Wait until it has ended
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+/// Seconds of one long-poll.
+const POLL_SECS: u64 = 30;
+
+/// Lists or shows.
+///
+/// # Errors
+/// When the server cannot be reached or knows no such run.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    let client = context.client().await?;
+    let printer = context.printer;
+    let action = args.action.unwrap_or(Action::List { app: None, state: None, limit: 20 });
+    match action {
+        Action::List { app, state, limit } => {
+            let mut ask = client.control(Method::GET, "runs").query("limit", limit);
+            if let Some(app) = app {
+                ask = ask.query("app", app);
+            }
+            if let Some(state) = state {
+                ask = ask.query("state", state);
+            }
+            let page = ask.json().await?;
+            if printer.wants_json() {
+                printer.json(&page);
+                return Ok(ExitStatus::Success);
+            }
+            let text = |run: &Value, key: &str| match &run[key] {
+                Value::String(text) => text.clone(),
+                Value::Null => String::new(),
+                other => other.to_string(),
+            };
+            let columns = ["id", "appId", "functionName", "state", "acceptedAt", "runTimeMs"];
+            let rows: Vec<Vec<String>> = page["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|run| columns.iter().map(|column| text(run, column)).collect())
+                .collect();
+            printer.table(&["RUN", "APP", "FUNCTION", "STATE", "ACCEPTED", "MS"], &rows);
+        }
+        Action::Get { run, wait: false } => {
+            printer.raw_json(&client.control(Method::GET, &format!("runs/{run}")).text().await?);
+        }
+        Action::Get { run, wait: true } => {
+            let spinner = printer.spinner("waiting for the run's end");
+            let ended = wait_for_end(&client, &run).await;
+            spinner.finish_and_clear();
+            printer.raw_json(&ended?.view);
+        }
+    }
+    Ok(ExitStatus::Success)
+}
+
+/// A run that has ended.
+pub(crate) struct Ended {
+    /// The run as the server shows it, to the byte.
+    pub(crate) view: String,
+    /// How it ended: `succeeded` or how not.
+    pub(crate) state: String,
+}
+
+/// Asks until the run has ended.
+///
+/// # Errors
+/// When the server cannot be reached or knows no such run.
+pub(crate) async fn wait_for_end(client: &Client, run: &str) -> anyhow::Result<Ended> {
+    #[derive(serde::Deserialize)]
+    struct Stands {
+        state: String,
+    }
+    loop {
+        let ask = client.control(Method::GET, &format!("runs/{run}")).query("wait", POLL_SECS);
+        let view = ask.within(Duration::from_secs(POLL_SECS + 10)).text().await?;
+        let Stands { state } = serde_json::from_str(&view).context("the server's answer names no state")?;
+        if !matches!(state.as_str(), "queued" | "running") {
+            return Ok(Ended { view, state });
+        }
+    }
+}

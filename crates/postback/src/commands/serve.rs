@@ -1,0 +1,135 @@
+//! `postback serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use ipnet::IpNet;
+
+use super::{Context, ExitStatus};
+use crate::serve::{EXIT_STORE_FAILED, Options, Server, Stopped};
+use crate::system;
+
+/// Arguments of `postback serve`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Address to listen on
+    #[arg(long, env = "POSTBACK_LISTEN", default_value = "127.0.0.1:4100", value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// Address under which people and webhooks reach this server, such as https://models.example.com
+    #[arg(long, env = "POSTBACK_PUBLIC_URL", value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    #[command(flatten)]
+    pub(crate) policy: Policy,
+    /// Seconds that runs under way get to finish after SIGTERM
+    #[arg(long, env = "POSTBACK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) drain_timeout: u64,
+    /// Which log lines to write, such as `info` or `warn,worker=debug`
+    #[arg(long, env = "POSTBACK_LOG", default_value = "info", value_name = "FILTER")]
+    pub(crate) log: String,
+    /// Write log lines as JSON
+    #[arg(long, env = "POSTBACK_LOG_JSON")]
+    pub(crate) log_json: bool,
+}
+
+/// What the server allows; shared with the quickstart.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Policy {
+    /// Private networks that webhooks may go to, such as 127.0.0.0/8
+    #[arg(long, env = "POSTBACK_ALLOW_PRIVATE_WEBHOOKS", value_delimiter = ',', value_name = "CIDR,…")]
+    pub(crate) allow_private_webhooks: Vec<IpNet>,
+    /// Let webhooks use plain HTTP
+    #[arg(long, env = "POSTBACK_ALLOW_HTTP_WEBHOOKS")]
+    pub(crate) allow_http_webhooks: bool,
+    /// Ports beside 443 (and 80) that webhooks may go to
+    #[arg(long, env = "POSTBACK_ALLOW_WEBHOOK_PORTS", value_delimiter = ',', value_name = "PORT,…")]
+    pub(crate) allow_webhook_ports: Vec<u16>,
+    /// Honour `disable_auth = true` in an app's config: such apps can be called without a key
+    #[arg(long, env = "POSTBACK_ALLOW_OPEN_APPS")]
+    pub(crate) allow_open_apps: bool,
+    /// Proxies whose X-Forwarded-* headers are believed
+    #[arg(long, env = "POSTBACK_TRUSTED_PROXY", value_delimiter = ',', value_name = "CIDR,…")]
+    pub(crate) trusted_proxy: Vec<IpNet>,
+    /// Origins whose pages may call apps from a browser; any, when not given
+    #[arg(long, env = "POSTBACK_CORS_ORIGINS", value_delimiter = ',', value_name = "ORIGIN,…")]
+    pub(crate) cors_origins: Vec<String>,
+}
+
+impl Args {
+    /// The server's options, with `data_dir` from the global flag or its default.
+    ///
+    /// # Errors
+    /// When an address is malformed or no directory can be found.
+    pub(crate) fn options(self, data_dir: Option<PathBuf>) -> anyhow::Result<Options> {
+        let data_dir = data_dir.map_or_else(system::default_data_dir, Ok)?;
+        let public_url = self.public_url.map(|url| origin(&url)).transpose()?;
+        Ok(Options {
+            listen: self.listen,
+            data_dir: std::path::absolute(&data_dir)
+                .with_context(|| format!("`{}` is no path", data_dir.display()))?,
+            cache_dir: system::default_cache_dir()?,
+            public_url,
+            allow_private_webhooks: self.policy.allow_private_webhooks,
+            allow_http_webhooks: self.policy.allow_http_webhooks,
+            allow_webhook_ports: self.policy.allow_webhook_ports,
+            allow_open_apps: self.policy.allow_open_apps,
+            trusted_proxies: self.policy.trusted_proxy,
+            cors_origins: self.policy.cors_origins,
+            drain_timeout: Duration::from_secs(self.drain_timeout),
+        })
+    }
+}
+
+/// `https://models.example.com`, without a path and without a slash at its end.
+fn origin(text: &str) -> anyhow::Result<String> {
+    let url = url::Url::parse(text).with_context(|| format!("`--public-url {text}` is no URL"))?;
+    ensure!(
+        matches!(url.scheme(), "http" | "https") && url.path() == "/" && url.query().is_none(),
+        "`--public-url {text}` must be `http://…` or `https://…` with host and port only"
+    );
+    Ok(url.origin().ascii_serialization())
+}
+
+/// Serves until a signal comes.
+///
+/// # Errors
+/// When the server cannot start.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    log_to_stderr(&args.log, args.log_json)?;
+    let server = Server::start(args.options(context.global.data_dir.clone())?).await?;
+    let printer = &context.printer;
+    tracing::info!("listening on {}", server.address);
+    printer.note(&format!("postback is serving at {}", server.public_url));
+    if let Some(credentials) = &server.credentials {
+        printer.note(&format!("project {}; its keys: `postback keys show`", credentials.project_id));
+    }
+    printer.note("stop it with Ctrl-C");
+    let stopped = server.wait().await;
+    match stopped {
+        Stopped::Asked => {
+            server.stop().await;
+            Ok(ExitStatus::Success)
+        }
+        Stopped::StoreFailed(reason) => {
+            tracing::error!("stopping at once, since the disk refused a commit: {reason}");
+            Ok(ExitStatus::Code(EXIT_STORE_FAILED))
+        }
+    }
+}
+
+/// Log lines go to standard error: a sentence and its fields.
+///
+/// # Errors
+/// When the filter is malformed.
+pub(crate) fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("`--log {filter}` is no log filter; try `info` or `warn,worker=debug`"))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        lines.json().init()
+    } else {
+        lines.compact().with_target(false).init()
+    }
+    Ok(())
+}

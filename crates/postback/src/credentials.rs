@@ -1,0 +1,187 @@
+//! `credentials.json`: what the first start makes, and the only place where keys stand in clear.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use queue::registry::{KeyHash, NewProject};
+use queue::signature::SigningKey;
+use queue::{Clock, Entropy, ProjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// As long as those of the hosted platform live.
+const TOKEN_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// A project's keys in clear. Kept at mode 0600 in the data directory, never logged.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Credentials {
+    pub(crate) project_id: ProjectId,
+    pub(crate) public_key: String,
+    pub(crate) private_key: String,
+    pub(crate) service_account_token: String,
+    pub(crate) webhook_secret: String,
+}
+
+/// Where the file lies in a data directory.
+pub(crate) fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("credentials.json")
+}
+
+/// Reads the file; `None` when there is none.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub(crate) fn read(data_dir: &Path) -> anyhow::Result<Option<Credentials>> {
+    let path = path(data_dir);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("failed to read `{}`", path.display())),
+    };
+    let credentials =
+        serde_json::from_str(&text).with_context(|| format!("`{}` is damaged", path.display()))?;
+    Ok(Some(credentials))
+}
+
+impl Credentials {
+    /// Fresh keys for a project, and the secret with which its tokens are signed.
+    pub(crate) fn generate(
+        project_id: ProjectId,
+        clock: &dyn Clock,
+        entropy: &dyn Entropy,
+    ) -> (Self, NewProject) {
+        let token_secret = entropy.bytes::<32>().to_vec();
+        let now = clock.now();
+        let credentials = Self {
+            public_key: format!("public-{}", entropy.hex(20)),
+            private_key: format!("private-{}", entropy.hex(20)),
+            service_account_token: issue_token(&project_id, &token_secret, now),
+            webhook_secret: SigningKey::generate(entropy),
+            project_id,
+        };
+        let project = NewProject {
+            id: credentials.project_id.clone(),
+            public_key_hash: hash(&credentials.public_key),
+            private_key_hash: hash(&credentials.private_key),
+            webhook_secret: credentials.webhook_secret.clone(),
+            token_secret,
+            created_at: now,
+        };
+        (credentials, project)
+    }
+
+    /// Writes the file, durably and readable by its owner only.
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub(crate) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
+        let path = path(data_dir);
+        let temporary = data_dir.join("credentials.json.new");
+        let write = || -> std::io::Result<()> {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(data_dir)?.sync_all()
+        };
+        write().with_context(|| format!("failed to write `{}`", path.display()))
+    }
+}
+
+/// A token as Cerebrium's clients want it: they read the project from its claims and never check its
+/// signature; we do.
+fn issue_token(project: &ProjectId, secret: &[u8], now: Timestamp) -> String {
+    let claims = serde_json::json!({
+        "project_id": project,
+        "projectId": project,
+        "sub": project,
+        "iat": now.as_secs(),
+        "exp": now.plus(TOKEN_LIFE).as_secs(),
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(secret);
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("HS256 signs any JSON")
+}
+
+fn hash(key: &str) -> KeyHash {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+/// Makes the first project when the store has none. One idempotent step: whatever of it a crash
+/// leaves out, the next start does again, and no key is ever told that does not work.
+///
+/// # Errors
+/// When file or store refuse, or the file belongs to another data directory's store.
+pub(crate) async fn ensure(
+    data_dir: &Path,
+    registry: &dyn queue::port::Registry,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> anyhow::Result<Option<Credentials>> {
+    let known = registry.projects().await?;
+    let Some(first) = known.first() else {
+        // The store comes first: a file whose keys nobody knows would be worse than no file, and a
+        // project without its file is made good below.
+        let (credentials, project) = Credentials::generate(ProjectId::generate(entropy), clock, entropy);
+        registry.create_project(project).await?;
+        credentials.write(data_dir)?;
+        return Ok(Some(credentials));
+    };
+    match read(data_dir)? {
+        Some(credentials) if known.iter().any(|project| project.id == credentials.project_id) => {
+            let identity = registry.identify(&hash(&credentials.private_key)).await?;
+            if identity.is_none() {
+                bail!(
+                    "the keys in `{}` are not those of project {}; make new ones with `postback keys rotate --data-dir {}`",
+                    path(data_dir).display(),
+                    credentials.project_id,
+                    data_dir.display()
+                );
+            }
+            Ok(Some(credentials))
+        }
+        Some(credentials) => bail!(
+            "`{}` names project {}, which is not in this data directory; move the file away and make new keys with \
+             `postback keys rotate --data-dir {}`",
+            path(data_dir).display(),
+            credentials.project_id,
+            data_dir.display()
+        ),
+        // Nobody has seen the keys of a project that never had a run or an app: they were lost in
+        // a crash between the two writes, so new ones harm nobody.
+        None if registry.apps(Some(&first.id)).await?.is_empty() => {
+            rotate(data_dir, registry, clock, entropy).await.map(Some)
+        }
+        None => {
+            tracing::warn!(
+                "`{}` is missing: the project's keys go on working, but commands on this machine cannot find them; \
+                 make new ones with `postback keys rotate`",
+                path(data_dir).display()
+            );
+            Ok(None)
+        }
+    }
+}
+
+/// Replaces the first project's keys and secret, in the store and in the file.
+///
+/// # Errors
+/// When file or store refuse.
+pub(crate) async fn rotate(
+    data_dir: &Path,
+    registry: &dyn queue::port::Registry,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> anyhow::Result<Credentials> {
+    let first = registry.projects().await?.into_iter().next().context("the store has no project yet")?;
+    let (credentials, project) = Credentials::generate(first.id, clock, entropy);
+    registry.rotate_keys(project).await?;
+    credentials.write(data_dir)?;
+    Ok(credentials)
+}

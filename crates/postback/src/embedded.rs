@@ -1,0 +1,39 @@
+//! What travels inside the binary: the runner's files and the delay example.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// Unpacks the runner below `data_dir` and returns its folder.
+///
+/// The folder carries the version, so that replicas started by an older binary keep their files; its
+/// files are written anew at each start, so that nobody has to trust what lies there.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub(crate) fn unpack_runner(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let folder = data_dir.join("runner").join(env!("CARGO_PKG_VERSION"));
+    unpack(RUNNER, &folder)?;
+    Ok(folder)
+}
+
+/// Writes the delay example into `folder`.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub(crate) fn unpack_delay_example(folder: &Path) -> anyhow::Result<()> {
+    unpack(DELAY_EXAMPLE, folder)
+}
+
+fn unpack(files: &[(&str, &str)], folder: &Path) -> anyhow::Result<()> {
+    for (path, content) in files {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(folder);
+        fs::create_dir_all(parent).with_context(|| format!("failed to make `{}`", parent.display()))?;
+        fs::write(&path, content).with_context(|| format!("failed to write `{}`", path.display()))?;
+    }
+    Ok(())
+}

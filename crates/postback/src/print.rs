@@ -1,0 +1,232 @@
+//! What people see: data on standard output, everything else on standard error.
+//!
+//! Text that users or models made is cleaned of control and direction characters before it reaches a
+//! terminal. Colour marks what the words say already.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// An error whose message needs a next step beside it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct WithHint {
+    message: String,
+    hint: String,
+}
+
+impl WithHint {
+    /// What happened, and what to do next.
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+/// Prints an error with its causes, and its hint if it has one. The exit status is 1.
+pub(crate) fn fatal(error: &anyhow::Error) -> ExitCode {
+    let printer = Printer::new(false, false);
+    printer.say(&format!("{} {}", printer.paint(Colour::Red, "error:"), clean(&error.to_string())));
+    for cause in error.chain().skip(1) {
+        printer.say(&format!("  caused by: {}", clean(&cause.to_string())));
+    }
+    if let Some(with_hint) = error.chain().find_map(|cause| cause.downcast_ref::<WithHint>()) {
+        printer.hint(&with_hint.hint);
+    }
+    ExitCode::FAILURE
+}
+
+/// How a word may be marked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Colour {
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
+    Cyan = 36,
+}
+
+/// Decides once what a command's words look like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Printer {
+    json: bool,
+    quiet: bool,
+    colour: bool,
+}
+
+impl Printer {
+    /// Colours appear on a terminal only, and never with `NO_COLOR`.
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { json, quiet, colour }
+    }
+
+    /// Whether the command's data is asked for as JSON.
+    pub(crate) fn wants_json(self) -> bool {
+        self.json
+    }
+
+    /// A line of data.
+    pub(crate) fn data(self, line: &str) {
+        let mut out = std::io::stdout().lock();
+        // A reader that has seen enough (`| head`) is no error.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    }
+
+    /// Data as JSON, indented on a terminal.
+    pub(crate) fn json(self, value: &serde_json::Value) {
+        let text = if std::io::stdout().is_terminal() {
+            serde_json::to_string_pretty(value)
+        } else {
+            serde_json::to_string(value)
+        };
+        self.data(&text.unwrap_or_default());
+    }
+
+    /// JSON that came from a server: to the byte when JSON was asked for, else laid out for reading.
+    pub(crate) fn raw_json(self, text: &str) {
+        self.data(&if self.json { text.to_owned() } else { clean(&layout(text)) });
+    }
+
+    /// Something to know; silent with `--quiet`.
+    pub(crate) fn note(self, line: &str) {
+        if !self.quiet {
+            self.say(line);
+        }
+    }
+
+    /// Something that went well.
+    pub(crate) fn done(self, line: &str) {
+        self.note(&format!("{} {line}", self.paint(Colour::Green, "✓")));
+    }
+
+    /// Something to look at.
+    pub(crate) fn warning(self, line: &str) {
+        self.say(&format!("{} {line}", self.paint(Colour::Yellow, "warning:")));
+    }
+
+    /// What to do next.
+    pub(crate) fn hint(self, line: &str) {
+        self.say(&format!("{} {line}", self.paint(Colour::Cyan, "hint:")));
+    }
+
+    /// A line on standard error.
+    pub(crate) fn say(self, line: &str) {
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+
+    /// Marks a word.
+    pub(crate) fn paint(self, colour: Colour, word: &str) -> String {
+        if self.colour { format!("\u{1b}[{}m{word}\u{1b}[0m", colour as u8) } else { word.to_owned() }
+    }
+
+    /// Rows under headings, as data; or as JSON when that was asked for.
+    pub(crate) fn table(self, headings: &[&str], rows: &[Vec<String>]) {
+        let cleaned: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+        let width = |column: usize| {
+            let cells = cleaned.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+        let line = |cells: &mut dyn Iterator<Item = &str>| {
+            let padded: Vec<String> =
+                cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            self.data(padded.join("  ").trim_end());
+        };
+        line(&mut headings.iter().copied());
+        for row in &cleaned {
+            line(&mut row.iter().map(String::as_str));
+        }
+    }
+
+    /// A bar for work of known size, in bytes; hidden off a terminal.
+    pub(crate) fn bytes_bar(self, what: &'static str, bytes: u64) -> ProgressBar {
+        self.bar(ProgressBar::new(bytes), "{msg:12} {wide_bar} {bytes}/{total_bytes}", what)
+    }
+
+    /// A spinner with the time so far for work of unknown size; hidden off a terminal.
+    pub(crate) fn spinner(self, what: impl Into<std::borrow::Cow<'static, str>>) -> ProgressBar {
+        let spinner = self.bar(ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}", what);
+        spinner.enable_steady_tick(Duration::from_millis(100));
+        spinner
+    }
+
+    fn bar(
+        self,
+        bar: ProgressBar,
+        template: &str,
+        what: impl Into<std::borrow::Cow<'static, str>>,
+    ) -> ProgressBar {
+        let hidden = self.quiet || self.json || !std::io::stderr().is_terminal();
+        bar.set_draw_target(if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        bar.set_message(what);
+        bar
+    }
+}
+
+/// `text` without what could move a cursor, change a colour or turn the reading direction.
+pub(crate) fn clean(text: &str) -> String {
+    let hostile = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// JSON with a line per item. Works on the text, so numbers keep every digit and keys their order.
+fn layout(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    let (mut depth, mut opened, mut in_string, mut escaped) = (0_usize, false, false, false);
+    let line = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.extend(std::iter::repeat_n("  ", depth));
+    };
+    for c in json.chars() {
+        if in_string {
+            text.push(c);
+            (in_string, escaped) = (escaped || c != '"', !escaped && c == '\\');
+            continue;
+        }
+        if c.is_ascii_whitespace() {
+            continue;
+        }
+        let closes = matches!(c, '}' | ']');
+        depth = if closes { depth.saturating_sub(1) } else { depth };
+        // An empty array or object stays on its line.
+        if opened != closes {
+            line(&mut text, depth);
+        }
+        opened = matches!(c, '{' | '[');
+        text.push(c);
+        match c {
+            '{' | '[' => depth += 1,
+            ',' => line(&mut text, depth),
+            ':' => text.push(' '),
+            '"' => in_string = true,
+            _ => {}
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_laid_out_without_touching_a_digit() {
+        let json = r#"{"b":[],"a":{"n":123456789012345678901234567890,"s":"x\"}, {"},"l":[1,{}]}"#;
+        let expected = "{\n  \"b\": [],\n  \"a\": {\n    \"n\": 123456789012345678901234567890,\n    \
+                        \"s\": \"x\\\"}, {\"\n  },\n  \"l\": [\n    1,\n    {}\n  ]\n}";
+        assert_eq!(layout(json), expected);
+    }
+
+    #[test]
+    fn text_of_strangers_cannot_move_the_cursor() {
+        assert_eq!(clean("a\u{1b}[2Jb\r\u{202e}c\n\td"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\n\td");
+    }
+}

@@ -1,0 +1,170 @@
+//! A server's life: open, wire, serve, drain.
+//!
+//! The order never varies. Start: lock and open the store, make the credentials, bind the port, wire
+//! the rooms, begin to serve. Stop: say "not ready", stop accepting, let replicas finish or give
+//! their runs back, let attempts under way end, sync and close the store.
+
+mod options;
+mod rooms;
+mod upkeep;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use gateway::listener::{self, Drained, ListenerOptions};
+pub(crate) use options::Options;
+use rooms::Rooms;
+
+use crate::credentials::Credentials;
+
+/// Exit status after the disk failed under a commit: nobody may go on writing to it.
+pub(crate) const EXIT_STORE_FAILED: u8 = 74;
+
+/// What replicas need beyond the drain's time to give back what they did not finish.
+const SPARE: Duration = queue::limits::CANCEL_GRACE;
+
+/// A server that is serving.
+pub(crate) struct Server {
+    /// The address it listens on.
+    pub(crate) address: SocketAddr,
+    /// The address people and webhooks use, without a slash at its end.
+    pub(crate) public_url: String,
+    /// The first project's keys; `None` when their file was removed.
+    pub(crate) credentials: Option<Credentials>,
+    rooms: Rooms,
+    stop_accepting: CancellationToken,
+    stop_working: CancellationToken,
+    stop_delivering: CancellationToken,
+    http: JoinHandle<Drained>,
+    working: JoinHandle<()>,
+    delivering: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+    drain_timeout: Duration,
+}
+
+/// Why a server stopped serving.
+pub(crate) enum Stopped {
+    /// It was asked to.
+    Asked,
+    /// A commit failed on the disk: what follows must be decided by a fresh start.
+    StoreFailed(String),
+}
+
+impl Server {
+    /// Opens the data directory and begins to serve.
+    ///
+    /// # Errors
+    /// When another server has the directory, the port is taken, or something cannot be opened.
+    pub(crate) async fn start(options: Options) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&options.data_dir)
+            .with_context(|| format!("failed to make the data directory `{}`", options.data_dir.display()))?;
+        restrict(&options.data_dir)?;
+        let store = rooms::open_store(&options).await?;
+        let socket = TcpListener::bind(options.listen).await.with_context(|| {
+            format!(
+                "failed to listen on {}; another program may be using the port: choose one with `--listen`",
+                options.listen
+            )
+        })?;
+        let address = socket.local_addr()?;
+        let public_url = options.public_url.clone().unwrap_or_else(|| local_url(address));
+        let (stop_accepting, stop_working, stop_delivering) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (rooms, worker, delivery) =
+            Rooms::wire(&options, store, address, &public_url, stop_accepting.clone())?;
+        let credentials = rooms.ensure_credentials(&options.data_dir).await?;
+
+        let working = tokio::spawn(worker.run(stop_working.clone()));
+        let delivering = tokio::spawn(delivery.run(stop_delivering.clone()));
+        let limits =
+            ListenerOptions { drain_limit: options.drain_timeout + SPARE, ..ListenerOptions::default() };
+        let http = tokio::spawn(listener::serve(socket, rooms.router(), stop_accepting.clone(), limits));
+        rooms.builder.resume().await.context("failed to take up unfinished builds")?;
+        let upkeep = tokio::spawn(upkeep::run(rooms.upkeep(), stop_delivering.clone()));
+        rooms.set_ready(true);
+        Ok(Self {
+            address,
+            public_url,
+            credentials,
+            rooms,
+            stop_accepting,
+            stop_working,
+            stop_delivering,
+            http,
+            working,
+            delivering,
+            upkeep,
+            drain_timeout: options.drain_timeout,
+        })
+    }
+
+    /// Waits for SIGTERM, SIGINT or a failed disk.
+    pub(crate) async fn wait(&self) -> Stopped {
+        tokio::select! {
+            () = interrupted() => Stopped::Asked,
+            reason = self.rooms.store.failed() => Stopped::StoreFailed(reason.to_string()),
+        }
+    }
+
+    /// Drains and closes. A second signal cuts the draining short: runs under way are given back.
+    pub(crate) async fn stop(self) {
+        tracing::info!("shutting down: finishing what is under way; a second signal cuts it short");
+        self.rooms.set_ready(false);
+        let Self { rooms, http, working, delivering, upkeep, .. } = self;
+        let drain = async {
+            // Synchronous callers still wait for replicas, so the listener drains while they work.
+            self.stop_accepting.cancel();
+            let work = async {
+                self.stop_working.cancel();
+                let _ = working.await;
+            };
+            let _ = tokio::join!(http, work, rooms.builder.stop());
+            self.stop_delivering.cancel();
+            let _ = tokio::join!(delivering, upkeep);
+        };
+        let limit = self.drain_timeout + SPARE + queue::limits::DELIVERY_LIMIT;
+        tokio::select! {
+            () = drain => {}
+            () = interrupted() => tracing::warn!("second signal: giving up on what is under way"),
+            () = tokio::time::sleep(limit) => tracing::warn!("draining took too long: giving up on what is under way"),
+        }
+        rooms.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+/// `http://127.0.0.1:4100`, also for a server that listens on every address.
+fn local_url(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => std::net::Ipv4Addr::LOCALHOST.into(),
+        ip if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+/// Keys and bodies lie in the data directory: nobody else on the machine reads it.
+fn restrict(data_dir: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("failed to restrict `{}` to its owner", data_dir.display()))
+}
+
+/// Resolves at the next SIGTERM or SIGINT.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

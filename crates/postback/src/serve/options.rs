@@ -1,0 +1,34 @@
+//! What a server is told by flags and environment.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A server's options, resolved: no environment is read below this point.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Where to listen.
+    pub(crate) listen: SocketAddr,
+    /// Where the data lies.
+    pub(crate) data_dir: PathBuf,
+    /// Where what can be fetched again lies.
+    pub(crate) cache_dir: PathBuf,
+    /// The address people and webhooks use; from the listener when `None`.
+    pub(crate) public_url: Option<String>,
+    /// Private networks that webhooks may go to.
+    pub(crate) allow_private_webhooks: Vec<IpNet>,
+    /// Webhooks may use plain HTTP.
+    pub(crate) allow_http_webhooks: bool,
+    /// Ports beside 443 and 80 that webhooks may go to.
+    pub(crate) allow_webhook_ports: Vec<u16>,
+    /// `disable_auth = true` in an app's config is honoured.
+    pub(crate) allow_open_apps: bool,
+    /// Proxies whose `X-Forwarded-*` is believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Origins whose pages may call apps; empty means any.
+    pub(crate) cors_origins: Vec<String>,
+    /// Time for runs under way after SIGTERM.
+    pub(crate) drain_timeout: Duration,
+}

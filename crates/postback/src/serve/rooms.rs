@@ -1,0 +1,224 @@
+//! The wiring: every room, and which port of it fulfils what the others ask.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use builder::Builder;
+use delivery::{Engine, OwnServer, Rules};
+use gateway::{CorsOrigins, Gateway};
+use inbox::InboxRoom;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use queue::port::{
+    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs,
+};
+use queue::{Clock, Entropy};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use worker::{Lifeline, Worker};
+
+use super::{Options, upkeep};
+use crate::credentials::{self, Credentials};
+use crate::embedded;
+use crate::system::{OsEntropy, SystemClock};
+
+/// Buckets of every histogram of seconds: from a fast acknowledgement to a long run.
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 180.0, 900.0];
+
+/// Every room of a running server.
+pub(super) struct Rooms {
+    pub(super) store: Store,
+    pub(super) builder: Builder,
+    gateway: Gateway,
+    inbox: InboxRoom,
+    metrics: PrometheusHandle,
+    /// Kept for as long as the server lives: replicas and build commands end when it closes.
+    _lifeline: Lifeline,
+}
+
+/// Opens the store of a data directory.
+///
+/// # Errors
+/// When another server has the directory, or it cannot be opened.
+pub(super) async fn open_store(options: &Options) -> anyhow::Result<Store> {
+    let store_options = store::Options::new(options.data_dir.clone());
+    let opening = tokio::task::spawn_blocking(move || {
+        Store::open(store_options, Arc::new(SystemClock), Arc::new(OsEntropy))
+    });
+    Ok(opening.await??)
+}
+
+impl Rooms {
+    /// Builds the rooms over `store` and ties them together.
+    ///
+    /// # Errors
+    /// When the runner cannot be unpacked, or TLS cannot be set up.
+    pub(super) fn wire(
+        options: &Options,
+        store: Store,
+        address: SocketAddr,
+        public_url: &str,
+        stop_accepting: CancellationToken,
+    ) -> anyhow::Result<(Self, Worker, Engine)> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let metrics = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+            .context("the histograms' buckets are malformed")?
+            .install_recorder()
+            .context("failed to set up the metrics")?;
+        let lifeline = Lifeline::open().context("failed to open the lifeline of replicas")?;
+        let program = std::env::current_exe().context("failed to find this program's own file")?;
+        let supervisor = lifeline.prefix(&program);
+
+        let shared = Arc::new(store.clone());
+        let runs: Arc<dyn Runs> = shared.clone();
+        let registry: Arc<dyn Registry> = shared.clone();
+        let deliveries: Arc<dyn Deliveries> = shared.clone();
+        let inboxes: Arc<dyn Inboxes> = shared.clone();
+        let logs: Arc<dyn Logs> = shared;
+
+        let public = Url::parse(public_url).context("the public address is no URL")?;
+        let own = OwnServer { listen: reachable(address), public_url: Some(public.clone()) };
+        let rules = Rules {
+            allow_private: options.allow_private_webhooks.clone(),
+            allow_http: options.allow_http_webhooks,
+            allow_ports: options.allow_webhook_ports.clone(),
+            own: Some(own),
+        };
+        let (delivery, handle) = Engine::new(
+            delivery::Options { rules, ..delivery::Options::default() },
+            deliveries,
+            registry.clone(),
+            inboxes.clone(),
+            clock.clone(),
+            entropy.clone(),
+        );
+        let outbox: Arc<dyn Outbox> = Arc::new(handle.clone());
+        let guard: Arc<dyn AddressGuard> = Arc::new(handle);
+
+        let mut worker_options = worker::Options::new(embedded::unpack_runner(&options.data_dir)?);
+        worker_options.supervisor = supervisor.clone();
+        worker_options.drain_timeout = options.drain_timeout;
+        worker_options.environment =
+            inherited(&["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "HF_HOME", "CUDA_VISIBLE_DEVICES"]);
+        let worker = Worker::new(
+            worker_options,
+            runs.clone(),
+            registry.clone(),
+            logs.clone(),
+            outbox.clone(),
+            clock.clone(),
+            entropy.clone(),
+        );
+        let dispatch: Arc<dyn Dispatch> = Arc::new(worker.handle());
+        let replicas: Arc<dyn Replicas> = Arc::new(worker.handle());
+
+        let builder = Builder::new(
+            builder_options(options, supervisor),
+            registry.clone(),
+            logs.clone(),
+            replicas.clone(),
+            clock.clone(),
+        );
+        let builds: Arc<dyn Builds> = Arc::new(builder.clone());
+
+        let inbox = InboxRoom::new(
+            inboxes.clone(),
+            registry.clone(),
+            clock.clone(),
+            entropy.clone(),
+            inbox::Options { public_url: public, allowed_hosts: Vec::new(), shutdown: stop_accepting },
+        );
+        let render = metrics.clone();
+        let ports = gateway::Ports {
+            runs,
+            registry,
+            inboxes,
+            logs,
+            dispatch,
+            replicas,
+            outbox,
+            guard,
+            builds,
+            clock,
+            entropy,
+            metrics: Arc::new(move || render.render()),
+        };
+        let cors_origins = match options.cors_origins.as_slice() {
+            [] => CorsOrigins::Any,
+            origins => CorsOrigins::These(origins.to_vec()),
+        };
+        let gateway = Gateway::new(
+            ports,
+            gateway::Options {
+                public_url: public_url.to_owned(),
+                allow_open_apps: options.allow_open_apps,
+                trusted_proxies: options.trusted_proxies.clone(),
+                cors_origins,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        );
+        gateway.set_ready(false);
+        let rooms = Self { store, builder, gateway, inbox, metrics, _lifeline: lifeline };
+        Ok((rooms, worker, delivery))
+    }
+
+    /// Everything that can be asked over HTTP.
+    pub(super) fn router(&self) -> Router {
+        self.gateway.clone().router_with(self.inbox.router())
+    }
+
+    /// What `/readyz` says.
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.gateway.set_ready(ready);
+    }
+
+    /// The first project's keys, made if need be.
+    ///
+    /// # Errors
+    /// When store or file refuse.
+    pub(super) async fn ensure_credentials(&self, data_dir: &Path) -> anyhow::Result<Option<Credentials>> {
+        credentials::ensure(data_dir, &self.store, &SystemClock, &OsEntropy).await
+    }
+
+    /// What upkeep works on.
+    pub(super) fn upkeep(&self) -> upkeep::Upkeep {
+        upkeep::Upkeep {
+            store: self.store.clone(),
+            builder: self.builder.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
+/// Where a listener on every address is reached from this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => std::net::Ipv4Addr::LOCALHOST.into(),
+        ip if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The variables of these names that are set.
+fn inherited(names: &[&str]) -> Vec<(OsString, OsString)> {
+    names.iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))).collect()
+}
+
+/// What builds are told: everything the server has but what is its own.
+fn builder_options(options: &Options, supervisor: Vec<OsString>) -> builder::Options {
+    let environment =
+        std::env::vars_os().filter(|(name, _)| !name.to_string_lossy().starts_with("POSTBACK_")).collect();
+    builder::Options {
+        supervisor,
+        environment,
+        ..builder::Options::new(options.data_dir.clone(), options.cache_dir.clone())
+    }
+}

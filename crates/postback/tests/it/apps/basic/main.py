@@ -1,0 +1,55 @@
+"""Functions that do one thing each, for the tests of the built binary."""
+
+import asyncio
+import os
+import time
+
+
+def echo(value, run_id):
+    return {"value": value, "run_id": run_id}
+
+
+async def echo_later(value):
+    await asyncio.sleep(0)
+    return value
+
+
+def identity(**everything):
+    return everything
+
+
+def speak(line):
+    print(line)
+    return None
+
+
+def fail(message):
+    raise ValueError(message)
+
+
+def refuse():
+    return {"status_code": 422, "reason": "not today"}
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def die(status):
+    os._exit(status)
+
+
+def not_json():
+    return float("nan")
+
+
+def note(path, value):
+    """Leaves a line per execution, so that a test can count them."""
+    with open(path, "a") as file:
+        file.write(f"{value}\n")
+    return value
+
+
+def _hidden():
+    return "never"

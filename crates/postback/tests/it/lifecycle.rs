@@ -1,0 +1,127 @@
+//! A server's life: first start, second server, drain, restart, limits, no orphan.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::json;
+use testkit::recorder::Recorder;
+
+use crate::support::{PATIENCE, Stage, json as body};
+
+/// Processes whose command line or environment mentions `marker`.
+fn processes_with(marker: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let pid = path.file_name()?.to_str()?.parse::<u32>().ok()?;
+            let read = |name: &str| std::fs::read(path.join(name)).unwrap_or_default();
+            let text = [read("cmdline"), read("environ"), read("cwd")].concat();
+            let cwd = std::fs::read_link(path.join("cwd")).unwrap_or_default();
+            let found =
+                String::from_utf8_lossy(&text).contains(marker) || cwd.to_string_lossy().contains(marker);
+            (found && pid != std::process::id()).then(|| format!("{pid}: {}", String::from_utf8_lossy(&text)))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_first_start_makes_keys_that_only_their_owner_reads() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::empty();
+    let path = stage.home.data_dir().join("credentials.json");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(stage.keys.project_id.starts_with("p-") && stage.keys.project_id.len() == 10);
+    assert!(stage.keys.webhook_secret.starts_with("whsec_"));
+    let projects = body(stage.request(Method::GET, "/v2/projects").send().await.unwrap()).await;
+    assert_eq!(projects[0]["id"], stage.keys.project_id.as_str());
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(stage.bare(Method::GET, path).send().await.unwrap().status(), 200, "{path}");
+    }
+    let metrics = stage.bare(Method::GET, "/metrics").send().await.unwrap();
+    assert_eq!(metrics.status(), 200);
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_data_is_refused() {
+    let stage = Stage::empty();
+    let output = stage.home.command().args(["serve", "--listen", "127.0.0.1:0"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains(stage.home.data_dir().to_str().unwrap()) && said.contains("another"), "{said}");
+    assert_eq!(stage.bare(Method::GET, "/readyz").send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_drained_server_has_answered_its_callers_and_ends_with_status_0() {
+    let mut stage = Stage::basic();
+    let path = stage.v4("basic/nap");
+    let answer = tokio::spawn({
+        let request = stage.request(Method::POST, &path).body(r#"{"seconds":1}"#);
+        async move { request.send().await.unwrap().status() }
+    });
+    // The call is under way once its replica is busy: a call beside it has been answered.
+    assert_eq!(stage.call(&stage.v4("basic/echo"), r#"{"value":1}"#).await.status(), 200);
+    let server = stage.server.take().unwrap();
+    let status = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(answer.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn queued_runs_survive_a_crash_and_their_webhooks_arrive_after_it() {
+    let mut stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let request = json!({"seconds": 0.5, "webhook_endpoint": recorder.url("")}).to_string();
+    let mut runs = Vec::new();
+    for _ in 0..5 {
+        let accepted = body(stage.call(&stage.v3("basic/nap"), request.clone()).await).await;
+        runs.push(accepted["run_id"].as_str().unwrap().to_owned());
+    }
+    stage.crash_and_restart();
+    for run in &runs {
+        assert_eq!(stage.ended_run(run).await["state"], "succeeded");
+    }
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= 5).await);
+}
+
+#[tokio::test]
+async fn kill_9_leaves_no_orphan_after_a_second() {
+    let mut stage = Stage::basic();
+    assert_eq!(stage.call(&stage.v4("basic/echo"), r#"{"value":1}"#).await.status(), 200);
+    let marker = stage.home.data_dir().join("builds").to_str().unwrap().to_owned();
+    assert!(!processes_with(&marker).is_empty(), "a replica works in the build's folder");
+    stage.server.take().unwrap().kill();
+    let killed = Instant::now();
+    while !processes_with(&marker).is_empty() {
+        assert!(killed.elapsed() < Duration::from_secs(1), "left over: {:?}", processes_with(&marker));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_over_its_limit_ends_as_timeout_and_names_the_way_out() {
+    let stage = Stage::empty();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("cerebrium.toml"),
+        "[cerebrium.deployment]\nname = \"slow\"\n[cerebrium.scaling]\nresponse_grace_period = 16\n",
+    )
+    .unwrap();
+    std::fs::write(
+        folder.path().join("main.py"),
+        "import time\ndef nap(seconds):\n    time.sleep(seconds)\n",
+    )
+    .unwrap();
+    stage.deploy(folder.path(), &["slow"]);
+    let began = Instant::now();
+    let answer = stage.call(&stage.v4("slow/nap"), r#"{"seconds":60}"#).await;
+    assert_eq!(answer.status(), 504);
+    assert!((16..24).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    let answer = body(answer).await;
+    assert_eq!(answer["code"], "timeout");
+    assert!(
+        answer["run_id"].is_string() && answer["message"].as_str().unwrap().contains("webhook_endpoint"),
+        "{answer}"
+    );
+}

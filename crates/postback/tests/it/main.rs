@@ -1,0 +1,8 @@
+//! The built binary, driven from outside: over HTTP, by its command line, by signals.
+
+mod cli;
+mod crash;
+mod errors;
+mod flow;
+mod lifecycle;
+mod support;
