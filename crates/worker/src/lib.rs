@@ -1,1 +1,94 @@
 //! Run: keeps replicas alive, gives them runs, records outcomes.
+//!
+//! ```text
+//! Dispatch ─► waiting ─► replica ═(frames)═ runner        one task per replica
+//!   store ──► (claim)      │                              one pool task per app decides
+//!                          └──► record ─► store, Outbox   one recorder task per app commits
+//! ```
+//!
+//! Promises:
+//! - a run is given to one replica at a time, under its lease, and its end is recorded once; what
+//!   the store refuses is kept and tried again while the process lives;
+//! - a run that dies with its own replica is charged, one that shared the replica is not: it runs
+//!   again, alone, so that the culprit is found;
+//! - at its limit a run ends as `timeout`; a replica that does not let go of it is killed with
+//!   everything it started;
+//! - nothing that a replica started outlives the replica or the server ([`supervise`]);
+//! - memory is bounded by `queue::limits`, whatever waits and whatever is printed.
+
+mod calls;
+pub mod frames;
+mod load;
+mod member;
+mod meters;
+mod pool;
+mod posix;
+mod printed;
+mod process;
+mod record;
+mod replica;
+mod scale;
+mod supervise;
+mod waiting;
+mod worker;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::port::{Logs, Outbox, Registry, Runs};
+use queue::{Clock, Entropy, limits};
+
+pub use supervise::{Lifeline, SUBCOMMAND, supervise};
+pub use worker::{Handle, Worker};
+
+/// How replicas are run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Put before every replica's command: [`Lifeline::prefix`]. When empty, replicas run without a
+    /// supervisor, and only their process group ends with them.
+    pub supervisor: Vec<OsString>,
+    /// The folder of the Python side, with its `__main__.py`.
+    pub runner: PathBuf,
+    /// The whole environment of a replica's process: `PATH`, `HOME`, `LANG`, `TMPDIR` and the like.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Time that calls have to end after the server was asked to stop.
+    pub drain_timeout: Duration,
+    /// Time a replica has to come back after a call was cancelled.
+    pub cancel_grace: Duration,
+    /// Time a replica has to exit after it was asked to.
+    pub stop_grace: Duration,
+    /// Shortest time from one start to the next after a replica ended badly; doubles with every
+    /// failed start …
+    pub restart_pause: Duration,
+    /// … up to this.
+    pub restart_pause_max: Duration,
+}
+
+impl Options {
+    /// The defaults, for the runner in this folder.
+    pub fn new(runner: impl Into<PathBuf>) -> Self {
+        Self {
+            supervisor: Vec::new(),
+            runner: runner.into(),
+            environment: Vec::new(),
+            drain_timeout: Duration::from_secs(30),
+            cancel_grace: limits::CANCEL_GRACE,
+            stop_grace: Duration::from_secs(5),
+            restart_pause: Duration::from_secs(1),
+            restart_pause_max: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What every part of the room works with.
+pub(crate) struct Ports {
+    pub(crate) options: Options,
+    pub(crate) runs: Arc<dyn Runs>,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) logs: Arc<dyn Logs>,
+    pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+}

@@ -1,0 +1,46 @@
+//! What the room counts and measures, by the names that `/metrics` shows.
+
+use std::time::Duration;
+
+use queue::AppId;
+use queue::outcome::{Ending, Outcome};
+
+/// A run or call ended.
+pub(crate) fn run_ended(outcome: &Outcome) {
+    let ending = outcome.error.as_ref().map_or("succeeded", |error| error.code.as_str());
+    metrics::counter!("postback_runs_ended_total", "ending" => ending).increment(1);
+    if outcome.ending == Ending::Succeeded {
+        metrics::histogram!("postback_run_seconds").record(outcome.run_time_ms / 1e3);
+    }
+}
+
+/// A run ended in the store because it had killed its replica too often.
+pub(crate) fn crash_loop() {
+    metrics::counter!("postback_runs_ended_total", "ending" => "crash_loop").increment(1);
+}
+
+/// A replica got a run or call that had waited since its acceptance.
+pub(crate) fn waited(wait: Duration) {
+    metrics::histogram!("postback_queue_wait_seconds").record(wait);
+}
+
+/// A write came with a lease that was no longer current.
+pub(crate) fn stale() {
+    metrics::counter!("postback_stale_results_total").increment(1);
+}
+
+/// An app has so many replicas.
+pub(crate) fn replicas(app: &AppId, count: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "at most a few hundred")]
+    metrics::gauge!("postback_replicas", "app" => app.as_str().to_owned()).set(count as f64);
+}
+
+/// A replica was started.
+pub(crate) fn replica_started() {
+    metrics::counter!("postback_replica_starts_total").increment(1);
+}
+
+/// A replica ended without having been asked to.
+pub(crate) fn replica_died(how: &'static str) {
+    metrics::counter!("postback_replica_deaths_total", "how" => how).increment(1);
+}

@@ -1,0 +1,474 @@
+//! The replicas of one app: one task that decides how many there are, which of them serve, and when
+//! runs are claimed from the store. The runs themselves do not pass through it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use queue::lease::Release;
+use queue::outcome::{Code, Outcome, RunError};
+use queue::port::{StartFailure, Stored};
+use queue::registry::{App, Build};
+use queue::run::LeasedRun;
+use queue::{AppId, BuildId, ReplicaId};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::load::Load;
+use crate::member::{Member, Reply, Standing};
+use crate::record::{Recorder, RecorderTask, answer};
+use crate::replica::{End, Ended, Plan, Started, run as run_replica};
+use crate::scale::{Brake, wanted};
+use crate::waiting::{Closed, Waiting};
+use crate::{Ports, meters};
+
+/// What a caller can do whose call took too long.
+pub(crate) const WAY_OUT: &str =
+    "send a `webhook_endpoint` with the request, and the result will be posted to it";
+
+/// After a claim failed.
+const CLAIM_PAUSE: Duration = Duration::from_millis(500);
+/// After a look at the registry that found no live build.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(5);
+/// How often busy spare replicas are looked at, at most and at least.
+const LOOK_MIN: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// Time that pending ends have to be recorded after the last replica is gone.
+const RECORDING_GRACE: Duration = Duration::from_secs(5);
+
+/// What a pool is told.
+#[derive(Debug)]
+pub(crate) enum Message {
+    StartFirst { build: Arc<Build>, reply: Reply },
+    Switch(Arc<App>),
+    Discard(BuildId),
+    Retire,
+}
+
+/// The way to a pool, for the ports.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) waiting: Arc<Waiting>,
+    recorder: Recorder,
+    mailbox: mpsc::UnboundedSender<Message>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Entry {
+    pub(crate) fn tell(&self, message: Message) {
+        // A pool that has ended needs no telling.
+        let _ = self.mailbox.send(message);
+    }
+
+    /// Puts a run into its reserved place; `ended` makes the outcome in case the app is gone.
+    pub(crate) fn fill(&self, run: LeasedRun, reserved: usize, ended: impl FnOnce() -> Outcome) {
+        if let Err(refused) = self.waiting.fill(run, reserved) {
+            match *refused {
+                (run, Closed::Stopping) => self.recorder.release(run.lease, Release::Drained),
+                (run, Closed::Retired) => self.recorder.finish(run, ended()),
+            }
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// Why a run or call of a deleted app ends.
+pub(crate) fn app_deleted() -> RunError {
+    RunError::new(Code::Cancelled, "the app was deleted")
+}
+
+/// The task of an app.
+pub(crate) struct Pool {
+    app: AppId,
+    live: Option<Arc<Build>>,
+    members: HashMap<ReplicaId, Member>,
+    tasks: JoinSet<Ended>,
+    started_sender: mpsc::UnboundedSender<Started>,
+    started: mpsc::UnboundedReceiver<Started>,
+    mailbox: mpsc::UnboundedReceiver<Message>,
+    brake: Brake,
+    claim: Option<BoxFuture<'static, Stored<Vec<LeasedRun>>>>,
+    /// Neither claims nor looks at the registry before this moment.
+    store_not_before: Option<Instant>,
+    /// No more work comes in.
+    closed: Option<Closed>,
+    /// The server stops: what is left at this moment is given back.
+    drain_until: Option<Instant>,
+    waiting: Arc<Waiting>,
+    recorder: Recorder,
+    recorder_task: Option<RecorderTask>,
+    count: Arc<AtomicUsize>,
+    stop: CancellationToken,
+    ports: Arc<Ports>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        id: AppId,
+        app: Option<&App>,
+        ports: Arc<Ports>,
+        stop: CancellationToken,
+    ) -> (Entry, Self) {
+        let waiting = Arc::new(Waiting::default());
+        let (recorder, recorder_task) = Recorder::new();
+        let (sender, mailbox) = mpsc::unbounded_channel();
+        let (started_sender, started) = mpsc::unbounded_channel();
+        let count = Arc::new(AtomicUsize::new(0));
+        let entry = Entry {
+            waiting: Arc::clone(&waiting),
+            recorder: recorder.clone(),
+            mailbox: sender,
+            count: Arc::clone(&count),
+        };
+        let pool = Self {
+            app: id,
+            live: app.and_then(|app| app.live.clone()).map(Arc::new),
+            members: HashMap::new(),
+            tasks: JoinSet::new(),
+            started_sender,
+            started,
+            mailbox,
+            brake: Brake::new(ports.options.restart_pause, ports.options.restart_pause_max),
+            claim: None,
+            store_not_before: None,
+            closed: None,
+            drain_until: None,
+            waiting,
+            recorder,
+            recorder_task: Some(recorder_task),
+            count,
+            stop,
+            ports,
+        };
+        (entry, pool)
+    }
+
+    /// Works until the server stops or the app is gone, and everything is recorded.
+    pub(crate) async fn run(mut self) {
+        let done = CancellationToken::new();
+        let Some(recorder) = self.recorder_task.take() else { return };
+        let mut recording =
+            tokio::spawn(recorder.run(Arc::clone(&self.ports), Arc::clone(&self.waiting), done.clone()));
+        self.keep().await;
+        let Self { recorder, stop, app, .. } = self;
+        drop(recorder);
+        // A run of a deleted app may still be on its way into its place.
+        tokio::select! {
+            _ = &mut recording => return,
+            () = stop.cancelled() => done.cancel(),
+        }
+        if tokio::time::timeout(RECORDING_GRACE, recording).await.is_err() {
+            tracing::error!(app.id = %app, "stopped before every end was recorded; those runs run again");
+        }
+    }
+
+    async fn keep(&mut self) {
+        let waiting = Arc::clone(&self.waiting);
+        let mut heard = true;
+        loop {
+            self.look_up_live().await;
+            let look_at = self.decide(Instant::now());
+            if self.closed.is_some() && self.tasks.is_empty() && self.claim.is_none() && waiting.is_empty() {
+                return;
+            }
+            let look_again = OptionFuture::from(look_at.map(tokio::time::sleep_until));
+            tokio::select! {
+                message = self.mailbox.recv(), if heard => match message {
+                    Some(message) => self.on_message(message),
+                    None => heard = false,
+                },
+                Some(started) = self.started.recv() => self.on_started(started),
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.on_ended(ended),
+                Some(claimed) = OptionFuture::from(self.claim.as_mut()) => self.on_claimed(claimed),
+                () = waiting.attention.notified() => {}
+                () = self.stop.cancelled(), if self.drain_until.is_none() => self.drain(),
+                Some(()) = look_again => {}
+            }
+        }
+    }
+
+    /// A pool that was woken before it was told of a live build asks for it.
+    async fn look_up_live(&mut self) {
+        let now = Instant::now();
+        if self.live.is_some() || !self.waiting.demand(false).backlog || self.store_pauses(now).is_some() {
+            return;
+        }
+        self.store_not_before = Some(now + LOOKUP_PAUSE);
+        match self.ports.registry.app(&self.app).await {
+            Ok(app) => {
+                self.live = app.and_then(|app| app.live.clone()).map(Arc::new);
+                if self.live.is_some() {
+                    self.store_not_before = None;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(app.id = %self.app, %error, "could not look up an app; trying again");
+            }
+        }
+    }
+
+    fn store_pauses(&self, now: Instant) -> Option<Instant> {
+        self.store_not_before.filter(|moment| *moment > now)
+    }
+
+    fn serving_or_starting(&self) -> usize {
+        self.members.values().filter(|member| member.counts()).count()
+    }
+
+    /// Starts, stops and claims what is to be started, stopped and claimed now. When to look again
+    /// if nothing happens before.
+    fn decide(&mut self, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        let mut look_by = |moment: Instant| next = Some(next.map_or(moment, |at: Instant| at.min(moment)));
+        if self.closed.is_some() {
+            self.close_down(now).into_iter().for_each(&mut look_by);
+        }
+        let Some(live) = self.live.clone() else {
+            let wakes = self.waiting.demand(false).backlog;
+            self.store_pauses(now).filter(|_| wakes).into_iter().for_each(&mut look_by);
+            return next;
+        };
+
+        let most = live.config.replicas_max();
+        let least = if self.closed.is_some() { 0 } else { live.config.min_replicas };
+        let active = u32::try_from(self.serving_or_starting()).unwrap_or(u32::MAX);
+        let demand = self.waiting.demand(active < most);
+        let under_way: usize =
+            self.members.values().filter(|member| member.counts()).map(|member| member.load.calls()).sum();
+        let work = demand.waiting + under_way + usize::from(demand.backlog);
+        let wanted = wanted(work, live.concurrency(), least, most);
+
+        if wanted > active {
+            match self.brake.holds_until(now) {
+                Some(moment) => look_by(moment),
+                None => {
+                    let missing = wanted - active;
+                    // After a failed start one replica shows whether it was worth trying again.
+                    let missing =
+                        if self.brake.on_trial() { missing.min(1).saturating_sub(active) } else { missing };
+                    for _ in 0..missing {
+                        self.start(Arc::clone(&live), Standing::Starting);
+                    }
+                }
+            }
+        } else if active > wanted {
+            self.let_go(&live, active, wanted, now).into_iter().for_each(&mut look_by);
+        }
+        self.claim_if_needed(now).into_iter().for_each(&mut look_by);
+        self.publish_count();
+        next
+    }
+
+    /// Spare replicas leave when they have been idle for the cooldown, or at once beyond the most
+    /// there may be.
+    fn let_go(&mut self, live: &Build, mut active: u32, wanted: u32, now: Instant) -> Option<Instant> {
+        let cooldown = live.config.cooldown();
+        let mut next: Option<Instant> = None;
+        for member in self.members.values_mut() {
+            if active <= wanted {
+                break;
+            }
+            let look_at = match (&member.standing, member.load.idle_since()) {
+                (Standing::Serving, Some(since)) => since + cooldown,
+                (Standing::Serving | Standing::Starting, _) => now + (cooldown / 4).clamp(LOOK_MIN, LOOK_MAX),
+                _ => continue,
+            };
+            if look_at <= now || active > live.config.replicas_max() {
+                member.leave();
+                active -= 1;
+            } else {
+                next = Some(next.map_or(look_at, |at| at.min(look_at)));
+            }
+        }
+        next
+    }
+
+    fn claim_if_needed(&mut self, now: Instant) -> Option<Instant> {
+        if self.claim.is_some() || self.closed.is_some() {
+            return None;
+        }
+        // Runs are not taken out of the store for replicas that do not start.
+        if self.brake.given_up() && self.serving_or_starting() == 0 {
+            return None;
+        }
+        if let Some(moment) = self.store_pauses(now) {
+            return self.waiting.demand(false).backlog.then_some(moment);
+        }
+        let (count, bytes) = self.waiting.begin_claim()?;
+        let (runs, app) = (Arc::clone(&self.ports.runs), self.app.clone());
+        self.claim = Some(async move { runs.claim(&app, count, bytes).await }.boxed());
+        // Polled for the first time when the loop comes round.
+        None
+    }
+
+    fn on_claimed(&mut self, claimed: Stored<Vec<LeasedRun>>) {
+        self.claim = None;
+        let claimed = claimed.map_err(|error| {
+            tracing::warn!(app.id = %self.app, %error, "could not claim queued runs; trying again");
+            self.store_not_before = Some(Instant::now() + CLAIM_PAUSE);
+        });
+        for run in self.waiting.end_claim(claimed.ok()) {
+            self.recorder.release(run.lease, Release::Drained);
+        }
+    }
+
+    fn start(&mut self, build: Arc<Build>, standing: Standing) {
+        let id = ReplicaId::generate(&*self.ports.entropy);
+        let load = Arc::new(Load::new());
+        let (orders, to_replica) = mpsc::unbounded_channel();
+        let plan = Plan {
+            id: id.clone(),
+            build: Arc::clone(&build),
+            first: matches!(standing, Standing::First(_)),
+            load: Arc::clone(&load),
+            orders: to_replica,
+            started: self.started_sender.clone(),
+            waiting: Arc::clone(&self.waiting),
+            recorder: self.recorder.clone(),
+            ports: Arc::clone(&self.ports),
+        };
+        self.tasks.spawn(run_replica(plan));
+        let member = Member { build, functions: Vec::new(), standing, begun: Instant::now(), load, orders };
+        self.members.insert(id, member);
+    }
+
+    fn publish_count(&self) {
+        let count = self.serving_or_starting();
+        if self.count.swap(count, Ordering::Relaxed) != count {
+            meters::replicas(&self.app, count);
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::StartFirst { build, reply } => {
+                if self.closed.is_none() {
+                    self.start(build, Standing::First(Some(reply)));
+                }
+            }
+            Message::Switch(app) => {
+                let Some(live) = app.live.clone().map(Arc::new) else { return };
+                if self.live.as_ref().is_none_or(|old| old.id != live.id) {
+                    self.brake.release();
+                }
+                self.members.values_mut().for_each(|member| member.follow(&live));
+                self.live = Some(live);
+            }
+            Message::Discard(build) => {
+                let discarded =
+                    self.members.values_mut().filter(|member| matches!(member.standing, Standing::First(_)));
+                discarded.filter(|member| member.build.id == build).for_each(Member::leave);
+            }
+            Message::Retire => {
+                self.closed = Some(Closed::Retired);
+                self.waiting.close(Closed::Retired);
+            }
+        }
+    }
+
+    fn on_started(&mut self, Started { id, functions }: Started) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.functions.clone_from(&functions);
+        match &mut member.standing {
+            Standing::First(reply) => {
+                // A build that was cancelled meanwhile has nobody waiting.
+                if reply.take().is_none_or(|reply| reply.send(Ok(functions)).is_err()) {
+                    member.leave();
+                }
+            }
+            Standing::Starting => {
+                member.standing = Standing::Serving;
+                self.brake.release();
+                if let Some(live) = &self.live {
+                    member.follow(live);
+                }
+            }
+            Standing::Serving | Standing::Leaving => {}
+        }
+    }
+
+    fn on_ended(&mut self, ended: Result<Ended, JoinError>) {
+        let Ended { id, end } = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(app.id = %self.app, %error, "the task of a replica failed");
+                self.members.retain(|_, member| !member.orders.is_closed());
+                return;
+            }
+        };
+        let Some(member) = self.members.remove(&id) else { return };
+        match (end, member.standing) {
+            (End::NotStarted(failure), Standing::First(Some(reply))) => drop(reply.send(Err(failure))),
+            (End::NotStarted(failure), Standing::Starting) => {
+                self.brake.failed(Instant::now());
+                if self.brake.given_up() && self.serving_or_starting() == 0 {
+                    self.tell_waiting(&failure);
+                }
+            }
+            (End::Died, Standing::Starting | Standing::Serving) => self.brake.died(member.begun),
+            _ => {}
+        }
+    }
+
+    /// No replica starts, time after time: whatever waits in memory ends.
+    fn tell_waiting(&self, failure: &StartFailure) {
+        let message = format!("no replica of the app could be started: {}", failure.error.message);
+        self.end_waiting(&RunError { code: Code::FailedToStart, message, ..failure.error.clone() });
+    }
+
+    fn end_waiting(&self, error: &RunError) {
+        let ended = || Outcome::failed(error.clone(), 0.0, self.ports.clock.now());
+        for run in self.waiting.take_runs() {
+            self.recorder.finish(run, ended());
+        }
+        self.end_calls(error);
+    }
+
+    fn end_calls(&self, error: &RunError) {
+        for call in self.waiting.take_calls() {
+            answer(
+                &self.ports,
+                call,
+                Outcome::failed(error.clone(), 0.0, self.ports.clock.now()),
+                None,
+                None,
+            );
+        }
+    }
+
+    /// The server stops. Runs that no replica has go back; calls that wait are still served.
+    fn drain(&mut self) {
+        self.drain_until = Some(Instant::now() + self.ports.options.drain_timeout);
+        if self.closed.is_none() {
+            self.closed = Some(Closed::Stopping);
+            self.waiting.close(Closed::Stopping);
+        }
+    }
+
+    /// When to look again.
+    fn close_down(&mut self, now: Instant) -> Option<Instant> {
+        if self.closed == Some(Closed::Retired) {
+            self.end_waiting(&app_deleted());
+        }
+        for run in self.waiting.take_runs() {
+            self.recorder.release(run.lease, Release::Drained);
+        }
+        let time_is_up = self.drain_until.is_some_and(|moment| now >= moment);
+        if time_is_up {
+            self.end_calls(&RunError::new(Code::Interrupted, "the server is shutting down; try again"));
+            self.members.values_mut().for_each(Member::kill);
+            return None;
+        }
+        if self.waiting.is_empty() {
+            self.members.values_mut().for_each(Member::leave);
+        }
+        self.drain_until
+    }
+}

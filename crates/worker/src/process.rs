@@ -1,0 +1,223 @@
+//! The process of a replica: how it is started, what it prints besides its frames, how it ended,
+//! and how it is ended.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use queue::log::Stream;
+use queue::outcome::{Code, RunError};
+use queue::registry::Prepared;
+use rustix::process::{Pid, Signal};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use crate::Options;
+use crate::printed::Splitter;
+
+/// The environment variable with the number of the inherited socket.
+const SOCKET_VARIABLE: &str = "POSTBACK_SOCKET_FD";
+/// Time the supervisor has to clear up before it is killed itself.
+const SUPERVISOR_GRACE: Duration = Duration::from_secs(2);
+/// Batches of printed lines that wait for the replica's task; beyond them the printer waits.
+const PRINTED_BATCHES_MAX: usize = 16;
+const READ_BYTES: usize = 16 << 10;
+
+/// Lines that came through stdout or stderr, not over the socket.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    pub(crate) stream: Stream,
+    pub(crate) lines: Vec<String>,
+}
+
+/// A started runner.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    pid: Option<Pid>,
+    /// Its parent is a supervisor, which takes the whole tree down when asked.
+    supervised: bool,
+    ended: Option<Exit>,
+}
+
+/// Starts a runner: its process, the worker's end of its socket, and what it prints.
+///
+/// # Errors
+/// When the command cannot be executed.
+pub(crate) fn start(
+    options: &Options,
+    prepared: &Prepared,
+) -> io::Result<(Process, UnixStream, mpsc::Receiver<Printed>)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut words = options.supervisor.iter().map(OsString::as_os_str).chain([OsStr::new(&prepared.python)]);
+    let mut command = std::process::Command::new(words.next().unwrap_or_default());
+    command
+        .args(words)
+        .arg(&options.runner)
+        .current_dir(&prepared.folder)
+        .env_clear()
+        .envs(options.environment.iter().map(|(name, value)| (name, value)))
+        .env(SOCKET_VARIABLE, theirs.as_raw_fd().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    crate::posix::own_session_with(&mut command, theirs.as_raw_fd());
+    let mut child = Command::from(command).spawn()?;
+    drop(theirs);
+
+    let (sender, printed) = mpsc::channel(PRINTED_BATCHES_MAX);
+    if let Some(stdout) = child.stdout.take() {
+        tokio::spawn(read_lines(stdout, Stream::Stdout, sender.clone()));
+    }
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(read_lines(stderr, Stream::Stderr, sender));
+    }
+    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let process = Process { child, pid, supervised: !options.supervisor.is_empty(), ended: None };
+    Ok((process, UnixStream::from_std(ours)?, printed))
+}
+
+async fn read_lines(mut pipe: impl AsyncRead + Unpin, stream: Stream, printed: mpsc::Sender<Printed>) {
+    let mut splitter = Splitter::default();
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let count = pipe.read(&mut buffer).await.unwrap_or(0);
+        let mut lines = Vec::new();
+        if count == 0 {
+            lines.extend(splitter.rest());
+        } else {
+            splitter.split(&buffer[..count], &mut lines);
+        }
+        if !lines.is_empty() && printed.send(Printed { stream, lines }).await.is_err() {
+            return;
+        }
+        if count == 0 {
+            return;
+        }
+    }
+}
+
+impl Process {
+    /// Waits for its end. Cancel-safe, and answers again after the end.
+    pub(crate) async fn ended(&mut self) -> Exit {
+        if let Some(exit) = self.ended {
+            return exit;
+        }
+        let exit = match self.child.wait().await {
+            Ok(status) => Exit::from(status),
+            // Somebody else reaped it; all that is known is that it is gone.
+            Err(_) => Exit::Status(-1),
+        };
+        self.ended = Some(exit);
+        exit
+    }
+
+    /// Ends it with everything it started, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) -> Exit {
+        if self.supervised {
+            self.signal(Signal::TERM);
+            // User code may have stopped its parent.
+            self.signal(Signal::CONT);
+            if let Ok(exit) = tokio::time::timeout(SUPERVISOR_GRACE, self.ended()).await {
+                return exit;
+            }
+        }
+        self.kill_group();
+        self.ended().await
+    }
+
+    fn kill_group(&self) {
+        if let (Some(pid), None) = (self.pid, self.ended) {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let (Some(pid), None) = (self.pid, self.ended) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    /// For a task that was dropped half-way; the usual end is [`Process::kill`] or an exit.
+    fn drop(&mut self) {
+        if self.supervised {
+            self.signal(Signal::TERM);
+        } else {
+            self.kill_group();
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Status(i32),
+    Signal(i32),
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Status(code),
+            (None, signal) => Self::Signal(signal.unwrap_or(0)),
+        }
+    }
+}
+
+impl Exit {
+    /// What a call that was under way has to say about it.
+    pub(crate) fn error(self) -> RunError {
+        let code = match self {
+            Self::Status(_) => Code::WorkerExited,
+            Self::Signal(_) => Code::WorkerCrashed,
+        };
+        RunError::new(code, format!("the replica ended while it worked on the run: {self}"))
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Status(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => match signal_name(signal) {
+                Some(name) => write!(f, "signal {signal} ({name})"),
+                None => write!(f, "signal {signal}"),
+            },
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGABRT => "abort",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "arithmetic error",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGKILL => "killed, by the system when memory ran out",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGTERM => "terminated",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_and_a_signal_read_differently() {
+        assert_eq!(Exit::Status(139).to_string(), "exit status 139");
+        assert_eq!(Exit::Signal(11).to_string(), "signal 11 (segmentation fault)");
+        assert_eq!(Exit::Signal(11).error().code, Code::WorkerCrashed);
+        assert_eq!(Exit::Status(0).error().code, Code::WorkerExited);
+    }
+}

@@ -1,0 +1,263 @@
+//! Outcomes on their way to the store. A replica hands them over and takes its next call; the
+//! commit is waited for here, many at a time.
+//!
+//! Promise: a result is not lost while the process lives. What the store refuses is tried again
+//! until it is recorded or the lease turns out to be lost. What is pending is bounded: beyond it
+//! replicas take no new work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use queue::lease::{Lease, Release, Released};
+use queue::outcome::{Finish, Finished, Outcome};
+use queue::port::{Departure, StoreError};
+use queue::run::{CallRecord, EndpointUrl, LeasedRun};
+use queue::{BuildId, RunId, Timestamp};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::waiting::{Waiting, WaitingCall};
+use crate::{Ports, meters};
+
+/// Ends that may be pending for one app.
+const PENDING_MAX: usize = 4_096;
+/// Bytes of results that may be pending for one app, beyond the last.
+const PENDING_BYTES_MAX: usize = 256 << 20;
+/// Taken from the replicas at once.
+const BATCH: usize = 256;
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The end of an attempt.
+#[derive(Debug)]
+enum End {
+    Outcome { lease: Lease, webhooks: Vec<EndpointUrl>, outcome: Outcome },
+    Release { lease: Lease, release: Release },
+}
+
+impl End {
+    fn run(&self) -> RunId {
+        match self {
+            Self::Outcome { lease, .. } | Self::Release { lease, .. } => lease.run,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Outcome { outcome, .. } => outcome.result.as_ref().map_or(0, bytes::Bytes::len),
+            Self::Release { .. } => 0,
+        }
+    }
+}
+
+/// An app's way to the store. Cloned freely; when the last clone is gone and everything is
+/// recorded, its task ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    ends: mpsc::UnboundedSender<End>,
+    pending: Arc<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    ends: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Pending {
+    fn has_room(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) < PENDING_MAX
+            && self.bytes.load(Ordering::Relaxed) < PENDING_BYTES_MAX
+    }
+}
+
+/// The task behind a [`Recorder`].
+#[derive(Debug)]
+pub(crate) struct RecorderTask {
+    ends: mpsc::UnboundedReceiver<End>,
+    pending: Arc<Pending>,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> (Self, RecorderTask) {
+        let (sender, ends) = mpsc::unbounded_channel();
+        let pending = Arc::new(Pending::default());
+        (Self { ends: sender, pending: Arc::clone(&pending) }, RecorderTask { ends, pending })
+    }
+
+    /// Whether more work may be begun.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pending.has_room()
+    }
+
+    /// The run ended.
+    pub(crate) fn finish(&self, run: LeasedRun, outcome: Outcome) {
+        self.send(End::Outcome { lease: run.lease, webhooks: run.webhooks, outcome });
+    }
+
+    /// The attempt ended, the run did not.
+    pub(crate) fn release(&self, lease: Lease, release: Release) {
+        self.send(End::Release { lease, release });
+    }
+
+    fn send(&self, end: End) {
+        self.pending.ends.fetch_add(1, Ordering::Relaxed);
+        self.pending.bytes.fetch_add(end.bytes(), Ordering::Relaxed);
+        if self.ends.send(end).is_err() {
+            tracing::warn!("a run ended after its recorder: the next start runs it again");
+        }
+    }
+}
+
+impl RecorderTask {
+    /// Records until every [`Recorder`] is gone, or `done`, and nothing is pending.
+    pub(crate) async fn run(mut self, ports: Arc<Ports>, waiting: Arc<Waiting>, done: CancellationToken) {
+        let mut under_way = FuturesUnordered::new();
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut open = true;
+        while open || !under_way.is_empty() {
+            tokio::select! {
+                count = self.ends.recv_many(&mut batch, BATCH), if open => {
+                    open = count > 0;
+                    for end in batch.drain(..) {
+                        let bytes = end.bytes();
+                        let (ports, waiting) = (&*ports, &*waiting);
+                        under_way.push(async move {
+                            record(ports, waiting, end).await;
+                            bytes
+                        });
+                    }
+                }
+                () = done.cancelled(), if !self.ends.is_closed() => self.ends.close(),
+                Some(bytes) = under_way.next() => {
+                    let had_room = self.pending.has_room();
+                    self.pending.ends.fetch_sub(1, Ordering::Relaxed);
+                    self.pending.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    if !had_room && self.pending.has_room() {
+                        waiting.work.notify_waiters();
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn record(ports: &Ports, waiting: &Waiting, end: End) {
+    let run = end.run();
+    match end {
+        End::Outcome { lease, webhooks, outcome } => {
+            finish(ports, lease, &webhooks, outcome).await;
+            waiting.forget(run);
+        }
+        End::Release { lease, release } => match release_lease(ports, lease, release).await {
+            Released::Queued => waiting.wake(),
+            Released::Failed => {
+                meters::crash_loop();
+                waiting.forget(run);
+                ports.outbox.wake();
+            }
+            Released::Stale => meters::stale(),
+        },
+    }
+}
+
+async fn finish(ports: &Ports, lease: Lease, webhooks: &[EndpointUrl], outcome: Outcome) {
+    let mut pause = Pause::new(lease.run);
+    let mut departures: Vec<Option<Box<dyn Departure>>> =
+        webhooks.iter().map(|url| ports.outbox.reserve(url)).collect();
+    loop {
+        let first_attempts = departures.iter().map(Option::is_some).collect();
+        match ports.runs.finish(Finish { lease, outcome: outcome.clone(), first_attempts }).await {
+            Ok(Finished::Recorded(due)) => {
+                meters::run_ended(&outcome);
+                if departures.iter().any(Option::is_none) {
+                    ports.outbox.wake();
+                }
+                for due in due {
+                    let place = departures.get_mut(usize::from(due.id.index)).and_then(Option::take);
+                    match place {
+                        Some(departure) => departure.send(due),
+                        None => tracing::error!(
+                            delivery.id = %due.id,
+                            "the store recorded an attempt that nobody has a place for"
+                        ),
+                    }
+                }
+                return;
+            }
+            Ok(Finished::Stale) => {
+                meters::stale();
+                tracing::info!(
+                    run.id = %lease.run,
+                    "discarded a result, since the run's lease is no longer ours"
+                );
+                return;
+            }
+            Err(error) => {
+                // The places go to others meanwhile. A commit that may have happened must not record
+                // a first attempt twice either, so the store's own schedule takes over.
+                departures.iter_mut().for_each(|departure| *departure = None);
+                pause.after(&error).await;
+            }
+        }
+    }
+}
+
+async fn release_lease(ports: &Ports, lease: Lease, release: Release) -> Released {
+    let mut pause = Pause::new(lease.run);
+    loop {
+        match ports.runs.release(lease, release).await {
+            Ok(released) => return released,
+            Err(error) => pause.after(&error).await,
+        }
+    }
+}
+
+/// Ever longer waits between attempts to write.
+struct Pause {
+    run: RunId,
+    next: Duration,
+}
+
+impl Pause {
+    fn new(run: RunId) -> Self {
+        Self { run, next: FIRST_PAUSE }
+    }
+
+    async fn after(&mut self, error: &StoreError) {
+        tracing::warn!(run.id = %self.run, %error, "could not record a run's end; trying again");
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Answers a synchronous caller and notes the call.
+pub(crate) fn answer(
+    ports: &Ports,
+    waiting: WaitingCall,
+    outcome: Outcome,
+    started_at: Option<Timestamp>,
+    build: Option<&BuildId>,
+) {
+    let WaitingCall { call, reply, .. } = waiting;
+    ports.runs.record_call(CallRecord {
+        id: call.id,
+        app: call.app.id.clone(),
+        function: call.function,
+        generation: call.generation,
+        build: build.cloned(),
+        ending: outcome.ending,
+        error: outcome.error.clone(),
+        status_code: outcome.status_code,
+        run_time_ms: outcome.run_time_ms,
+        accepted_at: call.accepted_at,
+        started_at,
+        ended_at: outcome.ended_at,
+    });
+    meters::run_ended(&outcome);
+    // A caller that went away is no failure of the call.
+    let _ = reply.send(outcome);
+}

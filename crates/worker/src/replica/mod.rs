@@ -1,0 +1,581 @@
+//! A replica: one task that owns one runner process, from its start to its end. It takes work when
+//! it has places, turns frames into outcomes, keeps the limits of its calls, and when the process
+//! dies it decides who is charged for it.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue::app::{Contract, Function};
+use queue::log::Stream;
+use queue::outcome::{Code, Outcome, RunError};
+use queue::port::StartFailure;
+use queue::registry::{Build, BuildStatus};
+use queue::{BuildId, ReplicaId, Timestamp, limits};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::calls::{Calls, UnderWay};
+use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start};
+use crate::load::Load;
+use crate::printed::Printer;
+use crate::process::{Printed, Process};
+use crate::record::{Recorder, answer};
+use crate::waiting::{Seat, Waiting, Work};
+use crate::{Ports, meters, process};
+
+mod ending;
+
+use ending::Fate;
+
+/// The file that a runner imports.
+const ENTRY: &str = "main.py";
+/// Reads of the socket before other things get their turn.
+const READS_PER_TURN: usize = 16;
+/// A replica that must wait for others before it takes work asks again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// From the end of the socket to the end of the process.
+const EXIT_GRACE: Duration = Duration::from_secs(1);
+/// Longest message and traceback that are kept of an error.
+const MESSAGE_BYTES_MAX: usize = 16 << 10;
+const TRACEBACK_BYTES_MAX: usize = 64 << 10;
+
+/// What the pool tells a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Its build is live: take work.
+    Serve,
+    /// Take nothing new, finish what is under way, end.
+    Leave,
+    /// End now.
+    Kill,
+}
+
+/// What a replica tells the pool when it can be called.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) id: ReplicaId,
+    pub(crate) functions: Vec<Function>,
+}
+
+/// How a replica ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) id: ReplicaId,
+    pub(crate) end: End,
+}
+
+#[derive(Debug)]
+pub(crate) enum End {
+    /// As it was told.
+    Left,
+    /// By itself, or because a call could not be ended otherwise.
+    Died,
+    /// It never became ready.
+    NotStarted(StartFailure),
+}
+
+/// All that a replica is started with.
+pub(crate) struct Plan {
+    pub(crate) id: ReplicaId,
+    pub(crate) build: Arc<Build>,
+    /// It is the build's first: it prints to the build's log, and takes work only after
+    /// [`Order::Serve`].
+    pub(crate) first: bool,
+    pub(crate) load: Arc<Load>,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) started: mpsc::UnboundedSender<Started>,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) recorder: Recorder,
+    pub(crate) ports: Arc<Ports>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Starting {
+        until: Instant,
+    },
+    Parked,
+    Serving,
+    /// `until` is set once the runner was told to stop.
+    Leaving {
+        until: Option<Instant>,
+    },
+}
+
+/// What a look at the socket found.
+enum Reading {
+    /// There may be more.
+    More,
+    /// Nothing more for now.
+    Paused,
+    /// Nothing more ever.
+    Closed,
+}
+
+struct Replica {
+    id: ReplicaId,
+    build: Arc<Build>,
+    build_id: BuildId,
+    functions: Vec<Function>,
+    concurrency: usize,
+    stage: Stage,
+    first: bool,
+    begun: Instant,
+    calls: Calls,
+    seat: Seat,
+    load: Arc<Load>,
+    held_back: bool,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    printer: Printer,
+    started: mpsc::UnboundedSender<Started>,
+    waiting: Arc<Waiting>,
+    recorder: Recorder,
+    ports: Arc<Ports>,
+    batch: Vec<Work>,
+}
+
+/// Runs a replica to its end.
+pub(crate) async fn run(plan: Plan) -> Ended {
+    let id = plan.id.clone();
+    let (mut replica, mut orders) = Replica::new(plan);
+    let end = replica.live(&mut orders).await;
+    replica.printer.finish();
+    Ended { id, end }
+}
+
+impl Replica {
+    fn new(plan: Plan) -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let Plan { id, build, first, load, orders, started, waiting, recorder, ports } = plan;
+        let begun = Instant::now();
+        let log_of = first.then(|| build.id.clone());
+        let replica = Self {
+            printer: Printer::new(Arc::clone(&ports.logs), build.app.clone(), id.clone(), log_of),
+            build_id: build.id.clone(),
+            functions: Vec::new(),
+            concurrency: 0,
+            stage: Stage::Starting { until: begun + build.config.start_limit() },
+            calls: Calls::new(ports.options.cancel_grace),
+            seat: Seat::default(),
+            held_back: false,
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            batch: Vec::new(),
+            id,
+            build,
+            first,
+            begun,
+            load,
+            started,
+            waiting,
+            recorder,
+            ports,
+        };
+        (replica, orders)
+    }
+
+    async fn live(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) -> End {
+        let Some(prepared) = self.build.prepared.clone() else {
+            return self.not_started(BuildStatus::InitFailure, "the build has no environment".to_owned());
+        };
+        let (mut process, socket, mut printed) = match process::start(&self.ports.options, &prepared) {
+            Ok(started) => started,
+            Err(error) => {
+                let why = format!("cannot start {}: {error}", prepared.python);
+                return self.not_started(BuildStatus::InitFailure, why);
+            }
+        };
+        meters::replica_started();
+        self.outgoing.start(&self.start_frame(prepared.folder));
+        let mut fate = self.work(&mut process, &socket, &mut printed, orders).await;
+        self.waiting.leave(&mut self.seat);
+        let exit = match fate {
+            Fate::Exited(exit) => exit,
+            _ => process.kill().await,
+        };
+        if !matches!(fate, Fate::Broken(_) | Fate::Failed(_)) {
+            // What it said before it ended may explain the end.
+            while let Ok(Reading::More) = self.read(&socket).map_err(|said| fate = said) {}
+        }
+        self.print_the_rest(&mut printed).await;
+        self.end(fate, exit)
+    }
+
+    fn start_frame(&self, folder: String) -> Start {
+        let app = &self.build.app;
+        let environment = [
+            ("APP_NAME", app.name().as_str().to_owned()),
+            ("PROJECT_ID", app.project().as_str().to_owned()),
+            ("BUILD_ID", self.build_id.as_str().to_owned()),
+        ];
+        Start {
+            protocol: PROTOCOL,
+            folder,
+            entry: ENTRY.to_owned(),
+            // Before the first start the contract is unknown; then this is an upper bound.
+            concurrency: self.build.concurrency(),
+            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            secrets: std::collections::BTreeMap::new(),
+        }
+    }
+
+    async fn work(
+        &mut self,
+        process: &mut Process,
+        socket: &UnixStream,
+        printed: &mut mpsc::Receiver<Printed>,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+    ) -> Fate {
+        let timer = tokio::time::sleep_until(self.begun);
+        tokio::pin!(timer);
+        let mut timer_at = self.begun;
+        let mut printing = true;
+        let waiting = Arc::clone(&self.waiting);
+        loop {
+            // Made before looking for work, so that no word of new work is missed.
+            let news = waiting.work.notified();
+            self.take_work();
+            self.load.set(self.calls.len());
+            self.leave_when_done();
+            self.printer.flush();
+            if self.outgoing.write_to(socket).is_err() {
+                return self.closed(process).await;
+            }
+            let wake_at = self.wake_at();
+            if let Some(at) = wake_at
+                && at != timer_at
+            {
+                timer.as_mut().reset(at);
+                timer_at = at;
+            }
+            let interest = if self.outgoing.is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
+            let turn = tokio::select! {
+                biased;
+                order = orders.recv() => self.obey(order.unwrap_or(Order::Kill)),
+                ready = socket.ready(interest) => match ready {
+                    Ok(ready) if ready.is_readable() || ready.is_read_closed() => match self.read(socket) {
+                        Ok(Reading::More | Reading::Paused) => ControlFlow::Continue(()),
+                        Ok(Reading::Closed) => return self.closed(process).await,
+                        Err(fate) => ControlFlow::Break(fate),
+                    },
+                    Ok(_) => ControlFlow::Continue(()),
+                    Err(_) => return self.closed(process).await,
+                },
+                () = &mut timer, if wake_at.is_some() => {
+                    let turn = self.on_time(Instant::now());
+                    // A timer that rang is not set, whatever moment comes next.
+                    timer.as_mut().reset(Instant::now() + Duration::from_secs(3600));
+                    timer_at = self.begun;
+                    turn
+                }
+                lines = printed.recv(), if printing => {
+                    match lines {
+                        Some(lines) => self.print(lines),
+                        None => printing = false,
+                    }
+                    ControlFlow::Continue(())
+                }
+                () = news, if self.stage == Stage::Serving && self.calls.len() < self.concurrency => ControlFlow::Continue(()),
+                exit = process.ended() => ControlFlow::Break(Fate::Exited(exit)),
+            };
+            if let ControlFlow::Break(fate) = turn {
+                return fate;
+            }
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let of_stage = match self.stage {
+            Stage::Starting { until } => Some(until),
+            Stage::Leaving { until } => until,
+            Stage::Serving if self.held_back => Some(Instant::now() + ASK_AGAIN),
+            Stage::Serving | Stage::Parked => None,
+        };
+        [of_stage, self.calls.wake_at()].into_iter().flatten().min()
+    }
+
+    fn may_take(&self) -> bool {
+        self.stage == Stage::Serving && self.calls.len() < self.concurrency && self.recorder.has_room()
+    }
+
+    fn take_work(&mut self) {
+        if !self.may_take() {
+            if self.stage == Stage::Serving {
+                self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), 0, &mut self.batch);
+            }
+            return;
+        }
+        let places = self.concurrency - self.calls.len();
+        let mut batch = std::mem::take(&mut self.batch);
+        self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), places, &mut batch);
+        if !batch.is_empty() {
+            let (now, started_at) = (Instant::now(), self.ports.clock.now());
+            for work in batch.drain(..) {
+                self.begin(work, now, started_at);
+            }
+        }
+        self.batch = batch;
+    }
+
+    fn begin(&mut self, mut work: Work, now: Instant, started_at: Timestamp) {
+        let id = work.id();
+        let (function, input, attempt, accepted_at) = match &mut work {
+            Work::Run(run) => (&run.function, &mut run.input, run.lease.attempt, run.accepted_at),
+            Work::Call(waiting) if waiting.reply.is_closed() => {
+                let error = RunError::new(Code::Cancelled, "the caller went away before the call began");
+                return self.settle(work, Outcome::failed(error, 0.0, started_at), None);
+            }
+            Work::Call(waiting) => {
+                (&waiting.call.function, &mut waiting.call.input, 1, waiting.call.accepted_at)
+            }
+        };
+        let index = self.functions.iter().position(|offered| offered.name == **function);
+        let Some(index) = index.and_then(|index| u16::try_from(index).ok()) else {
+            let names: Vec<_> = self.functions.iter().map(|offered| offered.name.as_str()).collect();
+            let message =
+                format!("the live build has no function `{function}`; it has: {}", names.join(", "));
+            let error = RunError::new(Code::UserError, message);
+            return self.settle(work, Outcome::failed(error, 0.0, started_at), None);
+        };
+        meters::waited(started_at.since(accepted_at));
+        // The store has the body of a run, and a call is never sent twice.
+        let body = std::mem::take(input);
+        let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
+        let call = self.calls.begin(work, now, started_at);
+        self.outgoing.call(&CallFrame { call, function: index, attempt, run: id, body: &body });
+    }
+
+    /// The end of a run or call goes to the store and to whoever waits.
+    fn settle(&self, work: Work, outcome: Outcome, started_at: Option<Timestamp>) {
+        match work {
+            Work::Run(run) => self.recorder.finish(run, outcome.served_by(self.build_id.clone())),
+            Work::Call(call) => {
+                let build = started_at.is_some().then_some(&self.build_id);
+                answer(&self.ports, call, outcome, started_at, build);
+            }
+        }
+    }
+
+    /// Reads what there is, for a while.
+    fn read(&mut self, socket: &UnixStream) -> Result<Reading, Fate> {
+        for _ in 0..READS_PER_TURN {
+            match self.incoming.read_from(socket) {
+                Ok(0) => return Ok(Reading::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Reading::Paused),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Ok(Reading::Closed),
+            }
+            loop {
+                match self.incoming.next_frame() {
+                    Ok(Some(frame)) => self.on_frame(frame)?,
+                    Ok(None) => break,
+                    Err(Broken(why)) => return Err(Fate::Broken(why)),
+                }
+            }
+        }
+        Ok(Reading::More)
+    }
+
+    fn on_frame(&mut self, frame: FromRunner) -> Result<(), Fate> {
+        match frame {
+            FromRunner::Result { call, status, milliseconds, json } => {
+                let ended = self.answered(call)?;
+                let now = self.ports.clock.now();
+                let outcome = if json.len() > limits::RESULT_BYTES_MAX {
+                    let message = format!(
+                        "the result is {} bytes of JSON; {} are allowed",
+                        json.len(),
+                        limits::RESULT_BYTES_MAX
+                    );
+                    Outcome::failed(RunError::new(Code::ResultTooLarge, message), milliseconds, now)
+                } else {
+                    Outcome::succeeded(json, status, milliseconds, now)
+                };
+                self.close(ended, outcome);
+            }
+            FromRunner::Error { call, milliseconds, error } => {
+                let ended = self.answered(call)?;
+                let outcome = Outcome::failed(run_error(error), milliseconds, self.ports.clock.now());
+                self.close(ended, outcome);
+            }
+            FromRunner::Log { call: 0, stream, microseconds, line } => {
+                self.printer.outside(moment(microseconds), stream, line);
+            }
+            FromRunner::Log { call, stream, microseconds, line } => {
+                let Some(under_way) = self.calls.get_mut(call) else { return Err(not_under_way(call)) };
+                self.printer.inside(&mut under_way.log, under_way.run, moment(microseconds), stream, line);
+            }
+            FromRunner::Ready(ready) => {
+                let Stage::Starting { .. } = self.stage else {
+                    return Err(Fate::Broken("it said twice that it is ready".to_owned()));
+                };
+                if ready.protocol != PROTOCOL {
+                    let why = format!("it speaks protocol {}, the server {PROTOCOL}", ready.protocol);
+                    return Err(Fate::Broken(why));
+                }
+                self.ready(ready.functions);
+            }
+            FromRunner::Failed(failed) => {
+                let error = RunError {
+                    code: Code::FailedToStart,
+                    kind: cut(failed.kind, MESSAGE_BYTES_MAX),
+                    message: cut(failed.message, MESSAGE_BYTES_MAX),
+                    traceback: failed.traceback.map(|text| cut(text, TRACEBACK_BYTES_MAX)),
+                };
+                return Err(Fate::Failed(StartFailure { status: BuildStatus::InitFailure, error }));
+            }
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, mut functions: Vec<Function>) {
+        // The runner injects `run_id`: no caller has to send it.
+        for function in functions.iter_mut().filter(|function| function.contract == Contract::Keywords) {
+            for parameter in function.parameters.iter_mut().filter(|parameter| parameter.name == "run_id") {
+                parameter.required = false;
+            }
+        }
+        let concurrency = self.build.config.concurrency(&functions);
+        self.concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
+        self.functions.clone_from(&functions);
+        self.load.idle_from_now();
+        self.stage = if self.first { Stage::Parked } else { Stage::Serving };
+        let seconds = self.begun.elapsed().as_secs_f64();
+        self.say(format!("replica {} is ready after {seconds:.2} s", self.id));
+        // The pool ends after its replicas; when it is gone, so is the order to serve.
+        let _ = self.started.send(Started { id: self.id.clone(), functions });
+    }
+
+    fn answered(&mut self, call: u32) -> Result<UnderWay, Fate> {
+        self.calls.end(call).ok_or_else(|| not_under_way(call))
+    }
+
+    fn close(&mut self, ended: UnderWay, outcome: Outcome) {
+        self.printer.close(ended.log);
+        if let Some(work) = ended.work {
+            self.settle(work, outcome, Some(ended.started_at));
+        }
+    }
+
+    fn print(&mut self, Printed { stream, lines }: Printed) {
+        let at = self.ports.clock.now();
+        for line in lines {
+            match self.calls.only() {
+                Some(call) => self.printer.inside(&mut call.log, call.run, at, stream, line),
+                None => self.printer.outside(at, stream, line),
+            }
+        }
+    }
+
+    fn say(&mut self, text: String) {
+        self.printer.outside(self.ports.clock.now(), Stream::System, text);
+    }
+
+    fn obey(&mut self, order: Order) -> ControlFlow<Fate> {
+        match (order, self.stage) {
+            (Order::Kill, _) | (Order::Leave, Stage::Starting { .. }) => {
+                return ControlFlow::Break(Fate::Killed);
+            }
+            (Order::Leave, Stage::Parked | Stage::Serving) => {
+                self.waiting.leave(&mut self.seat);
+                self.stage = Stage::Leaving { until: None };
+            }
+            (Order::Serve, Stage::Parked) => {
+                self.printer.leave_build();
+                self.stage = Stage::Serving;
+            }
+            (Order::Serve, Stage::Starting { .. }) => self.first = false,
+            (Order::Leave | Order::Serve, _) => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn leave_when_done(&mut self) {
+        if self.stage == (Stage::Leaving { until: None }) && self.calls.is_empty() {
+            self.outgoing.stop();
+            self.stage = Stage::Leaving { until: Some(Instant::now() + self.ports.options.stop_grace) };
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) -> ControlFlow<Fate> {
+        match self.stage {
+            Stage::Starting { until } if now >= until => return ControlFlow::Break(Fate::TooSlow),
+            Stage::Leaving { until: Some(until) } if now >= until => return ControlFlow::Break(Fate::Killed),
+            _ => {}
+        }
+        let due = self.calls.due(now);
+        if !due.started.is_empty() {
+            self.ports.runs.started(due.started);
+        }
+        for (call, work, started_at) in due.overdue {
+            self.outgoing.cancel(call);
+            let outcome = timed_out(&work, started_at, self.ports.clock.now());
+            self.settle(work, outcome, Some(started_at));
+        }
+        if due.grace_over { ControlFlow::Break(Fate::Stuck) } else { ControlFlow::Continue(()) }
+    }
+
+    /// The socket is closed: the process is about to end, or broken.
+    async fn closed(&mut self, process: &mut Process) -> Fate {
+        match tokio::time::timeout(EXIT_GRACE, process.ended()).await {
+            Ok(exit) => Fate::Exited(exit),
+            Err(_) => Fate::Broken("it closed its socket".to_owned()),
+        }
+    }
+
+    /// What the process had printed before it ended.
+    async fn print_the_rest(&mut self, printed: &mut mpsc::Receiver<Printed>) {
+        let rest = async {
+            while let Some(lines) = printed.recv().await {
+                self.print(lines);
+            }
+        };
+        // A process outside of the tree may hold the pipe open.
+        let _ = tokio::time::timeout(EXIT_GRACE, rest).await;
+    }
+}
+
+fn not_under_way(call: u32) -> Fate {
+    Fate::Broken(format!("it sent a frame about call {call}, which is not under way"))
+}
+
+fn run_error(CallError { code, kind, message, traceback }: CallError) -> RunError {
+    // Only a call that reached its limit is cancelled, and its end is recorded already.
+    let code = if code == Code::Cancelled { Code::UserError } else { code };
+    RunError {
+        code,
+        kind: cut(kind, MESSAGE_BYTES_MAX),
+        message: cut(message, MESSAGE_BYTES_MAX),
+        traceback: traceback.map(|text| cut(text, TRACEBACK_BYTES_MAX)),
+    }
+}
+
+fn timed_out(work: &Work, started_at: Timestamp, now: Timestamp) -> Outcome {
+    let (limit, way_out) = match work {
+        Work::Run(run) => (run.limit, "raise `response_grace_period` in the app's config"),
+        Work::Call(waiting) => (waiting.call.limit, crate::pool::WAY_OUT),
+    };
+    let message = format!("the run did not end within {} s; {way_out}", limit.as_secs_f64());
+    Outcome::failed(RunError::new(Code::Timeout, message), now.since(started_at).as_secs_f64() * 1e3, now)
+}
+
+fn moment(microseconds: u64) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(microseconds / 1_000).unwrap_or(i64::MAX))
+}
+
+fn cut(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}

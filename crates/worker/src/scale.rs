@@ -1,0 +1,101 @@
+//! How many replicas an app should have, and when the next one may be started. Pure decisions.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Failed starts in a row after which waiting work is told.
+const GIVE_UP_AFTER: u32 = 3;
+
+/// Replicas wanted for `work` calls, waiting and under way.
+pub(crate) fn wanted(work: usize, concurrency: u32, least: u32, most: u32) -> u32 {
+    let for_work = work.div_ceil(usize::try_from(concurrency.max(1)).unwrap_or(1));
+    u32::try_from(for_work).unwrap_or(u32::MAX).max(least).min(most)
+}
+
+/// The brake on starts: none while all is well, one start per pause after a replica died, ever
+/// longer pauses after failed starts.
+#[derive(Debug)]
+pub(crate) struct Brake {
+    pause: Duration,
+    pause_max: Duration,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Brake {
+    pub(crate) fn new(pause: Duration, pause_max: Duration) -> Self {
+        Self { pause, pause_max, failures: 0, not_before: None }
+    }
+
+    /// A replica became ready, or there is new code to start.
+    pub(crate) fn release(&mut self) {
+        self.failures = 0;
+        self.not_before = None;
+    }
+
+    /// A replica that was ready died; it had been started at `started`.
+    pub(crate) fn died(&mut self, started: Instant) {
+        self.not_before = self.not_before.max(Some(started + self.pause));
+    }
+
+    /// A start failed.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        let doublings = self.failures.min(16);
+        self.failures += 1;
+        self.not_before = Some(now + (self.pause * 2_u32.pow(doublings)).min(self.pause_max));
+    }
+
+    /// When the next start may be, if not now.
+    pub(crate) fn holds_until(&self, now: Instant) -> Option<Instant> {
+        self.not_before.filter(|moment| *moment > now)
+    }
+
+    /// The last start failed: the next one is a trial, and alone.
+    pub(crate) fn on_trial(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// So many starts failed that waiting work must be told.
+    pub(crate) fn given_up(&self) -> bool {
+        self.failures >= GIVE_UP_AFTER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_follow_the_work_between_least_and_most() {
+        assert_eq!(wanted(0, 1, 0, 5), 0);
+        assert_eq!(wanted(1, 100, 0, 5), 1);
+        assert_eq!(wanted(101, 100, 0, 5), 2);
+        assert_eq!(wanted(1_000_000, 1, 0, 5), 5);
+        assert_eq!(wanted(0, 1, 2, 5), 2);
+    }
+
+    #[test]
+    fn pauses_double_to_their_bound_and_end_with_a_success() {
+        let mut brake = Brake::new(Duration::from_secs(1), Duration::from_secs(30));
+        let now = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            brake.failed(now);
+            pauses.push((brake.holds_until(now).unwrap() - now).as_secs());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        assert!(brake.given_up());
+        brake.release();
+        assert!(!brake.given_up() && brake.holds_until(now).is_none());
+    }
+
+    #[test]
+    fn a_death_costs_at_most_one_pause_since_the_start() {
+        let mut brake = Brake::new(Duration::from_secs(1), Duration::from_secs(30));
+        let started = Instant::now();
+        brake.died(started);
+        assert_eq!(brake.holds_until(started), Some(started + Duration::from_secs(1)));
+        assert_eq!(brake.holds_until(started + Duration::from_secs(2)), None);
+    }
+}

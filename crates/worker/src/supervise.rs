@@ -1,0 +1,223 @@
+//! The supervisor: a small process between the server and each replica (or build command) that
+//! makes sure that nothing outlives either.
+//!
+//! Promise: when the command ends, when the supervisor gets SIGTERM, or when the server dies, by
+//! `kill -9` too, every descendant of the command is gone within moments, daemons that forked twice
+//! and left the session included. On Linux orphans come back to the supervisor (it is their
+//! subreaper), so it kills children until it has none. Elsewhere it kills the process group.
+//!
+//! The server's death is seen at the lifeline: a pipe whose write end only the server holds. A death
+//! signal would not do, since it is bound to the thread that forked, and threads come and go.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use tokio::net::unix::pipe::Receiver;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The hidden subcommand of the binary.
+pub const SUBCOMMAND: &str = "__supervise";
+
+const LIFELINE: &str = "--lifeline";
+/// `env`'s and `timeout`'s exit status for their own failures.
+const CANNOT_RUN: u8 = 126;
+/// Between two looks at processes that were sent SIGKILL and are not gone yet.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A pipe that is open for writing exactly as long as this process lives.
+#[derive(Debug)]
+pub struct Lifeline {
+    /// Inherited by every process that the server starts; says nothing but "the server is gone".
+    read: io::PipeReader,
+    /// Close-on-exec, and never written to.
+    _write: io::PipeWriter,
+}
+
+impl Lifeline {
+    /// Opens it. Call once, before anything is started.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn open() -> io::Result<Self> {
+        let (read, write) = io::pipe()?;
+        rustix::io::fcntl_setfd(&read, rustix::io::FdFlags::empty())?;
+        Ok(Self { read, _write: write })
+    }
+
+    /// What to put before a command so that it is supervised: `program` is the path of an
+    /// executable that calls [`supervise`] with what follows [`SUBCOMMAND`].
+    pub fn prefix(&self, program: &Path) -> Vec<OsString> {
+        let descriptor = self.read.as_raw_fd().to_string();
+        vec![program.into(), SUBCOMMAND.into(), LIFELINE.into(), descriptor.into(), "--".into()]
+    }
+}
+
+/// Runs a command to its end and takes everything it started with it.
+///
+/// `args` are those after [`SUBCOMMAND`]: `[--lifeline FD] -- COMMAND ARG…`. Ends as the command
+/// ended: with its exit status, or by the same signal. The process must have no other thread.
+pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let (lifeline, command) = match parse(args) {
+        Ok(parsed) => parsed,
+        Err(why) => return refuse(&why),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&format!("cannot wait for events: {error}")),
+    };
+    match runtime.block_on(watch(lifeline, command)) {
+        Ok(status) => end_as(status),
+        Err(error) => refuse(&error.to_string()),
+    }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, Command), String> {
+    let mut args = args.into_iter();
+    let mut lifeline = None;
+    loop {
+        let argument = args.next().ok_or("no command given")?;
+        if argument == "--" {
+            break;
+        }
+        if argument != LIFELINE {
+            return Err(format!("unknown option {}", argument.display()));
+        }
+        let number = args.next().and_then(|number| number.to_str()?.parse::<RawFd>().ok());
+        let number = number.ok_or("`--lifeline` needs the number of a descriptor")?;
+        lifeline = Some(crate::posix::adopt(number).map_err(|error| format!("no lifeline: {error}"))?);
+    }
+    let mut command = Command::new(args.next().ok_or("no command given")?);
+    command.args(args);
+    Ok((lifeline, command))
+}
+
+#[expect(clippy::print_stderr, reason = "the process is a launcher; its stderr is the replica's log")]
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("postback supervisor: {why}");
+    ExitCode::from(CANNOT_RUN)
+}
+
+async fn watch(lifeline: Option<OwnedFd>, mut command: Command) -> io::Result<WaitStatus> {
+    // Fails where the starter has done it already.
+    let _ = rustix::process::setsid();
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let lifeline = lifeline.map(Receiver::from_owned_fd).transpose()?;
+    let mut children = signal(SignalKind::child())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    crate::posix::dies_with_starter(&mut command);
+    let child = command.stdin(std::process::Stdio::null()).spawn().map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot start {}: {error}", command.get_program().display()))
+    })?;
+    let child = Pid::from_child(&child);
+
+    let mut status = None;
+    while status.is_none() {
+        tokio::select! {
+            biased;
+            () = gone(lifeline.as_ref()) => break,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = children.recv() => status = reap(child)?.status,
+        }
+    }
+    Ok(match end_all(child)? {
+        Some(killed) => status.unwrap_or(killed),
+        None => status.ok_or_else(|| io::Error::other("the command vanished"))?,
+    })
+}
+
+/// Nothing is ever written to the lifeline: readable means closed.
+async fn gone(lifeline: Option<&Receiver>) {
+    match lifeline {
+        Some(lifeline) => drop(lifeline.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+struct Reaped {
+    /// How the command ended, if it was among them.
+    status: Option<WaitStatus>,
+    /// Whether there are children left.
+    some_left: bool,
+}
+
+/// Collects every child that has ended: the command, and orphans that came to us.
+fn reap(child: Pid) -> io::Result<Reaped> {
+    let mut status = None;
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, ended))) if pid == child => status = Some(ended),
+            Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+            Ok(None) => return Ok(Reaped { status, some_left: true }),
+            Err(rustix::io::Errno::CHILD) => return Ok(Reaped { status, some_left: false }),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Kills until no descendant is left; how the command ended, if that was not known yet.
+fn end_all(child: Pid) -> io::Result<Option<WaitStatus>> {
+    let mut status = None;
+    loop {
+        // The group of a command that was reaped is signalled all the same: its number stays taken
+        // while the group has members, and who left it is found as a child below.
+        let _ = rustix::process::kill_process_group(child, Signal::KILL);
+        for descendant in descendants() {
+            let _ = rustix::process::kill_process(descendant, Signal::KILL);
+        }
+        let reaped = reap(child)?;
+        status = status.or(reaped.status);
+        if !reaped.some_left {
+            return Ok(status);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Everything below this process, parents before their children.
+#[cfg(target_os = "linux")]
+fn descendants() -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let mut children = std::collections::HashMap::<i32, Vec<i32>>::new();
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // `pid (name) state parent …`, where the name may hold anything.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        if let Some(parent) = parent {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = children.remove(&rustix::process::getpid().as_raw_pid()).unwrap_or_default();
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children.remove(pid).unwrap_or_default());
+        next += 1;
+    }
+    found.into_iter().filter_map(Pid::from_raw).collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn descendants() -> Vec<Pid> {
+    Vec::new()
+}
+
+fn end_as(status: WaitStatus) -> ExitCode {
+    if let Some(code) = status.exit_status() {
+        return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
+    }
+    let signal = status.terminating_signal().unwrap_or(libc::SIGKILL);
+    // The command dumped its core, if it was to; a second one of the supervisor helps nobody.
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    crate::posix::die_by(signal);
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
+}

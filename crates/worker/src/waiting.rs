@@ -1,0 +1,383 @@
+//! An app's work that waits in memory for a replica: claimed runs and synchronous calls, first in,
+//! first out, and bounded.
+//!
+//! Replicas take from here by themselves, so that a run passes no task between its acceptance and
+//! its replica. The pool is told ([`Waiting::attention`]) when there is something to decide: work
+//! beyond the free places, or room for runs that wait in the store.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use queue::RunId;
+use queue::limits::{BUFFERED_BYTES_PER_APP_MAX, BUFFERED_RUNS_PER_APP_MAX, WAITING_CALLS_PER_APP_MAX};
+use queue::outcome::Outcome;
+use queue::port::{Call, Refused};
+use queue::run::LeasedRun;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+/// Runs are claimed when no more than this many wait in memory.
+const CLAIM_AT: usize = BUFFERED_RUNS_PER_APP_MAX / 2;
+/// Runs remembered as suspects of a crash; beyond it nobody is added.
+const SUSPECTS_MAX: usize = 10_000;
+/// While a suspect waits, replicas take nothing new during every other of these stretches, so that
+/// one of them becomes empty; in between work goes on, however long a call takes.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// Something to execute.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Run(LeasedRun),
+    Call(WaitingCall),
+}
+
+/// A synchronous call and whoever waits for it.
+#[derive(Debug)]
+pub(crate) struct WaitingCall {
+    pub(crate) call: Call,
+    pub(crate) reply: oneshot::Sender<Outcome>,
+    pub(crate) deadline: Instant,
+}
+
+impl Work {
+    pub(crate) fn id(&self) -> RunId {
+        match self {
+            Self::Run(run) => run.lease.run,
+            Self::Call(waiting) => waiting.call.id,
+        }
+    }
+}
+
+/// A replica's seat at the queue: what it last said about itself.
+#[derive(Debug, Default)]
+pub(crate) struct Seat {
+    free: usize,
+    /// It works on a suspect, and on nothing else.
+    exclusive: bool,
+}
+
+/// Why no more work comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// The server stops.
+    Stopping,
+    /// The app is gone.
+    Retired,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    closed: Option<Closed>,
+    ready: VecDeque<Work>,
+    /// Suspects: each is run alone, so that the one that kills its replica is found.
+    alone: VecDeque<Work>,
+    alone_since: Option<Instant>,
+    suspects: HashSet<RunId>,
+    /// Waiting runs and reserved places.
+    held: usize,
+    held_bytes: usize,
+    calls: usize,
+    /// Free places of the replicas that serve.
+    free: usize,
+    can_grow: bool,
+    /// There may be runs in the store that came before any new one.
+    backlog: bool,
+    woken: bool,
+    claiming: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    inner: Mutex<Inner>,
+    /// For replicas: there is work.
+    pub(crate) work: Notify,
+    /// For the pool: there is something to decide.
+    pub(crate) attention: Notify,
+}
+
+/// What the pool decides by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    pub(crate) waiting: usize,
+    pub(crate) backlog: bool,
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics between two states that do not fit together.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a place for a run of so many bytes; not while older ones wait in the store.
+    pub(crate) fn reserve(&self, bytes: usize) -> bool {
+        let mut inner = self.lock();
+        let fits =
+            inner.held < BUFFERED_RUNS_PER_APP_MAX && inner.held_bytes + bytes <= BUFFERED_BYTES_PER_APP_MAX;
+        let granted = fits && inner.closed.is_none() && !inner.backlog;
+        if granted {
+            inner.held += 1;
+            inner.held_bytes += bytes;
+        }
+        granted
+    }
+
+    /// Gives a place back.
+    pub(crate) fn give_back(&self, bytes: usize) {
+        let mut inner = self.lock();
+        inner.held -= 1;
+        inner.held_bytes -= bytes;
+    }
+
+    /// Puts a run into its reserved place, unless no more work comes in.
+    pub(crate) fn fill(&self, run: LeasedRun, reserved: usize) -> Result<(), Box<(LeasedRun, Closed)>> {
+        let mut inner = self.lock();
+        inner.held_bytes = inner.held_bytes - reserved + run.input.len();
+        if let Some(closed) = inner.closed {
+            inner.held -= 1;
+            inner.held_bytes -= run.input.len();
+            return Err(Box::new((run, closed)));
+        }
+        inner.push_run(run);
+        self.announce(&inner);
+        self.announce_alone(&inner);
+        Ok(())
+    }
+
+    /// Adds a synchronous call.
+    pub(crate) fn push_call(&self, call: WaitingCall) -> Result<(), Refused> {
+        let mut inner = self.lock();
+        if inner.closed.is_some() {
+            return Err(Refused::Stopping);
+        }
+        if inner.calls >= WAITING_CALLS_PER_APP_MAX {
+            return Err(Refused::Busy);
+        }
+        inner.calls += 1;
+        inner.ready.push_back(Work::Call(call));
+        self.announce(&inner);
+        Ok(())
+    }
+
+    /// Takes a call back that has not been taken by a replica.
+    pub(crate) fn remove_call(&self, id: RunId) -> Option<WaitingCall> {
+        let mut inner = self.lock();
+        let at = inner.ready.iter().position(|work| matches!(work, Work::Call(w) if w.call.id == id))?;
+        let work = inner.ready.remove(at)?;
+        inner.left(&work);
+        match work {
+            Work::Call(call) => Some(call),
+            Work::Run(_) => None,
+        }
+    }
+
+    /// Gives a replica work for up to `places`, and notes how many places it has left. `under_way`
+    /// is what it has already. Returns whether it is held back and should ask again soon.
+    pub(crate) fn take(
+        &self,
+        seat: &mut Seat,
+        under_way: usize,
+        places: usize,
+        batch: &mut Vec<Work>,
+    ) -> bool {
+        let mut inner = self.lock();
+        inner.free -= seat.free;
+        seat.free = 0;
+        seat.exclusive &= under_way > 0;
+        let held_back = under_way > 0 && inner.holds();
+        if !seat.exclusive && !held_back && places > 0 {
+            if let Some(suspect) = if under_way == 0 { inner.pop_alone() } else { None } {
+                batch.push(suspect);
+                seat.exclusive = true;
+                if inner.alone.is_empty() {
+                    // Those that were held back may go on.
+                    self.work.notify_waiters();
+                }
+            } else {
+                let count = places.min(inner.ready.len());
+                for _ in 0..count {
+                    let Some(work) = inner.ready.pop_front() else { break };
+                    inner.left(&work);
+                    batch.push(work);
+                }
+                seat.free = places - count;
+                inner.free += seat.free;
+            }
+        }
+        self.announce(&inner);
+        if inner.wants_claim() {
+            self.attention.notify_one();
+        }
+        held_back
+    }
+
+    /// The replica takes no more.
+    pub(crate) fn leave(&self, seat: &mut Seat) {
+        let mut inner = self.lock();
+        inner.free -= seat.free;
+        seat.free = 0;
+        // It may have been the one that was told of the newest work.
+        self.announce(&inner);
+        self.announce_alone(&inner);
+        self.attention.notify_one();
+    }
+
+    /// A replica with free places hears of work, and the pool of work beyond all free places.
+    fn announce(&self, inner: &Inner) {
+        if inner.free > 0 && !inner.ready.is_empty() {
+            self.work.notify_one();
+        }
+        if inner.ready.len() + inner.alone.len() > inner.free && inner.can_grow {
+            self.attention.notify_one();
+        }
+    }
+
+    /// Only an empty replica may take a suspect, so every one has a look.
+    fn announce_alone(&self, inner: &Inner) {
+        if !inner.alone.is_empty() {
+            self.work.notify_waiters();
+        }
+    }
+
+    /// The run shared its replica with whatever killed it: next time it runs alone.
+    pub(crate) fn suspect(&self, run: RunId) {
+        let mut inner = self.lock();
+        if inner.suspects.len() < SUSPECTS_MAX {
+            inner.suspects.insert(run);
+        }
+    }
+
+    /// The run ended.
+    pub(crate) fn forget(&self, run: RunId) {
+        let mut inner = self.lock();
+        if !inner.suspects.is_empty() {
+            inner.suspects.remove(&run);
+        }
+    }
+
+    /// There may be queued runs in the store.
+    pub(crate) fn wake(&self) {
+        let mut inner = self.lock();
+        inner.backlog = true;
+        inner.woken = true;
+        self.attention.notify_one();
+    }
+
+    /// Begins a claim when there is reason and room: how many runs, and bytes.
+    pub(crate) fn begin_claim(&self) -> Option<(usize, usize)> {
+        let mut inner = self.lock();
+        if !inner.wants_claim() || inner.closed.is_some() {
+            return None;
+        }
+        inner.claiming = true;
+        inner.woken = false;
+        let bytes = BUFFERED_BYTES_PER_APP_MAX.saturating_sub(inner.held_bytes);
+        Some((BUFFERED_RUNS_PER_APP_MAX - inner.held, bytes))
+    }
+
+    /// Ends a claim; `None` when it failed. Gives back what came too late.
+    pub(crate) fn end_claim(&self, claimed: Option<Vec<LeasedRun>>) -> Vec<LeasedRun> {
+        let mut inner = self.lock();
+        inner.claiming = false;
+        inner.backlog = inner.woken || claimed.as_ref().is_none_or(|runs| !runs.is_empty());
+        let runs = claimed.unwrap_or_default();
+        if inner.closed.is_some() {
+            return runs;
+        }
+        for run in runs {
+            inner.held += 1;
+            inner.held_bytes += run.input.len();
+            inner.push_run(run);
+        }
+        self.announce(&inner);
+        self.announce_alone(&inner);
+        Vec::new()
+    }
+
+    /// No more work comes in.
+    pub(crate) fn close(&self, why: Closed) {
+        self.lock().closed = Some(why);
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        let inner = self.lock();
+        inner.ready.is_empty() && inner.alone.is_empty()
+    }
+
+    /// Takes out every run.
+    pub(crate) fn take_runs(&self) -> Vec<LeasedRun> {
+        let mut inner = self.lock();
+        let work = inner.alone.drain(..).collect::<Vec<_>>();
+        let (runs, calls): (Vec<_>, Vec<_>) = work
+            .into_iter()
+            .chain(std::mem::take(&mut inner.ready))
+            .partition(|work| matches!(work, Work::Run(_)));
+        inner.ready = calls.into();
+        inner.alone_since = None;
+        for run in &runs {
+            inner.left(run);
+        }
+        runs.into_iter().filter_map(|work| if let Work::Run(run) = work { Some(run) } else { None }).collect()
+    }
+
+    /// Takes out every call.
+    pub(crate) fn take_calls(&self) -> Vec<WaitingCall> {
+        let mut inner = self.lock();
+        let (calls, runs): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut inner.ready).into_iter().partition(|work| matches!(work, Work::Call(_)));
+        inner.ready = runs.into();
+        inner.calls = 0;
+        calls
+            .into_iter()
+            .filter_map(|work| if let Work::Call(call) = work { Some(call) } else { None })
+            .collect()
+    }
+
+    /// What there is to do, and whether the pool could start more replicas for it.
+    pub(crate) fn demand(&self, can_grow: bool) -> Demand {
+        let mut inner = self.lock();
+        inner.can_grow = can_grow;
+        Demand {
+            waiting: inner.ready.len() + inner.alone.len(),
+            backlog: inner.backlog && inner.closed.is_none(),
+        }
+    }
+}
+
+impl Inner {
+    fn push_run(&mut self, run: LeasedRun) {
+        if run.crashes > 0 || self.suspects.contains(&run.lease.run) {
+            self.alone_since.get_or_insert_with(Instant::now);
+            self.alone.push_back(Work::Run(run));
+        } else {
+            self.ready.push_back(Work::Run(run));
+        }
+    }
+
+    fn pop_alone(&mut self) -> Option<Work> {
+        let work = self.alone.pop_front()?;
+        self.left(&work);
+        self.alone_since = (!self.alone.is_empty()).then(Instant::now);
+        Some(work)
+    }
+
+    fn left(&mut self, work: &Work) {
+        match work {
+            Work::Run(run) => {
+                self.held -= 1;
+                self.held_bytes -= run.input.len();
+            }
+            Work::Call(_) => self.calls -= 1,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.alone_since.is_some_and(|since| (since.elapsed().as_secs() / HOLD.as_secs()).is_multiple_of(2))
+    }
+
+    fn wants_claim(&self) -> bool {
+        self.backlog && !self.claiming && self.held <= CLAIM_AT
+    }
+}
