@@ -25,10 +25,13 @@ use axum::Router;
 
 use crate::Gateway;
 
-/// Every route of the control plane, each with and without a slash at its end: the clients' base
-/// address may carry one.
+/// Every route of the control plane, each also with a slash at its end and one more at its beginning:
+/// clients join a base address that ends in one to a path that begins with one.
 pub(crate) fn routes() -> Router<Gateway> {
     table::ROUTES.iter().fold(Router::new(), |router, route| {
-        router.route(route.path, route.handler()).route(&format!("{}/", route.path), route.handler())
+        let path = route.path;
+        [path.to_owned(), format!("{path}/"), format!("/{path}"), format!("/{path}/")]
+            .iter()
+            .fold(router, |router, spelling| router.route(spelling, route.handler()))
     })
 }

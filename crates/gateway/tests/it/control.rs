@@ -519,6 +519,17 @@ async fn a_reader_of_an_inbox_may_wait() {
 }
 
 #[tokio::test]
+async fn a_base_address_may_end_in_a_slash() {
+    let router = World::new().router();
+    let plain = get(&router, "/v2/projects").await;
+    assert_eq!(plain.good(), json!([{"id": PROJECT, "name": PROJECT}]));
+    for path in ["/v2/projects/", "//v2/projects", "//v2/projects/"] {
+        assert_eq!(get(&router, path).await.body, plain.body, "{path}");
+    }
+    assert_eq!(get(&router, "/v2/notifications").await.good(), json!([]));
+}
+
+#[tokio::test]
 async fn what_the_store_cannot_say_is_said() {
     let world = World::new();
     let router = world.router();
