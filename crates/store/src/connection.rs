@@ -108,3 +108,38 @@ pub(crate) fn pragma_text(conn: &Connection, pragma: &str) -> rusqlite::Result<S
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_of_the_writer_waits_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let conn = writer(&path, Durability::Full).unwrap();
+        let value = |pragma| pragma_text(&conn, pragma).unwrap();
+        assert_eq!(value("journal_mode"), "wal");
+        assert_eq!(value("synchronous"), "2");
+        assert_eq!(value("foreign_keys"), "1");
+        assert_eq!(value("busy_timeout"), "5000");
+        let logs = writer(&dir.path().join("y.db"), Durability::Normal).unwrap();
+        assert_eq!(pragma_text(&logs, "synchronous").unwrap(), "1");
+    }
+
+    #[test]
+    fn a_reader_cannot_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        writer(&path, Durability::Full).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        let conn = reader(&path).unwrap();
+        assert!(conn.execute("INSERT INTO t VALUES (1)", []).is_err());
+    }
+
+    #[test]
+    fn a_setting_that_did_not_take_is_an_error() {
+        let path = Path::new(":memory:");
+        let refused = writer(path, Durability::Full).unwrap_err();
+        assert!(matches!(refused, OpenError::Pragma { pragma: "journal_mode", .. }), "{refused}");
+    }
+}

@@ -170,6 +170,12 @@ fn register_build(batch: &mut Batch<'_>, build: &NewBuild) -> Result<(), Fault> 
         .execute(params![build.app.as_str(), at])?;
     batch
         .sql(
+            "INSERT INTO apps (id, project, latest_build, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?4)
+             ON CONFLICT (id) DO UPDATE SET latest_build = excluded.latest_build",
+        )?
+        .execute(params![build.app.as_str(), project.as_str(), build.id.as_str(), at])?;
+    batch
+        .sql(
             "INSERT INTO builds (id, app, status, config, upload_token_hash, created_at, updated_at)
              VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?5)",
         )?
@@ -180,12 +186,6 @@ fn register_build(batch: &mut Batch<'_>, build: &NewBuild) -> Result<(), Fault> 
             build.upload_token_hash,
             at
         ])?;
-    batch
-        .sql(
-            "INSERT INTO apps (id, project, latest_build, created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?4)
-             ON CONFLICT (id) DO UPDATE SET latest_build = excluded.latest_build",
-        )?
-        .execute(params![build.app.as_str(), project.as_str(), build.id.as_str(), at])?;
     let number = batch.app(&build.app)?;
     if number.deleted {
         batch

@@ -9,6 +9,7 @@ mod view;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use queue::answer;
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Finish, Finished};
@@ -18,6 +19,7 @@ use queue::{AppId, ProjectId, RunId};
 
 use crate::Store;
 use crate::committer::Committer;
+use crate::deliveries::give_back_all;
 
 pub(crate) use end::{Begun, Cause, end_without_lease};
 pub(crate) use release::requeue;
@@ -60,8 +62,7 @@ impl Runs for Store {
     async fn finish(&self, finish: Finish) -> Stored<Finished> {
         end::check(&finish.outcome)?;
         let file = self.write_large_result(&finish).await?;
-        let bytes =
-            if file.is_some() { 0 } else { finish.outcome.result.as_ref().map_or(0, |result| result.len()) };
+        let bytes = if file.is_some() { 0 } else { finish.outcome.result.as_ref().map_or(0, Bytes::len) };
         let lease = finish.lease;
         let outcome = finish.outcome.clone();
         let written = file.clone();
@@ -72,10 +73,7 @@ impl Runs for Store {
                 bytes,
                 move |batch| end::finish(batch, &finish, file.as_deref()),
                 |committer, ended| {
-                    crate::deliveries::give_back_all(
-                        committer,
-                        ended.map(|ended| ended.begun).unwrap_or_default(),
-                    )
+                    give_back_all(committer, ended.map(|ended| ended.begun).unwrap_or_default());
                 },
             )
             .await?;

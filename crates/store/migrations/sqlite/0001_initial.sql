@@ -33,7 +33,7 @@ CREATE INDEX apps_by_live_build ON apps (live_build);
 
 CREATE TABLE builds (
     id                TEXT PRIMARY KEY,
-    app               TEXT NOT NULL REFERENCES apps (id) DEFERRABLE INITIALLY DEFERRED,
+    app               TEXT NOT NULL REFERENCES apps (id),
     status            TEXT NOT NULL CHECK (status IN ('pending', 'building', 'initializing', 'success',
                           'build_failure', 'init_failure', 'init_timeout', 'cancelled')),
     config            TEXT NOT NULL,

@@ -1,0 +1,100 @@
+//! Inboxes and what they recorded.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use queue::inbox::{CapturedRequest, Inbox, SignatureState, SignatureVerdict};
+use queue::port::StoreError;
+use queue::{Entropy, InboxId};
+
+use crate::world::{Engine, INBOX_REQUESTS_MAX, World, project};
+
+async fn inbox(world: &World<impl Engine>) -> InboxId {
+    if world.store.project(&project(1)).await.unwrap().is_none() {
+        world.store.create_project(world.new_project(1)).await.unwrap();
+    }
+    world.pass(Duration::from_millis(1));
+    let id = InboxId::generate(world.entropy.as_ref());
+    let inbox =
+        Inbox { id: id.clone(), project: project(1), view_token: "token".into(), created_at: world.now() };
+    world.store.create_inbox(inbox).await.unwrap();
+    id
+}
+
+fn request(world: &World<impl Engine>, body: &str) -> CapturedRequest {
+    let entropy: &dyn Entropy = world.entropy.as_ref();
+    CapturedRequest {
+        id: uuid::Uuid::from_bytes(entropy.bytes()),
+        sequence: 0,
+        method: "POST".into(),
+        path: "/inbox/1?x=y".into(),
+        headers: vec![("b".into(), "1".into()), ("a".into(), "2".into()), ("b".into(), "3".into())],
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        received_at: world.now(),
+        signature: SignatureVerdict { verdict: SignatureState::Verified, detail: "good".into() },
+    }
+}
+
+fn bodies(requests: &[CapturedRequest]) -> Vec<&str> {
+    requests.iter().map(|request| std::str::from_utf8(&request.body).unwrap()).collect()
+}
+
+pub(crate) async fn an_inbox_is_there_at_once(world: World<impl Engine>) {
+    let (first, second) = (inbox(&world).await, inbox(&world).await);
+    let read = world.store.inbox(&first).await.unwrap().unwrap();
+    assert_eq!((read.project, read.view_token.as_str()), (project(1), "token"));
+    let ids: Vec<_> =
+        world.store.inboxes(&project(1)).await.unwrap().into_iter().map(|inbox| inbox.id).collect();
+    assert_eq!(ids, [second, first]);
+    assert!(world.store.inboxes(&project(2)).await.unwrap().is_empty());
+    assert!(world.store.inbox(&"0".repeat(32).parse().unwrap()).await.unwrap().is_none());
+}
+
+pub(crate) async fn requests_are_kept_to_the_byte_and_in_order(world: World<impl Engine>) {
+    let (mine, other) = (inbox(&world).await, inbox(&world).await);
+    let mut sent = request(&world, "first");
+    let first = world.store.record(&mine, sent.clone()).await.unwrap();
+    world.store.record(&other, request(&world, "other")).await.unwrap();
+    let second = world.store.record(&mine, request(&world, "second")).await.unwrap();
+    assert!(second > first);
+
+    let read = world.store.requests(&mine, 0, 10).await.unwrap();
+    assert_eq!(bodies(&read), ["first", "second"]);
+    sent.sequence = first;
+    assert_eq!(format!("{:?}", read[0]), format!("{sent:?}"));
+    assert_eq!(bodies(&world.store.requests(&mine, first, 10).await.unwrap()), ["second"]);
+    assert_eq!(bodies(&world.store.requests(&mine, 0, 1).await.unwrap()), ["first"]);
+}
+
+pub(crate) async fn the_oldest_requests_make_room(world: World<impl Engine>) {
+    let (mine, other) = (inbox(&world).await, inbox(&world).await);
+    world.store.record(&other, request(&world, "other")).await.unwrap();
+    for number in 0..INBOX_REQUESTS_MAX + 3 {
+        world.store.record(&mine, request(&world, &number.to_string())).await.unwrap();
+    }
+    let read = world.store.requests(&mine, 0, 100).await.unwrap();
+    assert_eq!(bodies(&read), ["3", "4", "5", "6", "7"]);
+    assert_eq!(world.store.requests(&other, 0, 100).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn requests_are_read_backwards_as_far_as_they_fit(world: World<impl Engine>) {
+    let mine = inbox(&world).await;
+    for body in ["aaaa", "bbbb", "cccc", "dddd"] {
+        world.store.record(&mine, request(&world, body)).await.unwrap();
+    }
+    let read = async |before, limit, bytes_max| {
+        world.store.requests_before(&mine, before, limit, bytes_max).await.unwrap()
+    };
+    let newest = read(i64::MAX, 2, usize::MAX).await;
+    assert_eq!(bodies(&newest), ["dddd", "cccc"]);
+    assert_eq!(bodies(&read(newest[1].sequence, 9, usize::MAX).await), ["bbbb", "aaaa"]);
+    assert_eq!(bodies(&read(i64::MAX, 9, 0).await), ["dddd"]);
+    assert_eq!(bodies(&read(i64::MAX, 9, 8).await), ["dddd", "cccc", "bbbb"]);
+}
+
+pub(crate) async fn an_unknown_inbox_records_nothing(world: World<impl Engine>) {
+    let unknown = InboxId::generate(world.entropy.as_ref());
+    let refused = world.store.record(&unknown, request(&world, "x")).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))));
+    assert!(world.store.requests(&unknown, 0, 9).await.unwrap().is_empty());
+}

@@ -1,0 +1,101 @@
+//! What every engine must promise, told through the ports alone.
+//!
+//! An engine joins by handing a function that opens a fresh [`World`](crate::world::World) to
+//! [`conformance!`]. A promise that is not listed there is dead code, which the compiler reports.
+
+pub(crate) mod deliveries;
+pub(crate) mod inboxes;
+pub(crate) mod logs;
+pub(crate) mod registry;
+pub(crate) mod runs;
+
+macro_rules! conformance {
+    ($open:path) => {
+        $crate::conformance::promises! { $open, runs {
+            an_accepted_run_is_claimed_with_all_it_was_given
+            runs_are_claimed_in_the_order_of_their_acceptance
+            a_claim_takes_no_more_bytes_than_fit_but_always_one
+            every_run_is_claimed_once_however_many_claim
+            a_run_can_be_accepted_and_leased_in_one_write
+            a_full_queue_turns_runs_down_until_there_is_room
+            the_end_of_a_run_is_kept_to_the_byte
+            a_large_result_is_kept_to_the_byte
+            a_failed_run_says_why
+            a_stale_lease_changes_nothing
+            a_leased_run_cannot_expire
+            a_released_run_is_the_next_to_be_claimed
+            the_third_death_of_its_replica_ends_a_run
+            being_drained_counts_towards_nothing
+            losing_the_server_counts_once_a_replica_had_the_run
+            a_lease_that_nobody_took_is_given_back
+            a_synchronous_call_leaves_its_record
+            runs_are_listed_newest_first_page_by_page
+            the_list_can_be_narrowed
+            a_run_is_shown_to_its_own_project_only
+            waiting_for_an_end_ends_with_it
+            waiting_for_an_end_is_bounded
+            the_backlog_is_what_is_queued
+        }}
+        $crate::conformance::promises! { $open, deliveries {
+            the_first_attempt_rides_in_the_finish
+            a_delivery_without_an_attempt_is_due_at_once
+            the_body_is_the_same_on_every_attempt
+            a_failed_run_is_told_as_well
+            an_attempt_that_failed_is_made_again_when_it_is_due
+            a_used_up_schedule_ends_a_delivery
+            the_room_is_respected
+            receivers_take_turns
+            the_oldest_delivery_of_a_receiver_goes_first
+            the_next_due_time_looks_at_receivers_with_room
+            a_gone_endpoint_gets_nothing_more
+            a_gone_endpoint_of_another_project_is_another_endpoint
+            a_retry_to_an_endpoint_gone_meanwhile_waits
+            an_end_of_an_attempt_that_is_over_changes_nothing
+            attempts_that_nobody_took_are_made_again
+        }}
+        $crate::conformance::promises! { $open, registry {
+            a_project_is_made_once
+            keys_open_what_they_should_until_they_are_rotated
+            a_build_becomes_live_with_its_functions
+            a_newer_build_cancels_an_unfinished_one
+            a_final_build_does_not_move
+            a_failed_build_leaves_the_old_one_live
+            scaling_changes_the_live_configuration
+            apps_are_listed_by_project_and_name
+            deleting_an_app_cancels_its_queued_runs_and_tells_their_webhooks
+            a_run_released_after_its_app_was_deleted_is_cancelled
+            a_run_accepted_after_its_app_was_deleted_is_cancelled
+            a_deleted_app_can_come_back
+            unfinished_builds_are_found
+            a_build_of_nobody_is_refused
+        }}
+        $crate::conformance::promises! { $open, inboxes {
+            an_inbox_is_there_at_once
+            requests_are_kept_to_the_byte_and_in_order
+            the_oldest_requests_make_room
+            requests_are_read_backwards_as_far_as_they_fit
+            an_unknown_inbox_records_nothing
+        }}
+        $crate::conformance::promises! { $open, logs {
+            what_was_appended_is_read
+            lines_are_found_by_run_build_and_app
+            lines_are_read_page_by_page
+            the_newest_lines_can_be_asked_for
+        }}
+    };
+}
+
+macro_rules! promises {
+    ($open:path, $port:ident { $($promise:ident)* }) => {
+        mod $port {
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    $crate::conformance::$port::$promise($open()).await;
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use {conformance, promises};

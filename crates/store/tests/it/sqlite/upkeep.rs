@@ -1,0 +1,99 @@
+//! What goes with age, and what stays.
+
+use std::fs;
+use std::time::Duration;
+
+use bytes::Bytes;
+use queue::delivery::Verdict;
+use queue::log::{LogLine, LogQuery, LogScope, Stream};
+use queue::outcome::Outcome;
+use queue::port::{Logs as _, Runs as _};
+use queue::{RunId, limits};
+use store::{Pruned, Store};
+
+use super::{dir, fresh};
+use crate::world::{INLINE_RESULT_BYTES_MAX, World, app, project};
+
+const A: &str = "https://a.example/hook";
+const DAY: Duration = Duration::from_secs(86_400);
+
+async fn is_there(world: &World<Store>, run: RunId) -> bool {
+    world.store.run(&project(1), run).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn runs_that_ended_long_ago_are_removed_with_all_that_is_theirs() {
+    let world = fresh();
+    let lease = world.leased(&app("a"), &[A]).await;
+    let result = Bytes::from(format!("\"{}\"", "x".repeat(INLINE_RESULT_BYTES_MAX)));
+    world.finish(lease, Outcome::succeeded(result, 200, 1.0, world.now()), &[]).await;
+    world.end(&world.begin().await[0], Verdict::Delivered, 200);
+    let mut many = Vec::new();
+    for _ in 0..450 {
+        many.push(world.succeeded(&app("b"), &[]).await);
+    }
+    world.pass(limits::RESULT_RETENTION + Duration::from_millis(1));
+    assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 451);
+    assert!(!is_there(&world, lease.run).await);
+    assert!(!is_there(&world, many[449]).await);
+    assert_eq!(fs::read_dir(dir(&world).join("results")).unwrap().count(), 0);
+    assert_eq!(world.store.prune(world.now()).await.unwrap(), Pruned::default());
+    // The number of the forgotten app may be given again.
+    world.queued(&app("c"), &[]).await;
+    world.queued(&app("b"), &[]).await;
+    assert_eq!(world.store.backlog().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn runs_that_somebody_waits_for_stay() {
+    let world = fresh();
+    let queued = world.queued(&app("a"), &[]).await;
+    let running = world.leased(&app("b"), &[]).await.run;
+    let gone = world.succeeded(&app("a"), &[A]).await;
+    let due = world.begin().await;
+    world.end(&due[0], Verdict::Disabled, 410);
+    let sending = world.succeeded(&app("a"), &["https://b.example/"]).await;
+    world.begin().await;
+    let pending = world.succeeded(&app("a"), &["https://c.example/"]).await;
+    world.pass(limits::RESULT_RETENTION + DAY);
+    let recent = world.succeeded(&app("a"), &[]).await;
+    assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 0);
+    for run in [queued, running, gone, sending, pending, recent] {
+        assert!(is_there(&world, run).await);
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_never_delivered_stays_longer() {
+    let world = fresh();
+    let run = world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+    world.settled().await;
+    world.pass(29 * DAY);
+    assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 0);
+    world.pass(2 * DAY);
+    assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 1);
+    assert!(!is_there(&world, run).await);
+}
+
+#[tokio::test]
+async fn old_lines_of_log_are_removed() {
+    let world = fresh();
+    let line = |text: &str| LogLine {
+        at: world.now(),
+        app: app("a"),
+        build: None,
+        run: None,
+        replica: None,
+        stream: Stream::Stdout,
+        text: text.to_owned(),
+    };
+    world.store.append((0..5000).map(|_| line("old")).collect());
+    world.pass(limits::RESULT_RETENTION + DAY);
+    world.store.append(vec![line("new")]);
+    assert_eq!(world.store.prune(world.now()).await.unwrap().log_lines, 5000);
+    let scope = LogScope::App(app("a"));
+    let query = LogQuery { scope, after: None, since: None, limit: 9, newest: false };
+    let left = world.store.read(query).await.unwrap();
+    assert_eq!(left.iter().map(|stored| stored.line.text.as_str()).collect::<Vec<_>>(), ["new"]);
+}
