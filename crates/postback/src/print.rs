@@ -31,10 +31,18 @@ pub(crate) fn fatal(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain().skip(1) {
         printer.say(&format!("  caused by: {}", clean(&cause.to_string())));
     }
-    if let Some(with_hint) = error.chain().find_map(|cause| cause.downcast_ref::<WithHint>()) {
-        printer.hint(&with_hint.hint);
+    if let Some(hint) = hint_of(error) {
+        printer.hint(hint);
     }
     ExitCode::FAILURE
+}
+
+/// The next step that stands beside an error, at whatever depth.
+fn hint_of(error: &anyhow::Error) -> Option<&str> {
+    // The first look finds hints that were given as context, the second those below another context.
+    let with_hint = error.downcast_ref::<WithHint>();
+    let with_hint = with_hint.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()));
+    with_hint.map(|with_hint| with_hint.hint.as_str())
 }
 
 /// How a word may be marked.
@@ -216,6 +224,16 @@ fn layout(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hint_is_found_wherever_it_was_given() {
+        let cause = || anyhow::anyhow!("cause");
+        assert_eq!(hint_of(&WithHint::new("m", "alone").into()), Some("alone"));
+        assert_eq!(hint_of(&cause().context(WithHint::new("m", "context"))), Some("context"));
+        let below = anyhow::Error::from(WithHint::new("m", "below")).context("above");
+        assert_eq!(hint_of(&below), Some("below"));
+        assert_eq!(hint_of(&cause()), None);
+    }
 
     #[test]
     fn json_is_laid_out_without_touching_a_digit() {

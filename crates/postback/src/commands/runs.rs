@@ -68,6 +68,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             let text = |run: &Value, key: &str| match &run[key] {
                 Value::String(text) => text.clone(),
                 Value::Null => String::new(),
+                Value::Number(number) => number.as_f64().map_or_else(String::new, |ms| format!("{ms:.1}")),
                 other => other.to_string(),
             };
             let columns = ["id", "appId", "functionName", "state", "acceptedAt", "runTimeMs"];

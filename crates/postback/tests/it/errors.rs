@@ -21,7 +21,7 @@ async fn bad_input_gets_a_clear_answer() {
         ("unknown app", stage.v4("nothing/echo"), "{}".into(), 404, ""),
         ("loopback of others", echo.clone(), hook("http://[::1]:9/"), 422, "--allow-private-webhooks"),
         ("metadata", echo.clone(), hook("http://169.254.169.254/latest"), 422, ""),
-        ("plain http", echo.clone(), hook("http://example.com/x"), 422, "https"),
+        ("plain http", echo.clone(), hook("http://93.184.216.34/x"), 422, "https"),
         ("no url", echo.clone(), hook("not a url"), 422, ""),
         ("other scheme", echo.clone(), hook("ftp://example.com/"), 422, "https"),
         ("no text", echo.clone(), r#"{"value":1,"webhook_endpoint":7}"#.into(), 422, "webhook_endpoint"),

@@ -45,7 +45,7 @@ impl Stage {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let server = home.start();
         let keys = home.keys();
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+        let http = reqwest::Client::builder().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
         Self { home, server: Some(server), keys, http }
     }
 
@@ -124,6 +124,30 @@ impl Stage {
         self.server.take().expect("it runs").kill();
         self.server = Some(self.home.start());
     }
+}
+
+/// The keys of a JSON object in the order in which they stand there.
+///
+/// # Panics
+/// When the text is no JSON object.
+pub(crate) fn keys(text: &str) -> Vec<String> {
+    struct Keys;
+    impl<'de> serde::de::Visitor<'de> for Keys {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut keys = Vec::new();
+            while let Some((key, serde::de::IgnoredAny)) = map.next_entry()? {
+                keys.push(key);
+            }
+            Ok(keys)
+        }
+    }
+    serde::Deserializer::deserialize_map(&mut serde_json::Deserializer::from_str(text), Keys).unwrap()
 }
 
 /// The body as JSON, with the status it came with in the message when it is none.
