@@ -286,3 +286,6 @@ impl Drop for Place {
         self.places.give_back(&self.receiver, self.health);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,7 +128,7 @@ async fn a_receiver_that_dawdles_is_cut_off_at_the_deadline_in_every_phase() {
         (Fault::Hang, "timeout:headers"),
         (Fault::Silent, "timeout:headers"),
         (Fault::Drip(b"HTTP/1.1 200 OK\r\nx-slow: ".to_vec(), pause), "timeout:headers"),
-        (Fault::Drip(body, Duration::from_millis(5)), "timeout:body"),
+        (Fault::Drip(body, pause), "timeout:body"),
     ] {
         let receiver = evil(fault).await;
         cases.push((world.deliver(&receiver.url("x")), reason, Some(receiver)));
@@ -264,9 +264,12 @@ async fn own_inboxes_are_reached_locally_even_behind_a_tls_terminating_address()
         assert_eq!(arrival.header("host"), origin.split("//").nth(1).unwrap());
         verify(&arrival);
     }
-    let elsewhere = world.deliver(&format!("http://{listen}/metrics"));
-    world.shelf.first_end(elsewhere).await;
-    assert_eq!(reason(&world, elsewhere).as_deref(), Some("address_not_allowed"));
+    let unknown = format!("/inbox/{}", crate::fakes::INBOX.replace('0', "f"));
+    for path in ["/metrics", &unknown] {
+        let id = world.deliver(&format!("http://{listen}{path}"));
+        world.shelf.first_end(id).await;
+        assert_eq!(reason(&world, id).as_deref(), Some("address_not_allowed"), "{path}");
+    }
     assert_eq!(receiver.count(), 2);
 }
 
