@@ -251,3 +251,66 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         line.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commands() -> Commands {
+        Commands { supervisor: Vec::new(), environment: vec![("GIVEN".into(), "yes".into())] }
+    }
+
+    fn shell(script: &str) -> Invocation<'_> {
+        Invocation {
+            program: Path::new("/bin/sh"),
+            arguments: vec!["-c".into(), script.into()],
+            folder: Path::new("/"),
+            environment: vec![("OWN".into(), "too".into())],
+        }
+    }
+
+    fn within(limit: Duration) -> Stop {
+        Stop { token: CancellationToken::new(), deadline: Instant::now() + limit }
+    }
+
+    async fn answer(script: &str) -> Result<String, CommandError> {
+        commands().answer(shell(script), &within(Duration::from_secs(60))).await
+    }
+
+    #[tokio::test]
+    async fn a_command_sees_only_the_environment_it_was_given() {
+        let seen = answer("env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort").await.unwrap();
+        assert_eq!(seen, "GIVEN=yes\nOWN=too\n");
+    }
+
+    #[tokio::test]
+    async fn output_comes_line_by_line_bounded_and_without_progress_bars_joined() {
+        let seen = answer("printf 'a\\r50%%\\r100%%\\n\\nlast without end'").await.unwrap();
+        assert_eq!(seen, "a\n50%\n100%\nlast without end\n");
+        let long = answer("head -c 100000 /dev/zero | tr '\\0' x").await.unwrap();
+        assert_eq!(long.len(), LOG_LINE_BYTES_MAX + 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_says_how_the_command_ended_and_what_it_complained() {
+        let error = answer("echo oh no >&2; exit 4").await.unwrap_err();
+        assert_eq!(error.to_string(), "sh ended with exit status 4:\noh no");
+        assert_eq!(answer("kill -TERM $$").await.unwrap_err().to_string(), "sh was ended by signal 15");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_takes_too_long_is_ended() {
+        let stop = within(Duration::from_millis(50));
+        let error = commands().answer(shell("sleep 600"), &stop).await.unwrap_err();
+        assert_eq!(error.to_string(), "the build took longer than 60 minutes");
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_behind_neither_outlives_it_nor_holds_it_up() {
+        let began = Instant::now();
+        let pid = answer("sleep 600 & echo $!").await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(30));
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ")));
+    }
+}

@@ -1,6 +1,7 @@
 //! Which Python runs an app: a real interpreter by its absolute path, never a shim or another app's
 //! environment, for those change their mind with the folder they are called in.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use crate::command::{CommandError, Commands, Invocation, Stop};
 
 /// Oldest Python that the runner works with.
 const OLDEST: (u32, u32) = (3, 8);
+/// Newest minor version that is looked for by name, to list what there is.
+const NEWEST: u32 = 20;
 /// Time an interpreter has to say who it is.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -68,10 +71,10 @@ impl Interpreters<'_> {
     /// Every interpreter there is, newest first, for the message that one is missing.
     pub(crate) async fn all(&self, stop: &Stop) -> Result<Vec<Interpreter>, CommandError> {
         let mut all = Vec::new();
-        for minor in (OLDEST.1..=20).rev() {
-            for candidate in self.candidates(Some(&format!("3.{minor}"))) {
-                all.extend(self.probe(&candidate, stop).await?);
-            }
+        let versions = (OLDEST.1..=NEWEST).map(|minor| self.candidates(Some(&format!("3.{minor}"))));
+        let candidates: BTreeSet<PathBuf> = versions.flatten().collect();
+        for candidate in candidates {
+            all.extend(self.probe(&candidate, stop).await?);
         }
         all.sort();
         all.dedup();

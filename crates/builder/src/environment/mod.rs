@@ -189,9 +189,12 @@ impl Environments {
         let has_commands = !wanted.before.is_empty() || !wanted.after.is_empty();
         let mut requirements = wanted.requirements.clone();
         if has_commands {
-            // Such commands often call it.
-            requirements.push("pip".to_owned());
-            self.install(&["pip".to_owned()], folder, app_folder, log, stop).await?;
+            // Such commands often call it; those that do not can do without.
+            match self.install(&["pip".to_owned()], folder, app_folder, log, stop).await {
+                Ok(()) => requirements.push("pip".to_owned()),
+                Err(EnvironmentError::Stopped) => return Err(EnvironmentError::Stopped),
+                Err(error) => log.say(format!("    the commands must do without pip: {error}")),
+            }
         }
         self.shell("pre_build_commands", &wanted.before, folder, app_folder, build, log, stop).await?;
         if !wanted.requirements.is_empty() {

@@ -1,0 +1,9 @@
+//! Builds as the server makes them: real interpreters, real commands, real packages.
+
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
+
+mod environments;
+mod failures;
+mod stopping;
+mod uploads;
+mod world;
