@@ -7,6 +7,7 @@
 //! have places of their own and are dropped without one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use queue::port::{StoreError, Stored};
@@ -57,6 +58,8 @@ pub(crate) struct Health {
     pub(crate) places: Semaphore,
     pub(crate) record_places: Semaphore,
     pub(crate) failure: watch::Sender<Option<Arc<str>>>,
+    /// The writer did all that it had taken on, and ended.
+    pub(crate) ended: AtomicBool,
 }
 
 /// The callers' end of the queue. Cheap to clone.
@@ -74,6 +77,7 @@ impl Committer {
             places: Semaphore::new(PLACES),
             record_places: Semaphore::new(RECORD_PLACES),
             failure: watch::Sender::new(None),
+            ended: AtomicBool::new(false),
         });
         (Self { sender, health: Arc::clone(&health) }, receiver, health)
     }
@@ -154,10 +158,10 @@ impl Committer {
 
     /// The writer let go of a job without an answer.
     fn lost(&self) -> StoreError {
-        match self.health.failure.borrow().as_deref() {
-            Some(why) => StoreError::Unknown(why.to_owned()),
-            None => closed(),
+        if self.health.ended.load(Ordering::Acquire) {
+            return closed();
         }
+        StoreError::Unknown("the writer of the database ended in the middle of its work".to_owned())
     }
 }
 

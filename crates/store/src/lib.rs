@@ -21,6 +21,7 @@ mod committer;
 mod connection;
 mod deliveries;
 mod fault;
+mod filesystem;
 mod inboxes;
 mod lock;
 mod logs;

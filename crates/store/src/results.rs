@@ -26,6 +26,7 @@ impl ResultFiles {
     pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
         let dir = data_dir.join("results");
         fs::create_dir_all(&dir)?;
+        File::open(data_dir)?.sync_all()?;
         Ok(Self { dir: dir.into() })
     }
 

@@ -13,6 +13,7 @@ use crate::batch::{self, Setting};
 use crate::committer::Committer;
 use crate::connection::{self, Durability};
 use crate::fault::Fault;
+use crate::filesystem::refuse_network;
 use crate::lock::{DirLock, Holder};
 use crate::logs::LogFile;
 use crate::memory::Memory;
@@ -109,6 +110,18 @@ pub enum OpenError {
         /// What it is.
         found: String,
     },
+    /// The directory is on another machine.
+    #[error(
+        "the data directory {} is on a network file system ({kind}), where SQLite cannot keep what it \
+         promises; choose a local one with --data-dir",
+        dir.display()
+    )]
+    Network {
+        /// The directory.
+        dir: PathBuf,
+        /// Which file system.
+        kind: &'static str,
+    },
     /// SQLite refused.
     #[error("the database {} could not be opened: {source}", path.display())]
     Database {
@@ -165,6 +178,7 @@ impl Store {
         let Options { dir, readers, lock_patience, bounds } = options;
         connection::check_version()?;
         make_private_dir(&dir)?;
+        refuse_network(&dir)?;
         let lock = Arc::new(DirLock::take(&dir, lock_patience)?);
 
         let path = dir.join(DATABASE_FILE);
@@ -222,11 +236,21 @@ impl Store {
     }
 }
 
-/// The database holds secrets, so the folder is made for its owner only. One that is there is left.
+/// The database holds secrets, so the folder is made for its owner only; one that is there is left. The
+/// names of new folders are synced, or a power cut could take the database with its folder.
 fn make_private_dir(dir: &Path) -> Result<(), OpenError> {
+    let made: Vec<_> =
+        dir.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })
+    let io = |source| OpenError::Io { path: dir.to_owned(), source };
+    builder.create(dir).map_err(io)?;
+    for folder in made {
+        let parent =
+            folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(io)?;
+    }
+    Ok(())
 }

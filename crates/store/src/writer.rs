@@ -1,6 +1,9 @@
 //! The writer thread: takes everything that waits, applies it in one transaction, syncs once, answers
 //! all. Nothing is delayed to make batches larger; while one batch syncs, the next one gathers.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -20,7 +23,7 @@ use crate::memory::Memory;
 const BATCH_JOBS_MAX: usize = 512;
 /// Bytes of payload from which a transaction takes no more jobs.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// Pages in the write-ahead log from which it is written back into the database: 16 MiB.
+/// New pages in the write-ahead log after which it is written back into the database: 16 MiB.
 const CHECKPOINT_PAGES: i32 = 4_096;
 /// How often notes that met a full disk are tried again while nothing else is written.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
@@ -35,6 +38,8 @@ pub(crate) struct Writer {
     health: Arc<Health>,
     /// Pages in the write-ahead log, as its hook last said.
     wal_pages: Arc<AtomicI32>,
+    /// How many of them were written back already.
+    written_back: i32,
     /// Notes that wait for space on the disk.
     held: Vec<Box<dyn Job>>,
     failed: Option<Arc<str>>,
@@ -80,6 +85,7 @@ impl Writer {
             receiver,
             health,
             wal_pages,
+            written_back: 0,
             held: Vec::new(),
             failed: None,
             _lock: lock,
@@ -268,14 +274,19 @@ impl Writer {
 
     /// Writes the log back into the database, after the waiters were told.
     fn checkpoint_if_due(&mut self) {
-        if self.wal_pages.load(Ordering::Relaxed) < CHECKPOINT_PAGES || self.failed.is_some() {
+        let pages = self.wal_pages.load(Ordering::Relaxed);
+        if pages < self.written_back {
+            // The log began anew at its head.
+            self.written_back = 0;
+        }
+        if pages - self.written_back < CHECKPOINT_PAGES || self.failed.is_some() {
             return;
         }
         let start = Instant::now();
         let done = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         metrics::histogram!("postback_store_checkpoint_seconds").record(start.elapsed().as_secs_f64());
         match done.map_err(Fault::from) {
-            Ok(()) => self.wal_pages.store(0, Ordering::Relaxed),
+            Ok(()) => self.written_back = pages,
             Err(fault) if fault.is_fatal() => self.fail(&fault),
             Err(fault) => tracing::warn!(error = %fault, "could not write the log back into the database"),
         }
@@ -310,6 +321,8 @@ impl Writer {
         {
             tracing::warn!(%error, "could not write the log back into the database; the next start does it");
         }
+        // What comes from here on is let go unseen: it did not happen.
+        self.health.ended.store(true, Ordering::Release);
         drop(self);
         if let Some(waiter) = closing {
             // Whoever closed the store may have stopped waiting for it.
@@ -334,131 +347,5 @@ impl Drop for Alarm {
             self.0.record_places.close();
             self.0.failure.send_replace(Some("the writer of the database panicked".into()));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicU64;
-
-    use queue::{Clock, Entropy, Timestamp};
-
-    use super::*;
-    use crate::{Options, Store};
-
-    struct Fixed;
-    impl Clock for Fixed {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millis(0)
-        }
-    }
-    impl Entropy for Fixed {
-        fn fill(&self, bytes: &mut [u8]) {
-            bytes.fill(0);
-        }
-    }
-
-    fn open() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Options::new(dir.path()), Arc::new(Fixed), Arc::new(Fixed)).unwrap();
-        (dir, store)
-    }
-
-    fn insert(batch: &Batch<'_>, bytes: usize) -> Result<(), Fault> {
-        batch
-            .sql("INSERT INTO results (run, body) VALUES (randomblob(16), zeroblob(?1))")?
-            .execute([bytes])?;
-        Ok(())
-    }
-
-    async fn count(store: &Store) -> u64 {
-        let count =
-            |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM results", [], |row| row.get(0))?);
-        store.inner.memory.readers().read(count).await.unwrap()
-    }
-
-    /// The disk has room for no more pages than there are now.
-    async fn set_disk(store: &Store, full: bool) {
-        let commit = store.inner.committer.write(0, move |batch| {
-            let pages: i64 = batch.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
-            let max = if full { pages } else { 1 << 30 };
-            batch.conn.query_row(&format!("PRAGMA max_page_count = {max}"), [], |_| Ok(()))?;
-            Ok(())
-        });
-        commit.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_refuses_what_does_not_fit_holds_the_notes_and_heals_by_itself() {
-        let (_dir, store) = open();
-        set_disk(&store, true).await;
-        let refused = store.inner.committer.write(0, |batch| insert(batch, 1 << 20)).await;
-        assert!(matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("full")), "{refused:?}");
-        store.inner.committer.note(|batch| insert(batch, 1 << 20));
-        store.inner.committer.barrier().await.unwrap();
-        assert_eq!(count(&store).await, 0);
-        set_disk(&store, false).await;
-        store.inner.committer.barrier().await.unwrap();
-        assert_eq!(count(&store).await, 1);
-        store.inner.committer.write(0, |batch| insert(batch, 1 << 20)).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_failed_commit_is_unknown_to_all_of_its_batch_and_ends_the_store() {
-        let (_dir, store) = open();
-        let poison = store.inner.committer.write(0, |batch| {
-            // A constraint that is checked by COMMIT itself; the schema has none.
-            batch.conn.execute_batch(
-                "CREATE TEMP TABLE parent (id PRIMARY KEY);
-                 CREATE TEMP TABLE child (id REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
-                 INSERT INTO child VALUES (1);",
-            )?;
-            insert(batch, 1)
-        });
-        let other = store.inner.committer.write(0, |batch| insert(batch, 1));
-        let (poison, other) = tokio::join!(poison, other);
-        assert!(matches!(poison, Err(StoreError::Unknown(_))), "{poison:?}");
-        assert!(other.is_err());
-        assert!(store.failed().await.contains("restart"));
-        let late = store.inner.committer.write(0, |batch| insert(batch, 1)).await;
-        assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
-        store.close().await;
-    }
-
-    #[tokio::test]
-    async fn a_panic_of_a_job_is_a_failure_of_the_store() {
-        let (_dir, store) = open();
-        let lost = store.inner.committer.write(0, |_| -> Result<(), Fault> { panic!("a bug") }).await;
-        assert!(matches!(lost, Err(StoreError::Unknown(_))), "{lost:?}");
-        assert!(store.failed().await.contains("panicked"));
-        assert!(store.inner.committer.barrier().await.is_err());
-    }
-
-    #[tokio::test]
-    async fn jobs_that_wait_share_a_commit_and_a_poisoned_one_runs_alone() {
-        let (_dir, store) = open();
-        let runs = Arc::new(AtomicU64::new(0));
-        let jobs = (0..100).map(|number| {
-            let runs = Arc::clone(&runs);
-            store.inner.committer.write(0, move |batch| {
-                runs.fetch_add(1, Ordering::Relaxed);
-                if number == 50 { Err(Fault::Refused("poison".to_owned())) } else { insert(batch, 1) }
-            })
-        });
-        let answers = futures_util::future::join_all(jobs).await;
-        let refused: Vec<_> = (0..100).filter(|at| answers[*at].is_err()).collect();
-        assert_eq!(refused, [50]);
-        assert_eq!(count(&store).await, 99);
-        assert!(runs.load(Ordering::Relaxed) > 100, "no batch was run again");
-    }
-
-    #[tokio::test]
-    async fn the_log_is_written_back_before_it_grows_without_end() {
-        let (dir, store) = open();
-        for _ in 0..40 {
-            store.inner.committer.write(0, |batch| insert(batch, 2 << 20)).await.unwrap();
-        }
-        let wal = std::fs::metadata(dir.path().join("postback.db-wal")).unwrap().len();
-        assert!(wal < 40 << 20, "{wal} bytes");
     }
 }

@@ -1,0 +1,121 @@
+//! A full disk, a failed commit, a panic: what must be seen, and what must not.
+
+use std::sync::atomic::AtomicU64;
+
+use queue::{Clock, Entropy, Timestamp};
+
+use super::*;
+use crate::{Options, Store};
+
+struct Fixed;
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(0)
+    }
+}
+impl Entropy for Fixed {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(0);
+    }
+}
+
+fn open() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Options::new(dir.path()), Arc::new(Fixed), Arc::new(Fixed)).unwrap();
+    (dir, store)
+}
+
+fn insert(batch: &Batch<'_>, bytes: usize) -> Result<(), Fault> {
+    batch.sql("INSERT INTO results (run, body) VALUES (randomblob(16), zeroblob(?1))")?.execute([bytes])?;
+    Ok(())
+}
+
+async fn count(store: &Store) -> u64 {
+    let count = |conn: &Connection| Ok(conn.query_row("SELECT count(*) FROM results", [], |row| row.get(0))?);
+    store.inner.memory.readers().read(count).await.unwrap()
+}
+
+/// The disk has room for no more pages than there are now.
+async fn set_disk(store: &Store, full: bool) {
+    let commit = store.inner.committer.write(0, move |batch| {
+        let pages: i64 = batch.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        let max = if full { pages } else { 1 << 30 };
+        batch.conn.query_row(&format!("PRAGMA max_page_count = {max}"), [], |_| Ok(()))?;
+        Ok(())
+    });
+    commit.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_what_does_not_fit_holds_the_notes_and_heals_by_itself() {
+    let (_dir, store) = open();
+    set_disk(&store, true).await;
+    let refused = store.inner.committer.write(0, |batch| insert(batch, 1 << 20)).await;
+    assert!(matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("full")), "{refused:?}");
+    store.inner.committer.note(|batch| insert(batch, 1 << 20));
+    store.inner.committer.barrier().await.unwrap();
+    assert_eq!(count(&store).await, 0);
+    set_disk(&store, false).await;
+    store.inner.committer.barrier().await.unwrap();
+    assert_eq!(count(&store).await, 1);
+    store.inner.committer.write(0, |batch| insert(batch, 1 << 20)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_unknown_to_all_of_its_batch_and_ends_the_store() {
+    let (_dir, store) = open();
+    let poison = store.inner.committer.write(0, |batch| {
+        // A constraint that is checked by COMMIT itself; the schema has none.
+        batch.conn.execute_batch(
+            "CREATE TEMP TABLE parent (id PRIMARY KEY);
+             CREATE TEMP TABLE child (id REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+             INSERT INTO child VALUES (1);",
+        )?;
+        insert(batch, 1)
+    });
+    let other = store.inner.committer.write(0, |batch| insert(batch, 1));
+    let (poison, other) = tokio::join!(poison, other);
+    assert!(matches!(poison, Err(StoreError::Unknown(_))), "{poison:?}");
+    assert!(other.is_err());
+    assert!(store.failed().await.contains("restart"));
+    let late = store.inner.committer.write(0, |batch| insert(batch, 1)).await;
+    assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_panic_of_a_job_is_a_failure_of_the_store() {
+    let (_dir, store) = open();
+    let lost = store.inner.committer.write(0, |_| -> Result<(), Fault> { panic!("a bug") }).await;
+    assert!(matches!(lost, Err(StoreError::Unknown(_))), "{lost:?}");
+    assert!(store.failed().await.contains("panicked"));
+    assert!(store.inner.committer.barrier().await.is_err());
+}
+
+#[tokio::test]
+async fn jobs_that_wait_share_a_commit_and_a_poisoned_one_runs_alone() {
+    let (_dir, store) = open();
+    let runs = Arc::new(AtomicU64::new(0));
+    let jobs = (0..100).map(|number| {
+        let runs = Arc::clone(&runs);
+        store.inner.committer.write(0, move |batch| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            if number == 50 { Err(Fault::Refused("poison".to_owned())) } else { insert(batch, 1) }
+        })
+    });
+    let answers = futures_util::future::join_all(jobs).await;
+    let refused: Vec<_> = (0..100).filter(|at| answers[*at].is_err()).collect();
+    assert_eq!(refused, [50]);
+    assert_eq!(count(&store).await, 99);
+    assert!(runs.load(Ordering::Relaxed) > 100, "no batch was run again");
+}
+
+#[tokio::test]
+async fn the_log_is_written_back_before_it_grows_without_end() {
+    let (dir, store) = open();
+    for _ in 0..40 {
+        store.inner.committer.write(0, |batch| insert(batch, 2 << 20)).await.unwrap();
+    }
+    let wal = std::fs::metadata(dir.path().join("postback.db-wal")).unwrap().len();
+    assert!(wal < 40 << 20, "{wal} bytes");
+}
