@@ -258,7 +258,7 @@ impl Pool {
                     }
                 }
             }
-        } else if active > wanted {
+        } else if active > least {
             self.let_go(&live, active, wanted, now).into_iter().for_each(&mut look_by);
         }
         self.claim_if_needed(now).into_iter().for_each(&mut look_by);
@@ -267,23 +267,23 @@ impl Pool {
     }
 
     /// Spare replicas leave when they have been idle for the cooldown, or at once beyond the most
-    /// there may be.
+    /// there may be. When to look again, since nobody tells when a replica becomes idle.
     fn let_go(&mut self, live: &Build, mut active: u32, wanted: u32, now: Instant) -> Option<Instant> {
         let cooldown = live.config.cooldown();
         let mut next: Option<Instant> = None;
         for member in self.members.values_mut() {
-            if active <= wanted {
-                break;
-            }
             let look_at = match (&member.standing, member.load.idle_since()) {
                 (Standing::Serving, Some(since)) => since + cooldown,
                 (Standing::Serving | Standing::Starting, _) => now + (cooldown / 4).clamp(LOOK_MIN, LOOK_MAX),
                 _ => continue,
             };
-            if look_at <= now || active > live.config.replicas_max() {
+            let spare = active > wanted && (look_at <= now || active > live.config.replicas_max());
+            if spare {
                 member.leave();
                 active -= 1;
             } else {
+                // One that is wanted now may be spare the next time.
+                let look_at = look_at.max(now + LOOK_MIN);
                 next = Some(next.map_or(look_at, |at| at.min(look_at)));
             }
         }
@@ -433,13 +433,7 @@ impl Pool {
 
     fn end_calls(&self, error: &RunError) {
         for call in self.waiting.take_calls() {
-            answer(
-                &self.ports,
-                call,
-                Outcome::failed(error.clone(), 0.0, self.ports.clock.now()),
-                None,
-                None,
-            );
+            answer(&self.ports, call, Outcome::failed(error.clone(), 0.0, self.ports.clock.now()), None);
         }
     }
 

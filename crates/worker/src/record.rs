@@ -15,7 +15,7 @@ use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Finish, Finished, Outcome};
 use queue::port::{Departure, StoreError};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun};
-use queue::{BuildId, RunId, Timestamp};
+use queue::{RunId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -235,20 +235,14 @@ impl Pause {
 }
 
 /// Answers a synchronous caller and notes the call.
-pub(crate) fn answer(
-    ports: &Ports,
-    waiting: WaitingCall,
-    outcome: Outcome,
-    started_at: Option<Timestamp>,
-    build: Option<&BuildId>,
-) {
+pub(crate) fn answer(ports: &Ports, waiting: WaitingCall, outcome: Outcome, started_at: Option<Timestamp>) {
     let WaitingCall { call, reply, .. } = waiting;
     ports.runs.record_call(CallRecord {
         id: call.id,
         app: call.app.id.clone(),
         function: call.function,
         generation: call.generation,
-        build: build.cloned(),
+        build: outcome.build.clone(),
         ending: outcome.ending,
         error: outcome.error.clone(),
         status_code: outcome.status_code,

@@ -210,7 +210,7 @@ impl Caller {
         let Some(waiting) = self.entry.waiting.remove_call(self.id) else { return false };
         self.answered = true;
         let outcome = Outcome::failed(RunError::new(code, message()), 0.0, self.shared.ports.clock.now());
-        answer(&self.shared.ports, waiting, outcome, None, None);
+        answer(&self.shared.ports, waiting, outcome, None);
         true
     }
 }

@@ -355,12 +355,10 @@ impl Replica {
 
     /// The end of a run or call goes to the store and to whoever waits.
     fn settle(&self, work: Work, outcome: Outcome, started_at: Option<Timestamp>) {
+        let outcome = outcome.served_by(self.build_id.clone());
         match work {
-            Work::Run(run) => self.recorder.finish(run, outcome.served_by(self.build_id.clone())),
-            Work::Call(call) => {
-                let build = started_at.is_some().then_some(&self.build_id);
-                answer(&self.ports, call, outcome, started_at, build);
-            }
+            Work::Run(run) => self.recorder.finish(run, outcome),
+            Work::Call(call) => answer(&self.ports, call, outcome, started_at),
         }
     }
 

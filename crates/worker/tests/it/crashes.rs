@@ -1,0 +1,124 @@
+//! Replicas that die: who is charged, who runs again, what callers hear.
+
+use queue::app::AppConfig;
+use queue::lease::Release;
+use queue::outcome::Code;
+
+use crate::house::{House, Plan, is_alive, until};
+
+const CODE: &str = r#"
+import ctypes, os, subprocess, sys, time
+
+def echo(n):
+    return n
+
+def who():
+    return os.getpid()
+
+def segfault():
+    ctypes.string_at(0)
+
+def leave():
+    os._exit(0)
+
+def poison_or(n):
+    # Everybody is inside when the poisoned one strikes.
+    open(os.path.join(os.path.dirname(__file__), "attempts"), "a").write("%s\n" % n)
+    time.sleep(0.3)
+    if n == 0:
+        os._exit(3)
+    return n
+
+def mumble():
+    os.write(int([f for f in os.listdir("/proc/self/fd") if "socket" in link(f)][0]), b"\xff" * 64)
+    time.sleep(60)
+
+def link(f):
+    try:
+        return os.readlink("/proc/self/fd/" + f)
+    except OSError:
+        return ""
+
+def daemon():
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open(os.path.join(os.path.dirname(__file__), "daemon"), "w") as f:
+                f.write("%d\n" % os.getpid())
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+    return None
+"#;
+
+fn at_once(concurrency: u32) -> Plan {
+    Plan {
+        config: AppConfig { replica_concurrency: Some(concurrency), ..AppConfig::default() },
+        ..Plan::default()
+    }
+}
+
+#[tokio::test]
+async fn a_caller_hears_how_the_replica_died_and_the_next_one_is_served() {
+    let house = House::of(CODE).await;
+    let crashed = house.call("segfault", "{}").await;
+    let error = crashed.error.unwrap();
+    assert_eq!((error.code, crashed.status_code), (Code::WorkerCrashed, 500));
+    assert!(error.message.contains("signal 11"), "{}", error.message);
+
+    let exited = house.call("leave", "{}").await.error.unwrap();
+    assert_eq!(exited.code, Code::WorkerExited);
+    assert!(exited.message.contains("exit status 0"), "{}", exited.message);
+
+    let begin = std::time::Instant::now();
+    assert_eq!(crate::house::text(&house.call("echo", r#"{"n":4}"#).await), "4");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_replica_that_talks_nonsense_is_ended() {
+    let house = House::of(CODE).await;
+    let error = house.call("mumble", "{}").await.error.unwrap();
+    assert_eq!(error.code, Code::ProtocolError);
+    assert_eq!(crate::house::text(&house.call("echo", r#"{"n":4}"#).await), "4");
+}
+
+#[tokio::test]
+async fn a_run_that_kills_its_replica_is_charged_and_ends_as_crash_loop() {
+    let house = House::with(CODE, at_once(1)).await;
+    let id = house.submit(house.run("segfault", "{}"));
+    until("the crash loop", || house.memory.crash_loops().contains(&id).then_some(())).await;
+    assert_eq!(house.memory.releases(), [(id, Release::WorkerCrashed); 3]);
+    until("deliveries are woken", || (house.memory.wakes() > 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn those_who_shared_a_replica_with_a_poisoned_run_are_not_charged_and_succeed() {
+    let house = House::with(CODE, at_once(10)).await;
+    let runs: Vec<_> =
+        (0..10).map(|n| house.submit(house.run("poison_or", &format!(r#"{{"n":{n}}}"#)))).collect();
+    for (run, n) in runs.iter().zip(0..).skip(1) {
+        assert_eq!(house.result(*run).await, n.to_string());
+    }
+    let poison = runs[0];
+    until("the poisoned run ends", || house.memory.crash_loops().contains(&poison).then_some(())).await;
+    let charged: Vec<_> = house
+        .memory
+        .releases()
+        .into_iter()
+        .filter(|(_, release)| *release == Release::WorkerCrashed)
+        .collect();
+    assert_eq!(charged, [(poison, Release::WorkerCrashed); 3]);
+    let drained = house.memory.releases().len() - charged.len();
+    assert_eq!(drained, 10, "all ten were given back once");
+}
+
+#[tokio::test]
+async fn nothing_that_a_replica_started_outlives_it() {
+    let mut house = House::of(CODE).await;
+    house.call("daemon", "{}").await;
+    let daemon: i32 = house.written("daemon").await.trim().parse().unwrap();
+    assert!(is_alive(daemon));
+    house.stop().await;
+    assert!(!is_alive(daemon));
+}

@@ -1,0 +1,111 @@
+//! A new build, a new configuration, a build that is given up, an app that is deleted.
+
+use queue::app::AppConfig;
+use queue::outcome::Ending;
+use queue::port::{Dispatch as _, Replicas as _};
+
+use crate::house::{House, app_of, build, is_alive, text, until};
+
+const OLD: &str = r#"
+import os, time
+
+def version():
+    return "old"
+
+def wait(seconds):
+    time.sleep(seconds)
+    return "old"
+
+def who():
+    return os.getpid()
+"#;
+const NEW: &str = "import os\ndef version():\n    return 'new'\ndef wait(seconds):\n    return 'new'\ndef who():\n    return os.getpid()\n";
+
+fn folder_with(code: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("main.py"), code).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn a_new_build_gets_new_work_while_old_calls_end_where_they_began() {
+    let mut house = House::of(OLD).await;
+    let old = text(&house.call("who", "{}").await).parse::<i32>().unwrap();
+    let under_way = house.submit(house.run("wait", r#"{"seconds":1}"#));
+    until("the run is under way", || house.memory.started_runs().contains(&under_way).then_some(())).await;
+    let folder = folder_with(NEW);
+    house.deploy(&build(2, folder.path(), AppConfig::default())).await.unwrap();
+    assert_eq!(text(&house.call("version", "{}").await), r#""new""#);
+    assert_eq!(house.result(under_way).await, r#""old""#);
+    until("the old replica is gone", || (!is_alive(old)).then_some(())).await;
+    assert_eq!(house.replicas(), 1);
+}
+
+#[tokio::test]
+async fn waiting_work_goes_to_the_live_build() {
+    let config = AppConfig { replica_concurrency: Some(1), ..AppConfig::default() };
+    let plan = crate::house::Plan { config: config.clone(), ..Default::default() };
+    let mut house = House::with(OLD, plan).await;
+    house.submit(house.run("wait", r#"{"seconds":1}"#));
+    let waiting = house.submit(house.run("version", "{}"));
+    let folder = folder_with(NEW);
+    house.deploy(&build(2, folder.path(), config)).await.unwrap();
+    assert_eq!(house.result(waiting).await, r#""new""#);
+}
+
+#[tokio::test]
+async fn a_build_that_fails_leaves_the_old_one_serving() {
+    let mut house = House::of(OLD).await;
+    let folder = folder_with("raise ValueError('half-written')\n");
+    assert!(house.deploy(&build(2, folder.path(), AppConfig::default())).await.is_err());
+    assert_eq!(text(&house.call("version", "{}").await), r#""old""#);
+}
+
+#[tokio::test]
+async fn a_build_that_is_given_up_loses_its_replica() {
+    let house = House::of(OLD).await;
+    let code = format!(
+        "import os\nwith open(os.path.join(os.path.dirname(__file__), 'pid'), 'w') as f:\n    f.write('%d\\n' % os.getpid())\n{NEW}"
+    );
+    let folder = folder_with(&code);
+    let given_up = build(2, folder.path(), AppConfig::default());
+    house.handle.start_first(&given_up).await.unwrap();
+    let pid: i32 = std::fs::read_to_string(folder.path().join("pid")).unwrap().trim().parse().unwrap();
+    assert!(is_alive(pid));
+    house.handle.discard(&given_up.id);
+    until("its replica is gone", || (!is_alive(pid)).then_some(())).await;
+    assert_eq!(text(&house.call("version", "{}").await), r#""old""#);
+}
+
+#[tokio::test]
+async fn another_concurrency_takes_effect_without_a_new_build() {
+    let house = House::of(OLD).await;
+    let before = text(&house.call("who", "{}").await);
+    let live = house.app.live.clone().unwrap();
+    let config = AppConfig { replica_concurrency: Some(1), ..live.config.clone() };
+    let functions = live.functions.clone();
+    house.handle.switch(&app_of(queue::registry::Build { config, ..live }, functions));
+    until("the old replica leaves", || (!is_alive(before.parse().unwrap())).then_some(())).await;
+    assert_ne!(text(&house.call("who", "{}").await), before);
+}
+
+#[tokio::test]
+async fn a_deleted_app_ends_its_waiting_calls_and_lets_running_ones_finish() {
+    let config = AppConfig { replica_concurrency: Some(1), ..AppConfig::default() };
+    let plan = crate::house::Plan { config, ..Default::default() };
+    let house = House::with(OLD, plan).await;
+    let running = house.submit(house.run("wait", r#"{"seconds":1}"#));
+    let run = house.submit(house.run("version", "{}"));
+    until("the first is under way", || house.memory.started_runs().contains(&running).then_some(())).await;
+    let call = house.call("version", "{}");
+    let retire = async {
+        tokio::task::yield_now().await;
+        house.handle.retire(&house.id());
+    };
+    let (call, ()) = tokio::join!(call, retire);
+    assert_eq!(call.ending, Ending::Cancelled);
+    assert_eq!(house.outcome(run).await.ending, Ending::Cancelled);
+    assert_eq!(house.result(running).await, r#""old""#);
+    until("no replica is left", || (house.replicas() == 0).then_some(())).await;
+    assert!(house.handle.reserve(&house.app, 1).is_some(), "an app of the same name may come again");
+}

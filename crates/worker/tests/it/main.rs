@@ -1,0 +1,16 @@
+//! The worker against real replicas: the real runner, real processes, and a store in memory.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod calls;
+mod crashes;
+mod deploys;
+mod frames;
+mod house;
+mod limits;
+mod logs;
+mod runs;
+mod scaling;
+mod shutdown;
+mod starts;
+mod store;
+mod supervise;

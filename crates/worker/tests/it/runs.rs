@@ -1,0 +1,180 @@
+//! Asynchronous runs: claimed, executed once, recorded once, their webhooks sent on their way.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use queue::app::AppConfig;
+use queue::lease::Release;
+use queue::outcome::{Code, Ending};
+use queue::port::Dispatch as _;
+
+use crate::house::{House, Plan, until, webhook};
+
+const CODE: &str = r#"
+import time
+
+def predict(item, run_id, logger):
+    return {"got": item.get("n"), "run": run_id}
+
+def echo(n):
+    return n
+
+def wait(seconds):
+    time.sleep(seconds)
+    return seconds
+
+def fail():
+    raise ValueError("no")
+"#;
+
+#[tokio::test]
+async fn a_run_handed_over_from_memory_ends_and_its_webhook_leaves() {
+    let house = House::of(CODE).await;
+    let mut run = house.run("predict", r#"{"n":7}"#);
+    run.webhooks = webhook("https://receiver.example/hook");
+    let id = house.submit(run);
+    assert_eq!(house.result(id).await, format!(r#"{{"got":7,"run":"{id}"}}"#));
+    assert_eq!(house.memory.claims(), 0);
+    let sent = until("the delivery", || Some(house.memory.sent()).filter(|sent| !sent.is_empty())).await;
+    assert_eq!((sent.len(), sent[0].id.run, sent[0].attempt), (1, id, 1));
+}
+
+#[tokio::test]
+async fn a_webhook_without_a_free_place_waits_in_the_store() {
+    let house = House::of(CODE).await;
+    house.memory.full_outbox.store(true, Ordering::Relaxed);
+    let mut run = house.run("echo", r#"{"n":7}"#);
+    run.webhooks = webhook("https://receiver.example/hook");
+    let id = house.submit(run);
+    house.outcome(id).await;
+    until("the wake", || (house.memory.wakes() > 0).then_some(())).await;
+    assert_eq!(house.memory.first_attempts(), [false]);
+    assert!(house.memory.sent().is_empty());
+}
+
+#[tokio::test]
+async fn runs_that_wait_in_the_store_are_claimed_in_batches_and_in_order() {
+    let config = AppConfig { replica_concurrency: Some(1), ..AppConfig::default() };
+    let code = r#"
+seen = []
+
+def note(n):
+    seen.append(n)
+    return seen == list(range(len(seen)))
+"#;
+    let house = House::with(code, Plan { config, ..Plan::default() }).await;
+    let total = 1_000;
+    let runs: Vec<_> = (0..total)
+        .map(|n| {
+            let run = house.run("note", &format!(r#"{{"n":{n}}}"#));
+            let id = run.lease.run;
+            house.memory.queue(run);
+            id
+        })
+        .collect();
+    house.handle.wake(&house.id());
+    for run in runs {
+        assert_eq!(house.result(run).await, "true");
+    }
+    let claims = house.memory.claims();
+    assert!((4..=12).contains(&claims), "{claims} claims for {total} runs");
+}
+
+#[tokio::test]
+async fn while_older_runs_wait_in_the_store_new_ones_queue_behind_them() {
+    let config = AppConfig { replica_concurrency: Some(1), ..AppConfig::default() };
+    let house = House::with(CODE, Plan { config, ..Plan::default() }).await;
+    for _ in 0..600 {
+        house.memory.queue(house.run("echo", r#"{"n":1}"#));
+    }
+    house.handle.wake(&house.id());
+    assert!(house.handle.reserve(&house.app, 10).is_none());
+    until("the backlog is done", || (house.memory.ended() == 600).then_some(())).await;
+    until("the short way is open again", || house.handle.reserve(&house.app, 10)).await;
+}
+
+#[tokio::test]
+async fn queued_runs_of_an_earlier_life_are_found_at_the_start() {
+    let memory = std::sync::Arc::new(crate::store::Memory::default());
+    // The first house only lends its shape to the run.
+    let shape = House::with(CODE, Plan { not_deployed: true, ..Plan::default() }).await;
+    let run = shape.run("echo", r#"{"n":5}"#);
+    let id = run.lease.run;
+    memory.queue(run);
+    memory.refuse(1);
+    let house = House::on(memory, CODE, Plan { not_deployed: true, ..Plan::default() }).await;
+    assert_eq!(house.result(id).await, "5");
+}
+
+#[tokio::test]
+async fn a_place_that_is_not_used_is_given_back() {
+    let house = House::with(CODE, Plan { not_deployed: true, ..Plan::default() }).await;
+    let places = std::iter::from_fn(|| house.handle.reserve(&house.app, 10)).collect::<Vec<_>>();
+    assert_eq!(places.len(), queue::limits::BUFFERED_RUNS_PER_APP_MAX);
+    drop(places);
+    assert!(house.handle.reserve(&house.app, queue::limits::BUFFERED_BYTES_PER_APP_MAX).is_some());
+    assert!(house.handle.reserve(&house.app, queue::limits::BUFFERED_BYTES_PER_APP_MAX + 1).is_none());
+}
+
+#[tokio::test]
+async fn an_exception_fails_the_run_without_a_second_attempt() {
+    let house = House::of(CODE).await;
+    let id = house.submit(house.run("fail", "{}"));
+    let outcome = house.outcome(id).await;
+    assert_eq!((outcome.ending, outcome.error.unwrap().code), (Ending::Failed, Code::UserError));
+    assert_eq!(house.memory.releases(), []);
+}
+
+#[tokio::test]
+async fn a_result_is_kept_until_the_store_takes_it() {
+    let house = House::of(CODE).await;
+    house.memory.refuse(4);
+    let id = house.submit(house.run("echo", r#"{"n":9}"#));
+    assert_eq!(house.result(id).await, "9");
+}
+
+#[tokio::test]
+async fn a_result_under_a_lost_lease_is_discarded() {
+    let house = House::of(CODE).await;
+    let id = house.submit(house.run("wait", r#"{"seconds":0.2}"#));
+    house.memory.steal(id);
+    until("the stale result", || (house.memory.stale() == 1).then_some(())).await;
+    assert!(house.memory.outcome(id).is_none());
+}
+
+#[tokio::test]
+async fn only_runs_that_take_a_while_are_reported_as_started() {
+    let house = House::of(CODE).await;
+    let short = house.submit(house.run("echo", r#"{"n":1}"#));
+    let long = house.submit(house.run("wait", r#"{"seconds":1}"#));
+    house.outcome(short).await;
+    house.outcome(long).await;
+    assert_eq!(house.memory.started_runs(), [long]);
+}
+
+#[tokio::test]
+async fn finishing_does_not_keep_a_replica_from_its_next_call() {
+    let config = AppConfig { replica_concurrency: Some(1), ..AppConfig::default() };
+    let house = House::with(CODE, Plan { config, ..Plan::default() }).await;
+    // For over half a second the store takes nothing.
+    house.memory.refuse(4);
+    let stuck = house.submit(house.run("echo", r#"{"n":1}"#));
+    let begin = std::time::Instant::now();
+    house.call("echo", r#"{"n":2}"#).await;
+    assert!(begin.elapsed() < Duration::from_millis(500));
+    house.outcome(stuck).await;
+}
+
+#[tokio::test]
+async fn a_claimed_run_whose_app_is_deleted_ends_as_cancelled() {
+    use queue::port::Replicas as _;
+    let house = House::of(CODE).await;
+    let slot = house.handle.reserve(&house.app, 10).unwrap();
+    house.handle.retire(&house.id());
+    until("the replica is gone", || (house.replicas() == 0).then_some(())).await;
+    let run = house.memory.lease(house.run("echo", r#"{"n":1}"#));
+    let id = run.lease.run;
+    slot.hand_over(run);
+    assert_eq!(house.outcome(id).await.ending, Ending::Cancelled);
+    assert!(!house.memory.releases().iter().any(|(_, release)| *release == Release::Drained));
+}
