@@ -48,3 +48,26 @@ async fn the_archive_makes_room_when_the_build_has_ended() {
     world.until(|| (!world.folder(&build).join("archive.zip").exists()).then_some(())).await;
     assert!(world.folder(&build).join("app/main.py").is_file());
 }
+
+#[tokio::test]
+async fn archives_of_cerebriums_python_client_are_built() {
+    // Stored entries, an extended timestamp in the extra field, generated lists first, as its 1.51.0 writes.
+    let script = "import struct, sys, zipfile\n\
+        z = zipfile.ZipFile(sys.argv[1], 'w')\n\
+        for name, text in [('shell_commands.sh', 'set -e \\necho from the archive\\n'),\n\
+                           ('main.py', 'import sub.mod\\ndef predict(): ...\\n'), ('cerebrium.toml', ''),\n\
+                           ('sub/empty.txt', ''), ('sub/mod.py', 'x = 1\\n')]:\n\
+        \x20   i = zipfile.ZipInfo(name)\n\
+        \x20   i.extra = struct.pack('<HHBL', 0x5455, 5, 1, 1700000000)\n\
+        \x20   z.writestr(i, text)\n\
+        z.close()\n";
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("app.zip");
+    let made = std::process::Command::new("python3").args(["-c", script]).arg(&archive).status().unwrap();
+    assert!(made.success());
+    let world = World::new();
+    let build = world.register("app", AppConfig::default());
+    world.upload(&build, std::fs::read(archive).unwrap()).await.unwrap();
+    assert_eq!(world.end_of(&build).await, BuildStatus::Success, "{}", world.log());
+    assert!(world.log().contains("stdout| from the archive"), "{}", world.log());
+}
