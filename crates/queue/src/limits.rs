@@ -109,3 +109,15 @@ pub const TABLE: &[Limit] = &[
     limit("requests kept by an inbox", "10,000", "the oldest make room"),
     limit("results and finished runs", "7 days", "removed, never while a delivery is pending"),
 ];
+
+/// The table as the page `docs/reference/limits.md`.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Limits\n\nEvery bound that a user can meet, in the order of a run's path. This page is made from \
+         `crates/queue/src/limits.rs`.\n\n| what | limit | beyond it |\n|---|---|---|\n",
+    );
+    for Limit { what, value, beyond } in TABLE {
+        page.extend(["| ", what, " | ", value, " | ", beyond, " |\n"]);
+    }
+    page
+}

@@ -53,6 +53,33 @@ pub fn next_attempt(
     Some(now.plus(wait.max(retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))))
 }
 
+/// The schedule as the page `docs/reference/retries.md`.
+pub fn page() -> String {
+    use std::fmt::Write as _;
+    let mut page = String::from(
+        "# When a webhook is tried again\n\nEverything but 2xx is tried again, but for 410, which disables the \
+         endpoint. Up to 20 % of each wait is added by chance, never subtracted; `Retry-After` makes a wait longer, \
+         up to a day, never shorter. The `webhook-id` and the body stay the same; timestamp and signature are fresh. \
+         This page is made from `crates/queue/src/retry.rs`.\n\n| attempt | waits at least | since the outcome |\n|---|---|---|\n",
+    );
+    let mut total = Duration::ZERO;
+    for (attempt, wait) in (1..).zip(SCHEDULE) {
+        total += wait;
+        let _ = writeln!(page, "| {attempt} | {} | {} |", spoken(wait), spoken(total));
+    }
+    page
+}
+
+/// `2 d 3 h 35 min 5 s`, without the parts that are zero.
+fn spoken(duration: Duration) -> String {
+    let secs = duration.as_secs();
+    let parts =
+        [(secs / DAY, "d"), (secs % DAY / HOUR, "h"), (secs % HOUR / MINUTE, "min"), (secs % MINUTE, "s")];
+    let said: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count} {unit}")).collect();
+    if said.is_empty() { "0 s".to_owned() } else { said.join(" ") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
