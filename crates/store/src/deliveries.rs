@@ -37,20 +37,19 @@ impl Deliveries for Store {
         if begun.is_empty() {
             return Ok(Vec::new());
         }
-        let results = self.inner.results.clone();
-        let committer = self.inner.committer.clone();
-        let loan = Unsent { committer: committer.clone(), begun: Some(begun) };
-        self.inner
+        let held = Unsent::hold(&self.inner.committer, &begun);
+        let (results, committer) = (self.inner.results.clone(), self.inner.committer.clone());
+        let due = self
+            .inner
             .memory
             .readers()
             .read(move |conn| {
-                let begun = loan.take();
-                Ok(begun
-                    .into_iter()
-                    .filter_map(|begun| with_body(conn, &results, &committer, now, begun))
-                    .collect())
+                let with_body = |begun| with_body(conn, &results, &committer, now, begun);
+                Ok(begun.into_iter().filter_map(with_body).collect())
             })
-            .await
+            .await?;
+        held.let_go();
+        Ok(due)
     }
 
     fn complete(&self, end: AttemptEnd) {
@@ -124,22 +123,27 @@ fn with_body(
     }
 }
 
-/// Attempts that were recorded and then lost the caller who was to make them.
+/// Attempts that are recorded and not yet in the hands of the caller. Dropped, they are made due again.
 struct Unsent {
     committer: Committer,
-    begun: Option<Vec<Begun>>,
+    attempts: Vec<(DeliveryId, u32)>,
 }
 
 impl Unsent {
-    fn take(mut self) -> Vec<Begun> {
-        self.begun.take().unwrap_or_default()
+    fn hold(committer: &Committer, begun: &[Begun]) -> Self {
+        let attempts = begun.iter().map(|begun| (begun.id, begun.attempt)).collect();
+        Self { committer: committer.clone(), attempts }
+    }
+
+    fn let_go(mut self) {
+        self.attempts.clear();
     }
 }
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        if let Some(begun) = self.begun.take() {
-            give_back_all(&self.committer, begun);
+        for (id, attempt) in self.attempts.drain(..) {
+            give_back(&self.committer, id, attempt);
         }
     }
 }
@@ -147,11 +151,15 @@ impl Drop for Unsent {
 /// Makes recorded attempts that nobody will make due again at once.
 pub(crate) fn give_back_all(committer: &Committer, begun: Vec<Begun>) {
     for begun in begun {
-        committer.note(move |batch| {
-            let now = batch.now();
-            complete(batch, &unsent(begun.id, begun.attempt, now, Verdict::Retry(now), OUTCOME_UNKNOWN))
-        });
+        give_back(committer, begun.id, begun.attempt);
     }
+}
+
+fn give_back(committer: &Committer, id: DeliveryId, attempt: u32) {
+    committer.note(move |batch| {
+        let now = batch.now();
+        complete(batch, &unsent(id, attempt, now, Verdict::Retry(now), OUTCOME_UNKNOWN))
+    });
 }
 
 fn note_unsent(committer: &Committer, id: DeliveryId, attempt: u32, verdict: Verdict, reason: &'static str) {

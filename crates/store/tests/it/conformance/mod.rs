@@ -52,6 +52,7 @@ macro_rules! conformance {
             a_retry_to_an_endpoint_gone_meanwhile_waits
             an_end_of_an_attempt_that_is_over_changes_nothing
             attempts_that_nobody_took_are_made_again
+            a_first_attempt_that_nobody_took_is_made_again
         }}
         $crate::conformance::promises! { $open, registry {
             a_project_is_made_once
