@@ -13,10 +13,12 @@ use async_trait::async_trait;
 use queue::clock::{Clock, Entropy, Timestamp};
 use queue::delivery::{AttemptEnd, AttemptReport, DueDelivery, Verdict};
 use queue::limits::{DELIVERY_CONNECT_LIMIT, DELIVERY_LIMIT};
-use queue::port::{AddressGuard, AddressRefused, Admitted, Deliveries, Departure, Inboxes, Outbox, Registry};
+use queue::port::{
+    AddressGuard, AddressRefused, Admitted, Deliveries, Departure, Inboxes, Outbox, Registry, Stored,
+};
 use queue::retry::SCHEDULE;
 use queue::run::{EndpointUrl, Receiver};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -65,14 +67,11 @@ impl Default for Options {
 const LOOK_ANYWAY: Duration = Duration::from_secs(30);
 /// The pause after the store said that something is due which it then did not give.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The record of a failed attempt rides in a batch nobody waits for: when its retry is due and the
-/// store does not know it yet, it is looked for once more after this long.
-const RECORD_LAG: Duration = Duration::from_secs(1);
 /// The pause after an error of the store, doubled up to the second.
 const STORE_PAUSE_FIRST: Duration = Duration::from_millis(250);
 const STORE_PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// Nothing is going to be retried that the store was not asked about since.
+/// No retry is expected.
 const NO_RETRY: i64 = i64::MAX;
 
 struct Shared {
@@ -84,7 +83,7 @@ struct Shared {
     entropy: Arc<dyn Entropy>,
     schedule: Arc<[Duration]>,
     attempts: TaskTracker,
-    /// The earliest retry decided here since the store was last looked at, in milliseconds.
+    /// The earliest retry decided here that the loop has not looked for yet, in milliseconds.
     retry_at: AtomicI64,
 }
 
@@ -138,12 +137,24 @@ impl Engine {
     /// one attempt may.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
-            let next = self.look().await;
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                () = self.shared.places.wanted.notified() => {}
-                () = sleep_until(next) => {}
+            match self.look(&shutdown).await {
+                Ok(next) => {
+                    self.store_pause = STORE_PAUSE_FIRST;
+                    tokio::select! {
+                        biased;
+                        () = shutdown.cancelled() => break,
+                        () = self.shared.places.wanted.notified() => {}
+                        () = sleep_until(next) => {}
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "waiting webhooks cannot be read; trying again");
+                    tokio::select! {
+                        () = shutdown.cancelled() => break,
+                        () = sleep(self.store_pause) => {}
+                    }
+                    self.store_pause = (self.store_pause * 2).min(STORE_PAUSE_MAX);
+                }
             }
         }
         self.shared.places.close();
@@ -159,57 +170,28 @@ impl Engine {
     }
 
     /// Begins what is due and has a place. Returns when to look again if nobody calls before.
-    async fn look(&mut self) -> Instant {
+    async fn look(&self, shutdown: &CancellationToken) -> Stored<Instant> {
         let shared = &self.shared;
-        let now = shared.clock.now();
-        let retry_was_due = {
-            let due = now.as_millis();
-            let noted = shared.retry_at.load(Ordering::Relaxed);
-            noted <= due
-                && shared
-                    .retry_at
-                    .compare_exchange(noted, NO_RETRY, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_ok()
-        };
-        loop {
-            let Some(room) = shared.places.room(Instant::now()) else {
-                return self.wake_up_time(None);
-            };
-            match shared.deliveries.begin(shared.clock.now(), room.clone()).await {
-                Ok(due) if due.is_empty() => {
-                    shared.places.take(Vec::new(), Instant::now());
-                    match shared.deliveries.next_due(room).await {
-                        Ok(next) => {
-                            self.store_pause = STORE_PAUSE_FIRST;
-                            let mut wake_up = self.wake_up_time(next);
-                            if retry_was_due {
-                                wake_up = wake_up.min(Instant::now() + RECORD_LAG);
-                            }
-                            return wake_up;
-                        }
-                        Err(error) => return self.after_store_error(&error),
-                    }
-                }
-                Ok(due) => {
-                    let receivers = due.iter().map(|due| due.url.receiver()).collect();
-                    let places = shared.places.take(receivers, Instant::now());
-                    for (due, place) in due.into_iter().zip(places) {
-                        shared.start(due, place);
-                    }
-                }
+        shared.expect_retries_after(shared.clock.now());
+        while !shutdown.is_cancelled() {
+            let Some(room) = shared.places.room(Instant::now()) else { break };
+            let due = match shared.deliveries.begin(shared.clock.now(), room.clone()).await {
+                Ok(due) => due,
                 Err(error) => {
                     shared.places.withdraw();
-                    return self.after_store_error(&error);
+                    return Err(error);
                 }
+            };
+            let receivers: Vec<_> = due.iter().map(|due| due.url.receiver()).collect();
+            let places = shared.places.take(receivers, Instant::now());
+            if due.is_empty() {
+                return Ok(self.wake_up_time(shared.deliveries.next_due(room).await?));
+            }
+            for (due, place) in due.into_iter().zip(places) {
+                shared.start(due, place);
             }
         }
-    }
-
-    fn after_store_error(&mut self, error: &queue::port::StoreError) -> Instant {
-        tracing::warn!(%error, "waiting webhooks cannot be read; trying again");
-        let pause = self.store_pause;
-        self.store_pause = (pause * 2).min(STORE_PAUSE_MAX);
-        Instant::now() + pause
+        Ok(self.wake_up_time(None))
     }
 
     fn wake_up_time(&self, next_due: Option<Timestamp>) -> Instant {
@@ -259,6 +241,16 @@ impl Shared {
         place.give_back(health);
         if let Verdict::Retry(at) = verdict {
             self.note_retry(at);
+        }
+    }
+
+    /// Retries due until `now` are found in the store by the look that follows: it asks behind all
+    /// that was written before.
+    fn expect_retries_after(&self, now: Timestamp) {
+        let due = self.retry_at.load(Ordering::Relaxed);
+        if due <= now.as_millis() {
+            // One that was noted in between is looked for in its turn.
+            let _ = self.retry_at.compare_exchange(due, NO_RETRY, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 

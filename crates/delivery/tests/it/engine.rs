@@ -198,6 +198,21 @@ async fn shutdown_waits_for_attempts_under_way_and_begins_no_more() {
 }
 
 #[tokio::test]
+async fn a_backlog_does_not_hold_up_the_shutdown() {
+    let receiver = Recorder::start().await.unwrap();
+    let mut world = World::new();
+    for _ in 0..20_000 {
+        world.shelf.put(&receiver.url("x"));
+    }
+    world.handle.wake();
+    world.shelf.wait_until(|shelf| shelf.ends.lock().unwrap().len() > 50).await;
+    world.stop.cancel();
+    timeout(PATIENCE, &mut world.running).await.expect("it ends").unwrap();
+    assert!(world.shelf.count(DeliveryState::Pending) > 0, "it did not wait for the backlog");
+    assert_eq!(world.shelf.count(DeliveryState::Sending), 0);
+}
+
+#[tokio::test]
 async fn a_reserved_place_that_is_not_used_is_free_again() {
     let world = World::new();
     let url = EndpointUrl::checked("http://127.0.0.1:9/x");
