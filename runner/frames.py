@@ -86,6 +86,8 @@ def read_start(payload):
     for key, kind in (("folder", str), ("entry", str), ("concurrency", int), ("environment", dict), ("secrets", dict)):
         if not isinstance(settings.get(key), kind):
             raise ProtocolError("start: `{}` is missing or of the wrong kind".format(key))
+    if not isinstance(settings.get("item_concurrency", 1), int):
+        raise ProtocolError("start: `item_concurrency` is of the wrong kind")
     return settings
 
 

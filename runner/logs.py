@@ -22,9 +22,9 @@ CURRENT = contextvars.ContextVar("postback_call", default=0)
 class Streams:
     """Both streams, the lines begun on them, and whose they are."""
 
-    def __init__(self, channel, concurrency):
+    def __init__(self, channel):
         self._channel = channel
-        self._one_at_a_time = concurrency == 1
+        self.one_at_a_time = False
         self._begun = {}
         self._forked = False
 
@@ -51,7 +51,7 @@ class Streams:
         if call in under_way:
             return call
         # Left over from a call that has ended: a pool's thread, say, that now works for the present call.
-        if self._one_at_a_time:
+        if self.one_at_a_time:
             return next(iter(list(under_way)), 0)
         return 0
 

@@ -53,10 +53,15 @@ class Replica:
         self.logger = None
 
     def run(self):
-        concurrency = self._prepare(self._first())
+        settings = self._first()
+        self._prepare(settings)
         watch = _Watch(self)
         with watch:
             self._load()
+        concurrency = settings["concurrency"]
+        if any(function.contract == contract.ITEM for function in self._functions):
+            concurrency = settings.get("item_concurrency", concurrency)
+        self._streams.one_at_a_time = concurrency == 1
         if concurrency == 1:
             self._here = calls.MainThread(self, self._channel)
         else:
@@ -87,11 +92,10 @@ class Replica:
         os.environ.update(settings["environment"])
         os.environ.update(settings["secrets"])
         self._folder, self._entry = settings["folder"], settings["entry"]
-        self._streams = logs.Streams(self._channel, settings["concurrency"])
+        self._streams = logs.Streams(self._channel)
         self._streams.install()
         self.logger = logs.app_logger()
         faults.show()
-        return settings["concurrency"]
 
     def _load(self):
         try:

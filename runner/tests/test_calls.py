@@ -99,6 +99,16 @@ class Results(ReplicaTest):
         """
         self.assertIs(self.replica(source).ready().call("run").value, True)
 
+    def test_the_contract_of_2023_has_a_concurrency_of_its_own(self):
+        source = """
+            import threading
+            def {}: return threading.current_thread() is threading.main_thread()
+        """
+        for function, in_main_thread in (("run(item, run_id, logger)", True), ("run(item)", False)):
+            with self.subTest(function=function):
+                replica = self.replica(source.format(function), concurrency=8, item_concurrency=1).ready()
+                self.assertIs(replica.call("run", b'{"item":1}').value, in_main_thread)
+
     def test_what_async_functions_leave_running_goes_on_between_calls(self):
         source = """
             import asyncio

@@ -61,7 +61,7 @@ class Answer:
 class Replica:
     """A runner process with an app whose `main.py` is the given text."""
 
-    def __init__(self, source="", concurrency=1, files=None, entry="main.py", environment=None, secrets=None, start=True):
+    def __init__(self, source="", concurrency=1, files=None, entry="main.py", environment=None, secrets=None, start=True, **more):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="runner-test-"))
         for name, text in {entry: source, **(files or {})}.items():
             path = self.folder / name
@@ -82,9 +82,9 @@ class Replica:
         self.functions = []
         self._buffer = b""
         if start:
-            self.start(concurrency, entry, environment or {}, secrets or {})
+            self.start(concurrency, entry, environment or {}, secrets or {}, **more)
 
-    def start(self, concurrency, entry, environment, secrets):
+    def start(self, concurrency, entry, environment, secrets, **more):
         settings = {
             "protocol": 1,
             "folder": str(self.folder),
@@ -92,6 +92,7 @@ class Replica:
             "concurrency": concurrency,
             "environment": environment,
             "secrets": secrets,
+            **more,
         }
         self.socket.sendall(frame(START, 0, json.dumps(settings).encode()))
 

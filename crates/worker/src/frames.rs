@@ -63,6 +63,10 @@ pub struct Start {
     pub entry: String,
     /// Calls the runner will get at once, at most.
     pub concurrency: u32,
+    /// The same for an app with a function of the contract of 2023, while nobody knows whether it
+    /// has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_concurrency: Option<u32>,
     /// Goes into `os.environ` before the import.
     pub environment: BTreeMap<String, String>,
     /// Goes there too, and is never shown.

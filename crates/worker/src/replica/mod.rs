@@ -216,8 +216,17 @@ impl Replica {
             protocol: PROTOCOL,
             folder,
             entry: ENTRY.to_owned(),
-            // Before the first start the contract is unknown; then this is an upper bound.
             concurrency: self.build.concurrency(),
+            item_concurrency: self.build.functions.is_empty().then(|| {
+                let item = Function {
+                    name: String::new(),
+                    contract: Contract::Item,
+                    parameters: Vec::new(),
+                    takes_any: false,
+                    streams: false,
+                };
+                self.build.config.concurrency(&[item])
+            }),
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             secrets: std::collections::BTreeMap::new(),
         }
@@ -435,13 +444,7 @@ impl Replica {
         Ok(())
     }
 
-    fn ready(&mut self, mut functions: Vec<Function>) {
-        // The runner injects `run_id`: no caller has to send it.
-        for function in functions.iter_mut().filter(|function| function.contract == Contract::Keywords) {
-            for parameter in function.parameters.iter_mut().filter(|parameter| parameter.name == "run_id") {
-                parameter.required = false;
-            }
-        }
+    fn ready(&mut self, functions: Vec<Function>) {
         let concurrency = self.build.config.concurrency(&functions);
         self.concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
         self.functions.clone_from(&functions);

@@ -140,3 +140,15 @@ async fn what_a_first_replica_prints_belongs_to_the_builds_log_until_it_is_live(
     assert_eq!((of("predicting").build.as_ref(), of("predicting").stream), (None, Stream::Stdout));
     assert!(of("predicting").run.is_some());
 }
+
+#[tokio::test]
+async fn code_of_2023_runs_in_the_main_thread_from_its_first_replica_on() {
+    let code = r#"
+import threading
+
+def predict(item, run_id, logger):
+    return threading.current_thread() is threading.main_thread()
+"#;
+    let house = House::of(code).await;
+    assert_eq!(crate::house::text(&house.call("predict", "{}").await), "true");
+}
