@@ -7,6 +7,7 @@ use queue::lease::Lease;
 use queue::{RunId, Timestamp};
 use tokio::time::Instant;
 
+use crate::FAR;
 use crate::printed::Budget;
 use crate::waiting::Work;
 
@@ -71,7 +72,7 @@ impl Calls {
             }
         };
         let (deadline, reported) = match &work {
-            Work::Run(run) => (now + run.limit, false),
+            Work::Run(run) => (now + run.limit.min(FAR), false),
             Work::Call(call) => (call.deadline, true),
         };
         self.wake_by(if reported { deadline } else { deadline.min(now + REPORTED_AFTER) });

@@ -82,6 +82,9 @@ impl Options {
     }
 }
 
+/// As good as for ever: bounds what configuration may add to the clock.
+pub(crate) const FAR: Duration = Duration::from_secs(366 * 86_400);
+
 /// What every part of the room works with.
 pub(crate) struct Ports {
     pub(crate) options: Options,

@@ -24,7 +24,7 @@ use crate::record::{Recorder, RecorderTask, answer};
 use crate::replica::{End, Ended, Plan, Started, run as run_replica};
 use crate::scale::{Brake, wanted};
 use crate::waiting::{Closed, Waiting};
-use crate::{Ports, meters};
+use crate::{FAR, Ports, meters};
 
 /// What a caller can do whose call took too long.
 pub(crate) const WAY_OUT: &str =
@@ -269,7 +269,7 @@ impl Pool {
     /// Spare replicas leave when they have been idle for the cooldown, or at once beyond the most
     /// there may be. When to look again, since nobody tells when a replica becomes idle.
     fn let_go(&mut self, live: &Build, mut active: u32, wanted: u32, now: Instant) -> Option<Instant> {
-        let cooldown = live.config.cooldown();
+        let cooldown = live.config.cooldown().min(FAR);
         let mut next: Option<Instant> = None;
         for member in self.members.values_mut() {
             let look_at = match (&member.standing, member.load.idle_since()) {

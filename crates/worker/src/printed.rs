@@ -59,6 +59,8 @@ pub(crate) struct Budget {
 
 impl Budget {
     const HALF: usize = RUN_LOG_BYTES_MAX / 2;
+    /// A line costs memory even when it is empty.
+    const TAIL_LINES_MAX: usize = 16_384;
 
     fn push(&mut self, line: LogLine, out: &mut Vec<LogLine>) {
         let cost = line.text.len() + 1;
@@ -69,7 +71,7 @@ impl Budget {
         }
         self.tail_bytes += cost;
         self.tail.push_back(line);
-        while self.tail_bytes > Self::HALF {
+        while self.tail_bytes > Self::HALF || self.tail.len() > Self::TAIL_LINES_MAX {
             let Some(line) = self.tail.pop_front() else { break };
             self.tail_bytes -= line.text.len() + 1;
             self.dropped += line.text.len() + 1;
@@ -96,8 +98,8 @@ pub(crate) struct Printer {
     /// Lines outside of runs have a budget for each minute.
     outside: Budget,
     outside_since: Timestamp,
-    /// The newest lines outside of runs: all there is to say when a start fails without a word.
-    newest: VecDeque<String>,
+    /// The newest lines of a start: all there is to say when it fails without a word.
+    newest: Option<VecDeque<String>>,
 }
 
 impl Printer {
@@ -114,7 +116,7 @@ impl Printer {
             batch: Vec::new(),
             outside: Budget::default(),
             outside_since: Timestamp::default(),
-            newest: VecDeque::new(),
+            newest: Some(VecDeque::new()),
         }
     }
 
@@ -145,10 +147,12 @@ impl Printer {
 
     /// A line printed outside of any run.
     pub(crate) fn outside(&mut self, at: Timestamp, stream: Stream, text: String) {
-        if self.newest.len() == Self::NEWEST_MAX {
-            self.newest.pop_front();
+        if let Some(newest) = &mut self.newest {
+            if newest.len() == Self::NEWEST_MAX {
+                newest.pop_front();
+            }
+            newest.push_back(text.clone());
         }
-        self.newest.push_back(text.clone());
         if at.since(self.outside_since) >= Self::WINDOW {
             self.close_outside();
             self.outside_since = at;
@@ -158,10 +162,15 @@ impl Printer {
         self.flush_if_full();
     }
 
-    /// The newest lines outside of runs.
+    /// The newest lines of the start.
     pub(crate) fn newest(&self) -> Option<String> {
-        let lines: Vec<_> = self.newest.iter().map(String::as_str).collect();
+        let lines: Vec<_> = self.newest.iter().flatten().map(String::as_str).collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    /// The start succeeded.
+    pub(crate) fn forget_newest(&mut self) {
+        self.newest = None;
     }
 
     /// Everything that was printed goes to the logs.
@@ -226,6 +235,18 @@ mod tests {
         splitter.split(b"\nnext\n", &mut lines);
         assert_eq!(lines[0].len(), LOG_LINE_BYTES_MAX);
         assert_eq!(lines[1], "next");
+    }
+
+    #[test]
+    fn a_flood_of_empty_lines_is_no_way_to_fill_the_memory() {
+        let mut budget = Budget::default();
+        let mut out = Vec::new();
+        for _ in 0..2 * RUN_LOG_BYTES_MAX {
+            budget.push(line(String::new()), &mut out);
+        }
+        assert_eq!(out.len(), Budget::HALF);
+        assert_eq!(budget.tail.len(), Budget::TAIL_LINES_MAX);
+        assert_eq!(budget.dropped, 2 * RUN_LOG_BYTES_MAX - Budget::HALF - Budget::TAIL_LINES_MAX);
     }
 
     #[test]

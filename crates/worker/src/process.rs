@@ -202,7 +202,7 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         libc::SIGBUS => "bus error",
         libc::SIGFPE => "arithmetic error",
         libc::SIGILL => "illegal instruction",
-        libc::SIGKILL => "killed, by the system when memory ran out",
+        libc::SIGKILL => "killed, as a system does that runs out of memory",
         libc::SIGSEGV => "segmentation fault",
         libc::SIGTERM => "terminated",
         _ => return None,

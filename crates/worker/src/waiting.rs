@@ -78,6 +78,7 @@ struct Inner {
     held: usize,
     held_bytes: usize,
     calls: usize,
+    calls_bytes: usize,
     /// Free places of the replicas that serve.
     free: usize,
     can_grow: bool,
@@ -151,10 +152,12 @@ impl Waiting {
         if inner.closed.is_some() {
             return Err(Refused::Stopping);
         }
-        if inner.calls >= WAITING_CALLS_PER_APP_MAX {
+        let bytes = inner.calls_bytes + call.call.input.len();
+        if inner.calls >= WAITING_CALLS_PER_APP_MAX || bytes > BUFFERED_BYTES_PER_APP_MAX {
             return Err(Refused::Busy);
         }
         inner.calls += 1;
+        inner.calls_bytes = bytes;
         inner.ready.push_back(Work::Call(call));
         self.announce(&inner);
         Ok(())
@@ -329,6 +332,7 @@ impl Waiting {
             std::mem::take(&mut inner.ready).into_iter().partition(|work| matches!(work, Work::Call(_)));
         inner.ready = runs.into();
         inner.calls = 0;
+        inner.calls_bytes = 0;
         calls
             .into_iter()
             .filter_map(|work| if let Work::Call(call) = work { Some(call) } else { None })
@@ -369,7 +373,10 @@ impl Inner {
                 self.held -= 1;
                 self.held_bytes -= run.input.len();
             }
-            Work::Call(_) => self.calls -= 1,
+            Work::Call(waiting) => {
+                self.calls -= 1;
+                self.calls_bytes -= waiting.call.input.len();
+            }
         }
     }
 

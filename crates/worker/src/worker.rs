@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::pool::{Entry, Message, Pool, WAY_OUT, app_deleted};
 use crate::record::answer;
 use crate::waiting::WaitingCall;
-use crate::{Options, Ports};
+use crate::{FAR, Options, Ports};
 
 /// Between attempts to read the store at the start.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -243,7 +243,7 @@ impl Dispatch for Handle {
         let entry = self.entry(&call.app.id, Some(&call.app)).ok_or(Refused::Stopping)?;
         let (id, limit) = (call.id, call.limit);
         let waited = self.shared.ports.clock.now().since(call.accepted_at);
-        let deadline = Instant::now() + limit.saturating_sub(waited);
+        let deadline = Instant::now() + limit.saturating_sub(waited).min(FAR);
         let (reply, mut outcome) = oneshot::channel();
         entry.waiting.push_call(WaitingCall { call, reply, deadline })?;
         let mut caller = Caller { shared: Arc::clone(&self.shared), entry, id, answered: false };
@@ -277,7 +277,13 @@ impl Replicas for Handle {
         let entry = self.entry(&build.app, None).ok_or_else(stopping)?;
         let (reply, functions) = oneshot::channel();
         entry.tell(Message::StartFirst { build: Arc::new(build.clone()), reply });
-        functions.await.unwrap_or_else(|_| Err(stopping()))
+        functions.await.unwrap_or_else(|_| {
+            if self.shared.stopping.load(Ordering::Acquire) {
+                return Err(stopping());
+            }
+            let error = RunError::new(Code::Cancelled, "the build was given up");
+            Err(StartFailure { status: BuildStatus::Cancelled, error })
+        })
     }
 
     fn switch(&self, app: &Arc<App>) {

@@ -25,7 +25,7 @@ use crate::printed::Printer;
 use crate::process::{Printed, Process};
 use crate::record::{Recorder, answer};
 use crate::waiting::{Seat, Waiting, Work};
-use crate::{Ports, meters, process};
+use crate::{FAR, Ports, meters, process};
 
 mod ending;
 
@@ -158,7 +158,7 @@ impl Replica {
             build_id: build.id.clone(),
             functions: Vec::new(),
             concurrency: 0,
-            stage: Stage::Starting { until: begun + build.config.start_limit() },
+            stage: Stage::Starting { until: begun + build.config.start_limit().min(FAR) },
             calls: Calls::new(ports.options.cancel_grace),
             seat: Seat::default(),
             held_back: false,
@@ -449,6 +449,7 @@ impl Replica {
         self.concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
         self.functions.clone_from(&functions);
         self.load.idle_from_now();
+        self.printer.forget_newest();
         self.stage = if self.first { Stage::Parked } else { Stage::Serving };
         let seconds = self.begun.elapsed().as_secs_f64();
         self.say(format!("replica {} is ready after {seconds:.2} s", self.id));

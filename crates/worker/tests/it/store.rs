@@ -204,6 +204,7 @@ impl Runs for Memory {
             project: leased.app.project(),
             url: url.clone(),
             attempt: 1,
+            step: 1,
             body: bytes::Bytes::new(),
         });
         Ok(Finished::Recorded(due.collect()))
