@@ -171,6 +171,17 @@ pub(crate) async fn the_next_due_time_looks_at_receivers_with_room(world: World<
     assert_eq!(world.store.next_due(Room::default()).await.unwrap(), None);
 }
 
+pub(crate) async fn the_next_due_time_knows_of_attempts_that_just_ended(world: World<impl Engine>) {
+    world.succeeded(&app("a"), &[A]).await;
+    for _ in 0..20 {
+        let due = world.begin().await;
+        let again = world.now().plus(Duration::from_secs(1));
+        world.end(&due[0], Verdict::Retry(again), 500);
+        assert_eq!(world.store.next_due(room()).await.unwrap(), Some(again));
+        world.pass(Duration::from_secs(1));
+    }
+}
+
 pub(crate) async fn a_gone_endpoint_gets_nothing_more(world: World<impl Engine>) {
     let gone = world.succeeded(&app("a"), &[A]).await;
     let due = world.begin().await;

@@ -47,6 +47,7 @@ macro_rules! conformance {
             receivers_take_turns
             the_oldest_delivery_of_a_receiver_goes_first
             the_next_due_time_looks_at_receivers_with_room
+            the_next_due_time_knows_of_attempts_that_just_ended
             a_gone_endpoint_gets_nothing_more
             a_gone_endpoint_of_another_project_is_another_endpoint
             a_retry_to_an_endpoint_gone_meanwhile_waits

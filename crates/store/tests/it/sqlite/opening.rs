@@ -79,15 +79,17 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
     let world = fresh();
     world.store.close().await;
     let path = dir(&world).join("postback.db");
-    let raise = |version: i64| {
+    let set = |version: i64| {
         let conn = rusqlite::Connection::open(&path).unwrap();
+        let before: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         conn.pragma_update(None, "user_version", version).unwrap();
+        before
     };
-    raise(99);
+    let known = set(99);
     let refused = again(&world).err().expect("the schema is unknown");
     assert!(matches!(refused, OpenError::NewerSchema { found: 99, .. }));
     assert!(refused.to_string().contains("newer postback"), "{refused}");
-    raise(1);
+    set(known);
     again(&world).unwrap();
 }
 
