@@ -30,7 +30,7 @@ impl Seen {
 
 const GONE: u16 = 410;
 
-/// What follows from attempt number `attempt` (from 1), which ended at `now`.
+/// What follows from attempt number `attempt` (from 1) of the schedule, which ended at `now`.
 pub(crate) fn verdict(
     schedule: &[Duration],
     attempt: u32,

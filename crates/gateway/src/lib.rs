@@ -28,7 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use ipnet::IpNet;
-use queue::port::{AddressGuard, Builds, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs, Stored};
+use queue::port::{
+    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs, Stored,
+};
 use queue::{Clock, Entropy, ProjectId, RunId};
 use tokio::sync::OnceCell;
 
@@ -43,6 +45,7 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 #[expect(missing_docs, reason = "each field is the port of its type, described there")]
 pub struct Ports {
     pub runs: Arc<dyn Runs>,
+    pub deliveries: Arc<dyn Deliveries>,
     pub registry: Arc<dyn Registry>,
     pub inboxes: Arc<dyn Inboxes>,
     pub logs: Arc<dyn Logs>,
@@ -89,6 +92,7 @@ pub struct Gateway(Arc<Parts>);
 #[doc(hidden)]
 pub struct Parts {
     pub(crate) runs: Arc<dyn Runs>,
+    pub(crate) deliveries: Arc<dyn Deliveries>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) inboxes: Arc<dyn Inboxes>,
     pub(crate) logs: Arc<dyn Logs>,
@@ -121,6 +125,7 @@ impl Gateway {
     pub fn new(ports: Ports, options: Options) -> Self {
         let Ports {
             runs,
+            deliveries,
             registry,
             inboxes,
             logs,
@@ -135,6 +140,7 @@ impl Gateway {
         } = ports;
         Self(Arc::new(Parts {
             runs,
+            deliveries,
             registry,
             inboxes,
             logs,

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
-use crate::id::{DeliveryId, ProjectId};
-use crate::run::EndpointUrl;
+use crate::id::{DeliveryId, ProjectId, RunId};
+use crate::run::{EndpointUrl, Receiver};
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -54,7 +54,8 @@ impl fmt::Display for DeliveryState {
 /// ```text
 /// pending ──begin──► sending ──Delivered──► delivered
 ///    ▲                  │ ├────Exhausted──► exhausted
-///    └──Retry at────────┘ └────Disabled───► disabled
+///    ├──Retry at────────┘ └────Disabled───► disabled
+///    └──redeliver── pending | delivered | exhausted
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -91,6 +92,8 @@ pub struct DueDelivery {
     pub url: EndpointUrl,
     /// Which attempt this is, from 1.
     pub attempt: u32,
+    /// Which attempt of its schedule this is, from 1: a redelivery begins the schedule anew.
+    pub step: u32,
     /// The body, the same bytes on every attempt.
     pub body: Bytes,
 }
@@ -150,12 +153,69 @@ pub struct DeliveryAttemptView {
 pub struct DeliveryView {
     /// The `webhook-id`.
     pub id: String,
+    /// The run whose outcome it tells.
+    pub run_id: RunId,
     /// Where it goes.
     pub url: EndpointUrl,
     /// Where it stands.
     pub state: DeliveryState,
     /// When the next attempt is due, while it is pending.
     pub next_attempt_at: Option<Timestamp>,
-    /// Its attempts, oldest first.
+    /// Its attempts, oldest first; in lists the last one only.
     pub attempts: Vec<DeliveryAttemptView>,
+}
+
+/// Some of a project's endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoints {
+    /// All that share an origin.
+    Of(Receiver),
+    /// This one.
+    One(EndpointUrl),
+}
+
+impl Endpoints {
+    /// The origin they share.
+    pub fn receiver(&self) -> Receiver {
+        match self {
+            Self::Of(receiver) => receiver.clone(),
+            Self::One(url) => url.receiver(),
+        }
+    }
+
+    /// The only one, when it is one.
+    pub const fn url(&self) -> Option<&EndpointUrl> {
+        match self {
+            Self::Of(_) => None,
+            Self::One(url) => Some(url),
+        }
+    }
+}
+
+/// Which deliveries to list, newest run first.
+#[derive(Clone, Debug)]
+pub struct DeliveryFilter {
+    /// Of this project …
+    pub project: ProjectId,
+    /// … and to these endpoints, if given.
+    pub endpoints: Option<Endpoints>,
+    /// Only in this state.
+    pub state: Option<DeliveryState>,
+    /// Only what comes after this one in the list: the cursor of the next page.
+    pub after: Option<DeliveryId>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// What became of a wish to deliver once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redelivered {
+    /// It is due now, and its schedule begins anew.
+    Due,
+    /// An attempt is under way.
+    UnderWay,
+    /// Its endpoint is disabled: it waits until that is enabled.
+    EndpointDisabled,
+    /// The project has no such delivery.
+    Unknown,
 }

@@ -3,7 +3,7 @@
 //! | port | asked by | fulfilled by |
 //! |---|---|---|
 //! | [`Runs`] | gateway, worker | store |
-//! | [`Deliveries`] | delivery | store |
+//! | [`Deliveries`] | gateway, delivery | store |
 //! | [`Registry`] | gateway, worker, builder, delivery, inbox | store |
 //! | [`Inboxes`] | gateway, inbox, delivery | store |
 //! | [`Logs`] | gateway, worker, builder | store |
@@ -22,8 +22,8 @@ use futures_util::stream::BoxStream;
 
 use crate::app::{AppConfig, Function};
 use crate::clock::Timestamp;
-use crate::delivery::{AttemptEnd, DueDelivery};
-use crate::id::{AppId, BuildId, InboxId, LeaseToken, ProjectId, RunId};
+use crate::delivery::{AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, Endpoints, Redelivered};
+use crate::id::{AppId, BuildId, DeliveryId, InboxId, LeaseToken, ProjectId, RunId};
 use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
@@ -130,6 +130,24 @@ pub trait Deliveries: Send + Sync {
 
     /// When the next pending delivery is due, among receivers that `room` has a place for.
     async fn next_due(&self, room: Room) -> Stored<Option<Timestamp>>;
+
+    /// One delivery of a project, with all its attempts.
+    async fn delivery(&self, project: &ProjectId, id: DeliveryId) -> Stored<Option<DeliveryView>>;
+
+    /// Deliveries of a project, newest run first, each with its last attempt.
+    async fn deliveries(&self, filter: DeliveryFilter) -> Stored<Vec<DeliveryView>>;
+
+    /// Makes a delivery due now, whatever became of it: same id, same body, its schedule anew.
+    async fn redeliver(&self, project: &ProjectId, id: DeliveryId) -> Stored<Redelivered>;
+
+    /// The same for every delivery to `endpoints` whose last attempt failed at `since` or later, but
+    /// for those that wait for a disabled endpoint. Returns how many.
+    async fn redeliver_failed(
+        &self,
+        project: &ProjectId,
+        endpoints: Endpoints,
+        since: Timestamp,
+    ) -> Stored<u64>;
 }
 
 /// Projects, keys, apps and builds.

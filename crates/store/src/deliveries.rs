@@ -2,10 +2,13 @@
 
 mod begin;
 mod complete;
+mod redeliver;
 mod view;
 
 use async_trait::async_trait;
-use queue::delivery::{AttemptEnd, AttemptReport, DueDelivery, Verdict};
+use queue::delivery::{
+    AttemptEnd, AttemptReport, DeliveryFilter, DeliveryView, DueDelivery, Endpoints, Redelivered, Verdict,
+};
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
 use queue::{DeliveryId, ProjectId, RunId, Timestamp, answer, retry};
@@ -61,6 +64,43 @@ impl Deliveries for Store {
         self.inner.committer.barrier().await?;
         self.inner.memory.readers().read(move |conn| begin::next_due(conn, &room)).await
     }
+
+    async fn delivery(&self, project: &ProjectId, id: DeliveryId) -> Stored<Option<DeliveryView>> {
+        let project = project.clone();
+        self.inner.memory.readers().read(move |conn| view::one(conn, &project, id)).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryFilter) -> Stored<Vec<DeliveryView>> {
+        self.inner.memory.readers().read(move |conn| view::many(conn, &filter)).await
+    }
+
+    async fn redeliver(&self, project: &ProjectId, id: DeliveryId) -> Stored<Redelivered> {
+        let project = project.clone();
+        self.inner.committer.write(0, move |batch| redeliver::one(batch, &project, id)).await
+    }
+
+    async fn redeliver_failed(
+        &self,
+        project: &ProjectId,
+        endpoints: Endpoints,
+        since: Timestamp,
+    ) -> Stored<u64> {
+        let mut redelivered = 0;
+        for which in [redeliver::Failed::ForGood, redeliver::Failed::SoFar] {
+            let mut after = None;
+            loop {
+                let (project, endpoints) = (project.clone(), endpoints.clone());
+                let write = move |batch: &mut Batch<'_>| {
+                    redeliver::failed(batch, &project, &endpoints, since, which, after)
+                };
+                let page = self.inner.committer.write(0, write).await?;
+                redelivered += page.due;
+                let Some(last) = page.last else { break };
+                after = Some(last);
+            }
+        }
+        Ok(redelivered)
+    }
 }
 
 /// Creates the delivery of an outcome that just came to be. With `first` its first attempt is recorded
@@ -96,7 +136,7 @@ pub(crate) fn create(
             first.then_some(batch.setting.incarnation),
             first.then(|| batch.now().as_millis()),
         ])?;
-    Ok(first.then_some(Begun { id, url, attempt: 1 }))
+    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1 }))
 }
 
 /// The delivery with its body. One that has none to be read fails this attempt, in the record and the
@@ -115,7 +155,7 @@ fn with_body(
         }
         Err(fault) => {
             tracing::error!(delivery.id = %begun.id, error = %fault, "a delivery has no body that can be read");
-            let next = retry::next_attempt(&retry::SCHEDULE, begun.attempt, now, 0.0, None);
+            let next = retry::next_attempt(&retry::SCHEDULE, begun.step, now, 0.0, None);
             let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
             note_unsent(committer, begun.id, begun.attempt, verdict, BODY_UNREADABLE);
             None
@@ -179,18 +219,20 @@ fn unsent(id: DeliveryId, attempt: u32, ended_at: Timestamp, verdict: Verdict, r
 pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     let mut lost = Vec::new();
     let mut statement = batch.sql(
-        "SELECT run, endpoint, attempt, started_at FROM deliveries WHERE state = 'sending' AND incarnation < ?1",
+        "SELECT run, endpoint, attempt, started_at, schedule_from FROM deliveries WHERE state = 'sending' AND incarnation < ?1",
     )?;
     let mut rows = statement.query(params![batch.setting.incarnation])?;
     while let Some(row) = rows.next()? {
         let id = DeliveryId { run: crate::row::run_id(row, 0)?, index: row.get(1)? };
-        lost.push((id, row.get::<_, u32>(2)?, crate::row::time(row, 3)?));
+        let attempt: u32 = row.get(2)?;
+        let step = attempt.saturating_sub(row.get(4)?).max(1);
+        lost.push((id, attempt, step, crate::row::time(row, 3)?));
     }
     drop(rows);
     let now = batch.now();
-    for (id, attempt, started_at) in &lost {
+    for (id, attempt, step, started_at) in &lost {
         let chance = batch.setting.entropy.fraction();
-        let next = retry::next_attempt(&retry::SCHEDULE, *attempt, *started_at, chance, None);
+        let next = retry::next_attempt(&retry::SCHEDULE, *step, *started_at, chance, None);
         let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
         complete(batch, &unsent(*id, *attempt, now, verdict, OUTCOME_UNKNOWN))?;
     }

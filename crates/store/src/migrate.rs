@@ -7,7 +7,10 @@ use rusqlite::Connection;
 use crate::OpenError;
 
 /// The steps of `postback.db`. Released steps never change; a new one is added at the end.
-pub(crate) const DATABASE: &[&str] = &[include_str!("../migrations/sqlite/0001_initial.sql")];
+pub(crate) const DATABASE: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_initial.sql"),
+    include_str!("../migrations/sqlite/0003_redelivery.sql"),
+];
 /// The steps of `logs.db`.
 pub(crate) const LOGS: &[&str] = &[include_str!("../migrations/sqlite-logs/0001_lines.sql")];
 

@@ -1,5 +1,6 @@
 //! Prove: receivers that misbehave, fakes, checkers and helpers for the test suites.
 
+pub mod checker;
 pub mod receiver;
 pub mod recorder;
 pub mod server;

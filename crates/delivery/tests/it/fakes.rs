@@ -11,7 +11,9 @@ use bytes::Bytes;
 use delivery::{Engine, Handle, Options, Resolve, ResolveError, Rules};
 use queue::app::{AppConfig, Function};
 use queue::clock::{Clock, Entropy, Timestamp};
-use queue::delivery::{AttemptEnd, DeliveryState, DueDelivery};
+use queue::delivery::{
+    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, Endpoints, Redelivered,
+};
 use queue::id::{AppId, BuildId, DeliveryId, InboxId, ProjectId, RunId};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::port::{Deliveries, Inboxes, Registry, Room, StoreError, Stored};
@@ -83,6 +85,7 @@ impl Row {
             project: project(),
             url: self.url.clone(),
             attempt: self.attempt,
+            step: self.attempt,
             body: self.body.clone(),
         }
     }
@@ -212,6 +215,22 @@ impl Deliveries for Shelf {
                 && room.receivers.get(&row.receiver).copied().unwrap_or(room.per_receiver) > 0
         };
         Ok(rows.iter().filter(open).map(|row| row.due_at).min())
+    }
+
+    async fn delivery(&self, _: &ProjectId, _: DeliveryId) -> Stored<Option<DeliveryView>> {
+        unreachable!("{ELSEWHERE}")
+    }
+
+    async fn deliveries(&self, _: DeliveryFilter) -> Stored<Vec<DeliveryView>> {
+        unreachable!("{ELSEWHERE}")
+    }
+
+    async fn redeliver(&self, _: &ProjectId, _: DeliveryId) -> Stored<Redelivered> {
+        unreachable!("{ELSEWHERE}")
+    }
+
+    async fn redeliver_failed(&self, _: &ProjectId, _: Endpoints, _: Timestamp) -> Stored<u64> {
+        unreachable!("{ELSEWHERE}")
     }
 }
 

@@ -12,6 +12,7 @@
 mod apps;
 mod builds;
 mod config;
+mod deliveries;
 mod inboxes;
 mod logs;
 mod openapi;

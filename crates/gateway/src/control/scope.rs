@@ -1,14 +1,15 @@
-//! Whose a thing is. A handler that takes [`OwnApp`], [`OwnBuild`], [`OwnRun`] or [`OwnInbox`] gets it
-//! only if it belongs to the caller's project; all others read the same bytes as for an unknown one.
+//! Whose a thing is. A handler that takes [`OwnApp`], [`OwnBuild`], [`OwnRun`], [`OwnDelivery`] or
+//! [`OwnInbox`] gets it only if it belongs to the caller's project; all others read the same bytes as for an unknown one.
 
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
+use queue::delivery::DeliveryView;
 use queue::inbox::Inbox;
 use queue::registry::{App, Build};
 use queue::run::RunView;
-use queue::{AppId, AppName, ProjectId};
+use queue::{AppId, AppName, DeliveryId, ProjectId};
 
 use crate::Gateway;
 use crate::auth::{Caller, Control};
@@ -27,6 +28,13 @@ pub(super) struct OwnRun(pub(super) RunView);
 pub(super) struct AnyKeysRun {
     pub(super) project: ProjectId,
     pub(super) run: RunView,
+}
+
+/// A delivery of the project.
+pub(super) struct OwnDelivery {
+    pub(super) project: ProjectId,
+    pub(super) id: DeliveryId,
+    pub(super) delivery: DeliveryView,
 }
 
 /// An inbox of the project.
@@ -61,6 +69,15 @@ fn unknown_run(text: &str) -> Problem {
         clip(text)
     );
     Problem::not_found("unknown_run", message)
+}
+
+/// 404 for a delivery.
+pub(super) fn unknown_delivery(text: &str) -> Problem {
+    let message = format!(
+        "this project has no delivery `{}`; `postback deliveries` lists those it has, which are kept with their runs",
+        clip(text)
+    );
+    Problem::not_found("unknown_delivery", message)
 }
 
 /// The value of a path parameter.
@@ -128,6 +145,19 @@ impl FromRequestParts<Gateway> for AnyKeysRun {
         let text = required(parts, gateway, "run").await?;
         let run = find_run(gateway, &identity.project, &text).await?;
         Ok(Self { project: identity.project, run })
+    }
+}
+
+impl FromRequestParts<Gateway> for OwnDelivery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Answer<Self> {
+        let Control(project) = Control::from_request_parts(parts, gateway).await?;
+        let text = required(parts, gateway, "delivery").await?;
+        let Ok(id) = text.parse() else { return Err(unknown_delivery(&text)) };
+        let delivery = gateway.deliveries.delivery(&project, id).await?;
+        let delivery = delivery.ok_or_else(|| unknown_delivery(&text))?;
+        Ok(Self { project, id, delivery })
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
-use super::{apps, builds, inboxes, logs, openapi, projects, runs};
+use super::{apps, builds, deliveries, inboxes, logs, openapi, projects, runs};
 use crate::Gateway;
 
 /// Who may call a route.
@@ -221,6 +221,48 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "what a run printed",
         answer: "as the app's logs",
         on: |method| on(method, logs::of_run),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/deliveries",
+        who: Who::PrivateKey,
+        query: &[
+            ("state", "only deliveries in this state"),
+            ("endpoint", "only deliveries to this address"),
+            ("receiver", "only deliveries to this origin"),
+            ("limit", "deliveries at most, 1 to 1000"),
+            ("nextToken", "goes on after the page that gave it"),
+        ],
+        summary: "the project's deliveries, newest run first, each with its last attempt",
+        answer: "`{items: [{id, runId, url, state, nextAttemptAt, attempts}], nextToken}`",
+        on: |method| on(method, deliveries::list),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/deliveries/redeliver",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "makes all deliveries to an `endpoint` or a `receiver` that failed `since` a time once more",
+        answer: "`{redelivered}`",
+        on: |method| on(method, deliveries::redeliver_failed),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/deliveries/{delivery}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "one delivery with all its attempts",
+        answer: "`{id, runId, url, state, nextAttemptAt, attempts}`",
+        on: |method| on(method, deliveries::show),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/deliveries/{delivery}/redeliver",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "makes a delivery once more: the same id and body, a fresh timestamp and signature",
+        answer: "the delivery",
+        on: |method| on(method, deliveries::redeliver),
     },
     Route {
         method: Method::POST,

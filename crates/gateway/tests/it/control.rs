@@ -37,7 +37,7 @@ fn at(rest: &str) -> String {
     format!("/v2/projects/{PROJECT}/{rest}")
 }
 
-fn a_run(world: &World, app: &AppId, state: RunState) -> RunView {
+pub(crate) fn a_run(world: &World, app: &AppId, state: RunState) -> RunView {
     let accepted_at = world.now();
     let ended = state.is_terminal();
     RunView {
@@ -348,6 +348,7 @@ async fn a_run_is_shown_whole_and_its_result_byte_for_byte() {
     run.attempts = vec![AttemptView { number: 1, started_at, ended_at: None, end: None }];
     run.deliveries = vec![DeliveryView {
         id: "msg_1_0".into(),
+        run_id: run.id,
         url: EndpointUrl::checked("https://example.com/hook"),
         state: DeliveryState::Delivered,
         next_attempt_at: None,

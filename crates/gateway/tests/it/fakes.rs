@@ -117,6 +117,7 @@ impl World {
     pub(crate) fn gateway_with(self: &Arc<Self>, options: Options) -> Gateway {
         let ports = Ports {
             runs: self.clone(),
+            deliveries: self.clone(),
             registry: self.clone(),
             inboxes: self.clone(),
             logs: self.clone(),

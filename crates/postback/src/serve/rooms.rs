@@ -93,7 +93,7 @@ impl Rooms {
         };
         let (delivery, handle) = Engine::new(
             delivery::Options { rules, ..delivery::Options::default() },
-            deliveries,
+            deliveries.clone(),
             registry.clone(),
             inboxes.clone(),
             clock.clone(),
@@ -138,6 +138,7 @@ impl Rooms {
         let render = metrics.clone();
         let ports = gateway::Ports {
             runs,
+            deliveries,
             registry,
             inboxes,
             logs,

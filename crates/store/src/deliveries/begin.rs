@@ -62,7 +62,7 @@ fn begin_to(
     }
     let first = begun.len();
     let mut statement = batch.sql(
-        "SELECT run, endpoint, url, attempt FROM deliveries
+        "SELECT run, endpoint, url, attempt, schedule_from FROM deliveries
          WHERE state = 'pending' AND receiver = ?1 AND next_at <= ?2
          ORDER BY next_at LIMIT ?3",
     )?;
@@ -74,6 +74,7 @@ fn begin_to(
             id: DeliveryId { run: row::run_id(row, 0)?, index: row.get(1)? },
             url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
             attempt: attempt + 1,
+            step: (attempt + 1).saturating_sub(row.get(4)?).max(1),
         });
     }
     drop(rows);

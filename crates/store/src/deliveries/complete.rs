@@ -81,7 +81,7 @@ fn disable_endpoint(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fault
     Ok(())
 }
 
-fn endpoint(batch: &Batch<'_>, id: DeliveryId) -> Result<Option<(ProjectId, EndpointUrl)>, Fault> {
+pub(super) fn endpoint(batch: &Batch<'_>, id: DeliveryId) -> Result<Option<(ProjectId, EndpointUrl)>, Fault> {
     let mut statement = batch.sql(
         "SELECT n.project, d.url FROM deliveries d JOIN runs r ON r.id = d.run
              JOIN app_numbers n ON n.number = r.app

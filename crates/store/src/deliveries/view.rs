@@ -2,38 +2,106 @@
 
 use std::time::Duration;
 
-use queue::delivery::{AttemptReport, DeliveryAttemptView, DeliveryState, DeliveryView};
+use queue::delivery::{AttemptReport, DeliveryAttemptView, DeliveryFilter, DeliveryState, DeliveryView};
 use queue::run::EndpointUrl;
-use queue::{DeliveryId, RunId};
+use queue::{DeliveryId, ProjectId, RunId};
+use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row, params};
 
 use crate::fault::Fault;
 use crate::row;
 
+const COLUMNS: &str =
+    "d.attempt, d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
+    d.run, d.endpoint, d.url, d.state, d.next_at";
+
 /// The deliveries of a run, in the order of its endpoints.
 pub(crate) fn of_run(conn: &Connection, run: RunId) -> Result<Vec<DeliveryView>, Fault> {
-    let mut statement = conn.prepare_cached(
-        "SELECT attempt, started_at, ended_at, status_code, reason, response, duration_us,
-                endpoint, url, state, next_at
-         FROM deliveries WHERE run = ?1 ORDER BY endpoint",
-    )?;
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM deliveries d WHERE d.run = ?1 ORDER BY d.endpoint"
+    ))?;
     let mut rows = statement.query(params![run.into_bytes()])?;
     let mut deliveries = Vec::new();
     while let Some(row) = rows.next()? {
-        let id = DeliveryId { run, index: row.get(7)? };
-        let mut attempts = history(conn, id)?;
-        if row.get::<_, u32>(0)? > 0 {
-            attempts.push(attempt(row)?);
-        }
-        deliveries.push(DeliveryView {
-            id: id.webhook_id(),
-            url: EndpointUrl::checked(row.get_ref(8)?.as_str()?),
-            state: row::word(row, 9, DeliveryState::ALL, DeliveryState::as_str)?,
-            next_attempt_at: row::optional_time(row, 10)?,
-            attempts,
-        });
+        deliveries.push(in_full(conn, row)?);
     }
     Ok(deliveries)
+}
+
+/// One delivery of a project.
+pub(super) fn one(
+    conn: &Connection,
+    project: &ProjectId,
+    id: DeliveryId,
+) -> Result<Option<DeliveryView>, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM deliveries d JOIN runs r ON r.id = d.run JOIN app_numbers n ON n.number = r.app
+         WHERE d.run = ?1 AND d.endpoint = ?2 AND n.project = ?3"
+    ))?;
+    let mut rows = statement.query(params![id.run.into_bytes(), id.index, project.as_str()])?;
+    rows.next()?.map(|row| in_full(conn, row)).transpose()
+}
+
+/// Deliveries of a project with their last attempts, newest run first.
+pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<DeliveryView>, Fault> {
+    // The order of the joins keeps the order of the list: what is found first is shown first.
+    let mut text = format!(
+        "SELECT {COLUMNS} FROM deliveries d CROSS JOIN runs r ON r.id = d.run
+             CROSS JOIN app_numbers n ON n.number = r.app
+         WHERE n.project = ?1"
+    );
+    let project = filter.project.as_str();
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let receiver = filter.endpoints.as_ref().map(|endpoints| endpoints.receiver());
+    let receiver = receiver.as_ref().map(queue::run::Receiver::as_str);
+    let url = filter.endpoints.as_ref().and_then(|endpoints| endpoints.url()).map(EndpointUrl::as_str);
+    let after = filter.after.map(|id| (id.run.into_bytes(), id.index));
+    let mut values: Vec<&dyn ToSql> = vec![&project, &limit];
+    if let Some(state) = filter.state {
+        // A literal: the planner sees which index holds such rows.
+        text += &format!(" AND d.state = '{state}'");
+    }
+    if let Some(receiver) = &receiver {
+        values.push(receiver);
+        text += &format!(" AND d.receiver = ?{}", values.len());
+    }
+    if let Some(url) = &url {
+        values.push(url);
+        text += &format!(" AND d.url = ?{}", values.len());
+    }
+    if let Some((run, index)) = &after {
+        values.extend([run as &dyn ToSql, index]);
+        text += &format!(" AND (d.run, d.endpoint) < (?{}, ?{})", values.len() - 1, values.len());
+    }
+    text += " ORDER BY d.run DESC, d.endpoint DESC LIMIT ?2";
+    let mut statement = conn.prepare_cached(&text)?;
+    let mut rows = statement.query(values.as_slice())?;
+    let mut deliveries = Vec::new();
+    while let Some(row) = rows.next()? {
+        deliveries.push(read(row)?);
+    }
+    Ok(deliveries)
+}
+
+fn in_full(conn: &Connection, row: &Row<'_>) -> Result<DeliveryView, Fault> {
+    let mut view = read(row)?;
+    let mut attempts = history(conn, DeliveryId { run: view.run_id, index: row.get(8)? })?;
+    attempts.append(&mut view.attempts);
+    Ok(DeliveryView { attempts, ..view })
+}
+
+/// The row, with the current or last attempt that is part of it.
+fn read(row: &Row<'_>) -> Result<DeliveryView, Fault> {
+    let id = DeliveryId { run: row::run_id(row, 7)?, index: row.get(8)? };
+    let attempts = if row.get::<_, u32>(0)? > 0 { vec![attempt(row)?] } else { Vec::new() };
+    Ok(DeliveryView {
+        id: id.webhook_id(),
+        run_id: id.run,
+        url: EndpointUrl::checked(row.get_ref(9)?.as_str()?),
+        state: row::word(row, 10, DeliveryState::ALL, DeliveryState::as_str)?,
+        next_attempt_at: row::optional_time(row, 11)?,
+        attempts,
+    })
 }
 
 /// The attempts that were followed by another.

@@ -28,11 +28,13 @@ pub(crate) struct Begun {
     pub(crate) id: DeliveryId,
     pub(crate) url: EndpointUrl,
     pub(crate) attempt: u32,
+    /// Which attempt of its schedule this is.
+    pub(crate) step: u32,
 }
 
 impl Begun {
     pub(crate) fn with_body(self, project: ProjectId, body: Bytes) -> DueDelivery {
-        DueDelivery { id: self.id, project, url: self.url, attempt: self.attempt, body }
+        DueDelivery { id: self.id, project, url: self.url, attempt: self.attempt, step: self.step, body }
     }
 }
 

@@ -74,6 +74,7 @@ impl Rig {
         let world = &self.world;
         let ports = Ports {
             runs: self.clone(),
+            deliveries: world.clone(),
             dispatch: Arc::new(Desk(Arc::clone(self))),
             registry: world.clone(),
             inboxes: world.clone(),

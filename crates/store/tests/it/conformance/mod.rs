@@ -6,6 +6,7 @@
 pub(crate) mod deliveries;
 pub(crate) mod inboxes;
 pub(crate) mod logs;
+pub(crate) mod redelivery;
 pub(crate) mod registry;
 pub(crate) mod runs;
 
@@ -54,6 +55,16 @@ macro_rules! conformance {
             an_end_of_an_attempt_that_is_over_changes_nothing
             attempts_that_nobody_took_are_made_again
             a_first_attempt_that_nobody_took_is_made_again
+        }}
+        $crate::conformance::promises! { $open, redelivery {
+            a_delivery_is_shown_to_its_own_project_only
+            deliveries_are_listed_newest_first_page_by_page
+            the_list_of_deliveries_can_be_narrowed
+            a_redelivery_has_the_same_id_and_body_and_a_schedule_of_its_own
+            a_delivery_that_waits_is_brought_forward
+            what_cannot_be_redelivered_is_left_alone
+            all_that_failed_since_a_time_is_redelivered
+            however_many_failed_all_are_redelivered
         }}
         $crate::conformance::promises! { $open, registry {
             a_project_is_made_once
