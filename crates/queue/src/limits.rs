@@ -16,6 +16,8 @@ pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Longest webhook address, in bytes.
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Longest `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Log kept for one run, in bytes: half from its head, half from its tail.
 pub const RUN_LOG_BYTES_MAX: usize = 1 << 20;
 /// Longest log line; the rest of it is cut.
@@ -90,6 +92,7 @@ pub const TABLE: &[Limit] = &[
     limit("request body", "100 MiB", "413"),
     limit("nesting of a request body", "128 levels", "400"),
     limit("webhook address", "2,048 bytes", "422"),
+    limit("`Idempotency-Key`", "255 bytes", "422"),
     limit("runs waiting per app", "1,000,000", "429 with Retry-After"),
     limit("synchronous calls waiting per app", "4,096", "429 with Retry-After"),
     limit("synchronous call, v3 and legacy", "180 s", "504; the run ends as `timeout`"),

@@ -64,6 +64,10 @@ pub enum Accepted {
     Queued,
     /// It is durable, and leased to this node: the caller hands it over to its slot.
     Leased(Lease),
+    /// Nothing was kept: the same call was kept before under its key, as this run.
+    Replayed(RunId),
+    /// Nothing was kept: its key belongs to another call, kept as this run.
+    KeyTaken(RunId),
     /// The app's queue is full.
     QueueFull,
 }
@@ -71,7 +75,8 @@ pub enum Accepted {
 /// Runs: accepted, claimed, ended, shown.
 #[async_trait]
 pub trait Runs: Send + Sync {
-    /// Keeps a run. Returns only after the commit that holds it was synced.
+    /// Keeps a run. Returns only after the commit that holds it was synced. Of runs that bring the
+    /// same idempotency key one is kept, and the others learn its id, as long as it is kept.
     async fn accept(&self, run: NewRun, claim: Claim) -> Stored<Accepted>;
 
     /// Leases up to `max` queued runs of `app` to this node, oldest first; at least one if any, and

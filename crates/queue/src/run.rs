@@ -168,6 +168,22 @@ impl Receiver {
     }
 }
 
+/// A caller's own name for a call, so that asking again does not run it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key, unique among the calls of one function of one app.
+    pub key: Arc<str>,
+    /// SHA-256 over all that makes two calls the same call.
+    pub fingerprint: [u8; 32],
+}
+
+/// What a caller may ask for beyond the call itself. Nothing, most of the time.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The caller's own name for the call.
+    pub idempotency: Option<Idempotency>,
+}
+
 /// A run about to be accepted.
 #[derive(Clone, Debug)]
 pub struct NewRun {
@@ -191,6 +207,8 @@ pub struct NewRun {
     pub accepted_at: Timestamp,
     /// What the caller should know although nothing was refused.
     pub warning: Option<String>,
+    /// What the caller asked for beyond the call.
+    pub options: RunOptions,
 }
 
 /// A run in a worker's hands: all that is needed to execute it and to record its outcome.

@@ -9,6 +9,7 @@ use crate::OpenError;
 /// The steps of `postback.db`. Released steps never change; a new one is added at the end.
 pub(crate) const DATABASE: &[&str] = &[
     include_str!("../migrations/sqlite/0001_initial.sql"),
+    include_str!("../migrations/sqlite/0002_run_options.sql"),
     include_str!("../migrations/sqlite/0003_redelivery.sql"),
 ];
 /// The steps of `logs.db`.

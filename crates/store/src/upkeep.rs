@@ -112,6 +112,7 @@ fn remove(batch: &mut Batch<'_>, results: &ResultFiles, runs: &[RunId]) -> Resul
         }
         drop(rows);
         batch.sql("DELETE FROM run_attempts WHERE run = ?1")?.execute(params![id])?;
+        batch.sql("DELETE FROM idempotency_keys WHERE run = ?1")?.execute(params![id])?;
         remove_of_run(batch, *run)?;
         batch.sql("DELETE FROM runs WHERE id = ?1")?.execute(params![id])?;
     }

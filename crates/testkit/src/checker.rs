@@ -267,8 +267,12 @@ impl Evidence {
 
     /// No request was on the wire that the store has no attempt for.
     pub fn requests_are_attempts(&self) -> Vec<Finding> {
-        let attempts: HashMap<&str, usize> =
-            self.deliveries().map(|delivery| (delivery.id.as_str(), delivery.attempts.len())).collect();
+        // The API may show the last attempts only, but it numbers them from the first.
+        let made = |delivery: &Delivery| delivery.attempts.iter().map(|attempt| attempt.number).max();
+        let attempts: HashMap<&str, usize> = self
+            .deliveries()
+            .map(|delivery| (delivery.id.as_str(), made(delivery).unwrap_or_default()))
+            .collect();
         let ids = self.arrivals.iter().map(|arrival| arrival.header("webhook-id"));
         let more = counts(ids).into_iter().filter_map(|(id, times)| {
             let known = attempts.get(id).copied().unwrap_or_default();
@@ -301,6 +305,16 @@ fn counts<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> HashMap<T,
         *counts.entry(item).or_default() += 1;
         counts
     })
+}
+
+/// Makes every waiting delivery of a data directory that no server has open due at once, so that a test
+/// need not wait for the schedule.
+///
+/// # Panics
+/// When the database refuses.
+pub fn hurry_deliveries(data_dir: &Path) {
+    let conn = rusqlite::Connection::open(data_dir.join("postback.db")).expect("the database opens");
+    conn.execute("UPDATE deliveries SET next_at = 0 WHERE state = 'pending'", []).expect("it can be written");
 }
 
 /// What SQLite finds wrong with the databases of a data directory that no server has open.

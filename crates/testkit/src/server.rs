@@ -15,6 +15,8 @@ pub struct Home {
     folder: tempfile::TempDir,
     port: u16,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
+    data_dir: PathBuf,
 }
 
 /// The keys that the first start made.
@@ -36,10 +38,13 @@ impl Home {
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         let probe = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = probe.local_addr().expect("a bound socket has an address").port();
+        let folder = tempfile::tempdir().expect("a temporary folder");
         Self {
             binary: binary.into(),
-            folder: tempfile::tempdir().expect("a temporary folder"),
+            data_dir: folder.path().join("data"),
+            folder,
             port,
+            environment: Vec::new(),
             flags: vec!["--allow-private-webhooks".into(), "127.0.0.0/8".into()],
         }
     }
@@ -51,9 +56,23 @@ impl Home {
         self
     }
 
+    /// The same with the data directory elsewhere, such as on a disk of the test's own.
+    #[must_use]
+    pub fn with_data_dir(mut self, data_dir: PathBuf) -> Self {
+        self.data_dir = data_dir;
+        self
+    }
+
+    /// The same with a variable in the server's environment.
+    #[must_use]
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data_dir.clone()
     }
 
     /// A folder for the test's own files.
@@ -92,6 +111,7 @@ impl Home {
             .arg("serve")
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(&self.flags)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -164,6 +184,14 @@ impl Server {
         let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill is there");
         assert!(status.success(), "the server could not be signalled");
         child.wait().expect("it is our child")
+    }
+
+    /// The exit status if it has ended by itself.
+    ///
+    /// # Panics
+    /// Never: it is our child.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.as_mut().expect("it runs").try_wait().expect("it is our child")
     }
 
     fn end(&mut self) {

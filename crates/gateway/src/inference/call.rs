@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use queue::limits::{CANCEL_GRACE, LEGACY_CALL_LIMIT};
 use queue::outcome::{Code, Ending, Outcome, RunError};
 use queue::port::Call;
 use queue::run::{Generation, Mode, RunState, RunView};
-use queue::{RunId, answer};
+use queue::{ProjectId, RunId, answer};
 
 use super::promise::{self, Order};
 use super::respond;
@@ -40,21 +40,41 @@ pub(crate) async fn wait(gateway: &Gateway, order: Order<'_>) -> Answer<Response
     respond_with(run, generation, limit, &outcome)
 }
 
-/// Keeps the run as a promise to its webhook, and answers with its outcome once that is recorded.
+/// Keeps the run as a promise to its webhook, or to whoever asks again under its key, and answers with
+/// its outcome once that is recorded.
 pub(crate) async fn wait_durably(gateway: &Gateway, order: Order<'_>, told: Told) -> Answer<Response> {
     let generation = order.target.generation;
-    let limit = order.build.config.response_grace_period();
+    let limit = match generation {
+        Generation::V4 => order.build.config.response_grace_period(),
+        Generation::V3 | Generation::Legacy => LEGACY_CALL_LIMIT,
+    };
     let project = order.target.app.id.project();
-    let run = promise::keep(gateway, order, Mode::Sync, told).await?;
+    let kept = promise::keep(gateway, order, Mode::Sync, told).await?;
+    let mut response = ended(gateway, &project, kept.run, generation, limit)
+        .await
+        .unwrap_or_else(IntoResponse::into_response);
+    kept.mark(&mut response);
+    Ok(response)
+}
+
+/// The answer about a run that is kept, once it has ended.
+async fn ended(
+    gateway: &Gateway,
+    project: &ProjectId,
+    run: RunId,
+    generation: Generation,
+    limit: Duration,
+) -> Answer<Response> {
     gateway.runs.wait_for_end(run, limit + CANCEL_GRACE).await;
-    let view = gateway.runs.run(&project, run).await.map_err(|error| Problem::from(error).about(run))?;
+    let view = gateway.runs.run(project, run).await.map_err(|error| Problem::from(error).about(run))?;
     match view.and_then(|view| outcome(view, gateway)) {
         Some(outcome) => respond_with(run, generation, limit, &outcome),
         None => Err(Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             Code::Timeout.as_str(),
             format!(
-                "the run did not end within {} s; it goes on, and its result will be sent to the webhook",
+                "the run did not end within {} s; it goes on, its result will be sent to its webhook if it has one, \
+                 and can be asked for by its id, or by sending this request again if it had an `Idempotency-Key`",
                 limit.as_secs()
             ),
         )

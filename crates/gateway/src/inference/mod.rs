@@ -8,11 +8,12 @@
 //! | `POST /{app}/predict`, `/{model}-webhook/predict` | legacy, on the default project |
 //!
 //! Each request goes one way: find the app ([`target`]), read the body ([`body`]), check it
-//! ([`arguments`], [`webhook`]), then either keep the run ([`promise`]) or wait for it ([`call`]).
+//! ([`arguments`], [`webhook`], [`idempotency`]), then either keep the run ([`promise`]) or wait for it ([`call`]).
 
 mod arguments;
 mod body;
 mod call;
+mod idempotency;
 mod promise;
 mod target;
 mod unstoppable;
@@ -91,7 +92,7 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
         .allow_origin(origins)
         .allow_methods([Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER, idempotency::REPLAYED])
         .max_age(Duration::from_secs(3600))
 }
 
@@ -121,6 +122,7 @@ async fn infer(
     body: Body,
     began: Instant,
 ) -> Answer<Response> {
+    let key = idempotency::key(&parts.headers)?;
     let target = target::find(gateway, form, params, &parts.headers).await?;
     let build = target.build()?;
     let function = target.function(build)?;
@@ -135,8 +137,11 @@ async fn infer(
         (webhook::in_body(form, function, field)?, query)
     };
     let plan = webhook::plan(gateway, form, address, query).await?;
-    let order = promise::Order { target: &target, build, function, input };
+    let order = promise::Order { target: &target, build, function, input, key };
     match plan {
+        webhook::Plan::Wait if key.is_some() => {
+            call::wait_durably(gateway, order, webhook::Told::default()).await
+        }
         webhook::Plan::Wait => call::wait(gateway, order).await,
         webhook::Plan::WaitAndTell(told) => call::wait_durably(gateway, order, told).await,
         webhook::Plan::Acknowledge(told) => promise::acknowledge(gateway, order, told, began).await,

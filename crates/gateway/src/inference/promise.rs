@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use queue::app::Function;
 use queue::lease::{Lease, Release, Released};
 use queue::port::{Accepted, Claim, Slot, StoreError};
 use queue::registry::{App, Build};
-use queue::run::{Generation, LeasedRun, Mode, NewRun};
-use queue::{LeaseToken, RunId, answer};
+use queue::run::{Generation, LeasedRun, Mode, NewRun, RunOptions};
+use queue::{AppName, LeaseToken, RunId, answer};
 use tokio::time::Instant;
 
-use super::respond;
 use super::target::Target;
 use super::unstoppable::Unstoppable;
 use super::webhook::Told;
+use super::{idempotency, respond};
 use crate::Gateway;
 use crate::problem::{Answer, Problem};
 
@@ -33,6 +33,25 @@ pub(crate) struct Order<'a> {
     pub(crate) build: &'a Build,
     pub(crate) function: &'a Function,
     pub(crate) input: Bytes,
+    /// The caller's own name for it.
+    pub(crate) key: Option<&'a str>,
+}
+
+/// A run that is safe.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) run: RunId,
+    /// An earlier request started it.
+    pub(crate) replayed: bool,
+}
+
+impl Kept {
+    /// Says on the answer that it is about an earlier request's run.
+    pub(crate) fn mark(self, response: &mut Response) {
+        if self.replayed {
+            response.headers_mut().insert(idempotency::REPLAYED, HeaderValue::from_static("true"));
+        }
+    }
 }
 
 /// Keeps the run, then answers with its id.
@@ -46,15 +65,22 @@ pub(crate) async fn acknowledge(
     let webhook = told.endpoints.first().cloned();
     let message =
         if webhook.is_some() { order.target.acknowledgement } else { answer::ASYNC_ACKNOWLEDGEMENT };
-    let run = keep(gateway, order, Mode::Async, told).await?;
+    let kept = keep(gateway, order, Mode::Async, told).await?;
     let status = if generation == Generation::V4 { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let body = answer::acknowledgement(run, generation, webhook.as_ref(), message);
+    let body = answer::acknowledgement(kept.run, generation, webhook.as_ref(), message);
     gateway.meter.acknowledged(began.elapsed());
-    Ok(respond(status, run, body))
+    let mut response = respond(status, kept.run, body);
+    kept.mark(&mut response);
+    Ok(response)
 }
 
 /// Accepts a durable run and sends it on its way. Returns when it is safe.
-pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: Told) -> Answer<RunId> {
+pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: Told) -> Answer<Kept> {
+    let mut options = RunOptions::default();
+    if let Some(key) = order.key {
+        let bound = idempotency::bind(key, order.target.generation, &told.endpoints, &order.input).await;
+        options.idempotency = Some(bound);
+    }
     let accepted_at = gateway.clock.now();
     let run = NewRun {
         id: RunId::generate(accepted_at, &*gateway.entropy),
@@ -67,38 +93,49 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
         limit: order.build.config.response_grace_period(),
         accepted_at,
         warning: told.warning,
+        options,
     };
     let (id, generation) = (run.id, run.generation);
     let app = Arc::clone(&order.target.app);
     let slot = gateway.dispatch.reserve(&app, run.input.len());
-    Unstoppable::new(accept(gateway.clone(), app, run, slot)).await.map_err(|problem| problem.about(id))?;
-    gateway.meter.accepted(generation, mode);
-    Ok(id)
+    let accepted = Unstoppable::new(accept(gateway.clone(), app, run, slot)).await;
+    match accepted.map_err(|problem| problem.about(id))? {
+        Accepted::Replayed(first) => Ok(Kept { run: first, replayed: true }),
+        Accepted::KeyTaken(first) => Err(idempotency::mismatch(first)),
+        Accepted::QueueFull => Err(queue_full(&order.target.app.id.name()).about(id)),
+        Accepted::Queued | Accepted::Leased(_) => {
+            gateway.meter.accepted(generation, mode);
+            Ok(Kept { run: id, replayed: false })
+        }
+    }
 }
 
-async fn accept(gateway: Gateway, app: Arc<App>, run: NewRun, slot: Option<Box<dyn Slot>>) -> Answer<()> {
+async fn accept(
+    gateway: Gateway,
+    app: Arc<App>,
+    run: NewRun,
+    slot: Option<Box<dyn Slot>>,
+) -> Answer<Accepted> {
     let Some(slot) = slot else {
-        return match gateway.runs.accept(run, Claim::Later).await? {
-            Accepted::QueueFull => Err(queue_full(&app)),
-            Accepted::Queued | Accepted::Leased(_) => {
-                gateway.dispatch.wake(&app.id);
-                Ok(())
-            }
-        };
+        let accepted = gateway.runs.accept(run, Claim::Later).await?;
+        if matches!(accepted, Accepted::Queued) {
+            gateway.dispatch.wake(&app.id);
+        }
+        return Ok(accepted);
     };
     let token = LeaseToken::generate(&*gateway.entropy);
     let accepted = gateway.runs.accept(run.clone(), Claim::Now(token)).await;
     match accepted {
         Ok(Accepted::Leased(lease)) => {
             slot.hand_over(leased(run, lease));
-            Ok(())
+            Ok(Accepted::Leased(lease))
         }
         Ok(Accepted::Queued) => {
             drop(slot);
             gateway.dispatch.wake(&app.id);
-            Ok(())
+            Ok(Accepted::Queued)
         }
-        Ok(Accepted::QueueFull) => Err(queue_full(&app)),
+        Ok(kept_nothing) => Ok(kept_nothing),
         Err(error) => {
             if matches!(error, StoreError::Unknown(_)) {
                 tokio::spawn(settle(gateway, app, Lease { run: run.id, token, attempt: 1 }));
@@ -122,10 +159,10 @@ fn leased(run: NewRun, lease: Lease) -> LeasedRun {
     }
 }
 
-fn queue_full(app: &App) -> Problem {
+fn queue_full(app: &AppName) -> Problem {
     Problem::too_many(
         "queue_full",
-        format!("the queue of `{}` is full; nothing was kept, try again later", app.id.name()),
+        format!("the queue of `{app}` is full; nothing was kept, try again later"),
         5,
     )
 }

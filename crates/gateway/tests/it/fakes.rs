@@ -257,7 +257,12 @@ pub(crate) async fn send(
     if let Some(key) = key {
         request = request.header(header::AUTHORIZATION, key);
     }
-    let response = router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    send_request(router, request.body(body.into()).unwrap()).await
+}
+
+/// Sends a request made by hand.
+pub(crate) async fn send_request(router: &Router, request: Request<Body>) -> Reply {
+    let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     Reply { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
 }
@@ -286,6 +291,15 @@ impl Runs for World {
             return Ok(Accepted::QueueFull);
         }
         let id = run.id;
+        if let Some(wanted) = &run.options.idempotency {
+            let known = held.accepted.iter().find_map(|old| {
+                let known = old.options.idempotency.as_ref().filter(|known| known.key == wanted.key)?;
+                Some(if known == wanted { Accepted::Replayed(old.id) } else { Accepted::KeyTaken(old.id) })
+            });
+            if let Some(known) = known {
+                return Ok(known);
+            }
+        }
         held.accepted.push(run);
         Ok(match claim {
             Claim::Later => Accepted::Queued,

@@ -5,4 +5,6 @@ mod crash;
 mod errors;
 mod flow;
 mod lifecycle;
+mod load;
+mod runs;
 mod support;

@@ -3,7 +3,7 @@
 use queue::lease::Lease;
 use queue::outcome::{Code, RunError};
 use queue::port::{Accepted, Claim};
-use queue::run::{CallRecord, NewRun};
+use queue::run::{CallRecord, Idempotency, NewRun};
 use rusqlite::params;
 
 use super::end::{Cause, end_without_lease};
@@ -13,6 +13,11 @@ use crate::row;
 
 pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Result<Accepted, Fault> {
     let app = batch.app(&run.app)?;
+    if let Some(wanted) = &run.options.idempotency
+        && let Some(known) = known_by(batch, app.number, run, wanted)?
+    {
+        return Ok(known);
+    }
     let token = match claim {
         Claim::Now(token) if !app.deleted => Some(token),
         _ => None,
@@ -46,6 +51,14 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
     batch
         .sql("INSERT INTO inputs (run, body) VALUES (?1, ?2)")?
         .execute(params![run.id.into_bytes(), run.input.as_ref()])?;
+    if let Some(Idempotency { key, fingerprint }) = &run.options.idempotency {
+        batch
+            .sql(
+                "INSERT INTO idempotency_keys (app, function, key, fingerprint, run)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![app.number, run.function, key, fingerprint, run.id.into_bytes()])?;
+    }
     let Some(token) = token else {
         batch.books.queue_grew(app.number);
         if app.deleted {
@@ -56,6 +69,23 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
         return Ok(Accepted::Queued);
     };
     Ok(Accepted::Leased(Lease { run: run.id, token, attempt: 1 }))
+}
+
+/// The run that the key stands for already. All runs are accepted by one writer, one after the other, so
+/// of two that race the second one finds the first.
+fn known_by(
+    batch: &Batch<'_>,
+    app: i64,
+    run: &NewRun,
+    wanted: &Idempotency,
+) -> Result<Option<Accepted>, Fault> {
+    let mut statement = batch
+        .sql("SELECT run, fingerprint FROM idempotency_keys WHERE app = ?1 AND function = ?2 AND key = ?3")?;
+    let mut rows = statement.query(params![app, run.function, wanted.key])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let first = row::run_id(row, 0)?;
+    let same = row::array::<32>(row, 1)? == wanted.fingerprint;
+    Ok(Some(if same { Accepted::Replayed(first) } else { Accepted::KeyTaken(first) }))
 }
 
 pub(crate) fn record_call(batch: &mut Batch<'_>, call: &CallRecord) -> Result<(), Fault> {

@@ -11,7 +11,7 @@ use queue::lease::Lease;
 use queue::outcome::{Code, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim, Deliveries, Inboxes, Logs, Registry, Room, Runs};
 use queue::registry::NewProject;
-use queue::run::{EndpointUrl, Generation, LeasedRun, Mode, NewRun, RunView};
+use queue::run::{EndpointUrl, Generation, LeasedRun, Mode, NewRun, RunOptions, RunView};
 use queue::{AppId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 
 /// What a conformance test asks of an engine.
@@ -117,6 +117,7 @@ impl<S: Engine> World<S> {
             limit: Duration::from_secs(900),
             accepted_at: self.now(),
             warning: None,
+            options: RunOptions::default(),
         }
     }
 

@@ -255,7 +255,7 @@ async fn a_run_that_outlasts_its_caller_goes_on_and_says_so() {
     let path = v4(&format!("new/run?webhookEndpoint={HOOK}"));
     let reply = call(&rig.router(), &path, r#"{"prompt":"x"}"#).await;
     run_id(&reply);
-    assert!(reply.problem(504, "timeout").contains("its result will be sent to the webhook"));
+    assert!(reply.problem(504, "timeout").contains("its result will be sent to its webhook"));
 }
 
 #[tokio::test]
@@ -328,5 +328,5 @@ async fn browsers_may_call_from_the_origins_that_were_chosen() {
     let answer = router.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 401);
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
-    assert_eq!(answer.headers()["access-control-expose-headers"], "x-request-id,retry-after");
+    assert_eq!(answer.headers()["access-control-expose-headers"], "x-request-id,retry-after,idempotency-replayed");
 }

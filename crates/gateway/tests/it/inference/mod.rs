@@ -1,6 +1,7 @@
 //! Inference: every cell of the table of answers, and what bad input gets.
 
 mod answers;
+mod idempotency;
 mod promises;
 mod refusals;
 mod rig;

@@ -136,7 +136,7 @@ impl Runs for Rig {
         }
         let view = queued(&run);
         let accepted = self.world.accept(run, claim).await?;
-        if !matches!(accepted, Accepted::QueueFull) {
+        if matches!(accepted, Accepted::Queued | Accepted::Leased(_)) {
             self.world.put_run(view);
         }
         Ok(accepted)

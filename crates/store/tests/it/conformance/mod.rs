@@ -18,6 +18,9 @@ macro_rules! conformance {
             a_claim_takes_no_more_bytes_than_fit_but_always_one
             every_run_is_claimed_once_however_many_claim
             a_run_can_be_accepted_and_leased_in_one_write
+            a_key_stands_for_one_run_as_long_as_that_is_kept
+            a_key_belongs_to_a_function_of_an_app
+            of_many_runs_with_one_key_one_is_kept
             a_full_queue_turns_runs_down_until_there_is_room
             the_end_of_a_run_is_kept_to_the_byte
             a_large_result_is_kept_to_the_byte

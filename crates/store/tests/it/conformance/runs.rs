@@ -11,7 +11,7 @@ use queue::lease::{Lease, Release, Released};
 use queue::limits;
 use queue::outcome::{Code, Ending, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim, StoreError};
-use queue::run::{CallRecord, Generation, Mode, RunFilter, RunState};
+use queue::run::{CallRecord, Generation, Idempotency, Mode, NewRun, RunFilter, RunState};
 
 use crate::world::{Engine, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, app, eventually, project, url};
 
@@ -83,6 +83,52 @@ pub(crate) async fn a_run_can_be_accepted_and_leased_in_one_write(world: World<i
     assert_eq!((view.state, view.started_at), (RunState::Running, Some(world.now())));
     assert_eq!(view.attempts.len(), 1);
     assert_eq!((view.attempts[0].number, &view.attempts[0].end), (1, &None));
+}
+
+fn named(world: &World<impl Engine>, name: &str, key: &str, fingerprint: u8) -> NewRun {
+    let mut run = world.new_run(&app(name), &[]);
+    run.options.idempotency = Some(Idempotency { key: key.into(), fingerprint: [fingerprint; 32] });
+    run
+}
+
+pub(crate) async fn a_key_stands_for_one_run_as_long_as_that_is_kept(world: World<impl Engine>) {
+    let first = named(&world, "a", "order-1", 1);
+    let claim = Claim::Now(world.token());
+    assert!(matches!(world.store.accept(first.clone(), claim).await.unwrap(), Accepted::Leased(_)));
+    for claim in [Claim::Later, Claim::Now(world.token())] {
+        let again = named(&world, "a", "order-1", 1);
+        let id = again.id;
+        let accepted = world.store.accept(again, claim).await.unwrap();
+        assert!(matches!(accepted, Accepted::Replayed(run) if run == first.id), "{accepted:?}");
+        assert!(world.store.run(&project(1), id).await.unwrap().is_none(), "nothing else was kept");
+    }
+    let other = world.store.accept(named(&world, "a", "order-1", 2), Claim::Later).await.unwrap();
+    assert!(matches!(other, Accepted::KeyTaken(run) if run == first.id), "{other:?}");
+    // What is known is told even when there is no room for anything new.
+    for _ in 0..QUEUED_MAX {
+        world.queued(&app("a"), &[]).await;
+    }
+    let full = world.store.accept(named(&world, "a", "order-1", 1), Claim::Later).await.unwrap();
+    assert!(matches!(full, Accepted::Replayed(run) if run == first.id), "{full:?}");
+}
+
+pub(crate) async fn a_key_belongs_to_a_function_of_an_app(world: World<impl Engine>) {
+    let mut other_function = named(&world, "a", "order-1", 2);
+    other_function.function = "train".into();
+    for run in [named(&world, "a", "order-1", 1), named(&world, "b", "order-1", 2), other_function] {
+        assert!(matches!(world.store.accept(run, Claim::Later).await.unwrap(), Accepted::Queued));
+    }
+}
+
+pub(crate) async fn of_many_runs_with_one_key_one_is_kept(world: World<impl Engine>) {
+    let runs: Vec<_> = (0..100).map(|_| named(&world, "a", "order-1", 1)).collect();
+    let accepted = join_all(runs.into_iter().map(|run| world.store.accept(run, Claim::Later))).await;
+    let accepted: Vec<_> = accepted.into_iter().map(Result::unwrap).collect();
+    assert_eq!(accepted.iter().filter(|accepted| matches!(accepted, Accepted::Queued)).count(), 1);
+    let kept = list(&world, filter()).await;
+    assert_eq!(kept.len(), 1);
+    let told = |accepted: &&Accepted| matches!(accepted, Accepted::Replayed(run) if *run == kept[0]);
+    assert_eq!(accepted.iter().filter(told).count(), 99);
 }
 
 pub(crate) async fn a_full_queue_turns_runs_down_until_there_is_room(world: World<impl Engine>) {

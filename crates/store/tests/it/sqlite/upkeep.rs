@@ -7,7 +7,8 @@ use bytes::Bytes;
 use queue::delivery::Verdict;
 use queue::log::{LogLine, LogQuery, LogScope, Stream};
 use queue::outcome::Outcome;
-use queue::port::{Logs as _, Runs as _};
+use queue::port::{Accepted, Claim, Logs as _, Runs as _};
+use queue::run::Idempotency;
 use queue::{RunId, limits};
 use store::{Pruned, Store};
 
@@ -42,6 +43,26 @@ async fn runs_that_ended_long_ago_are_removed_with_all_that_is_theirs() {
     world.queued(&app("c"), &[]).await;
     world.queued(&app("b"), &[]).await;
     assert_eq!(world.store.backlog().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_when_its_run_is_removed() {
+    let world = fresh();
+    let named = || {
+        let mut run = world.new_run(&app("a"), &[]);
+        run.options.idempotency = Some(Idempotency { key: "order-1".into(), fingerprint: [1; 32] });
+        run
+    };
+    let claim = Claim::Now(world.token());
+    let Accepted::Leased(lease) = world.store.accept(named(), claim).await.unwrap() else {
+        panic!("the run was not leased");
+    };
+    world.finish(lease, world.success(), &[]).await;
+    world.pass(limits::RESULT_RETENTION + Duration::from_millis(1));
+    let kept = world.store.accept(named(), Claim::Later).await.unwrap();
+    assert!(matches!(kept, Accepted::Replayed(run) if run == lease.run));
+    assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 1);
+    assert!(matches!(world.store.accept(named(), Claim::Later).await.unwrap(), Accepted::Queued));
 }
 
 #[tokio::test]

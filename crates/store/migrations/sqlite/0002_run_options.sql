@@ -1,0 +1,10 @@
+-- Keys that callers gave to their calls. They live as long as the runs they stand for.
+CREATE TABLE idempotency_keys (
+    app         INTEGER NOT NULL,
+    function    TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32),
+    run         BLOB NOT NULL,
+    PRIMARY KEY (app, function, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_by_run ON idempotency_keys (run);
