@@ -33,6 +33,8 @@ enum Command {
     Apps(commands::apps::Args),
     /// List and show runs
     Runs(commands::runs::Args),
+    /// List, show and repeat deliveries: what was told to webhooks
+    Deliveries(commands::deliveries::Args),
     /// Read what an app or a run printed
     Logs(commands::logs::Args),
     /// Make and watch inboxes: temporary endpoints that record what is posted to them
@@ -59,6 +61,7 @@ impl Cli {
             Command::Call(args) => commands::call::run(args, &context).await,
             Command::Apps(args) => commands::apps::run(args, &context).await,
             Command::Runs(args) => commands::runs::run(args, &context).await,
+            Command::Deliveries(args) => commands::deliveries::run(args, &context).await,
             Command::Logs(args) => commands::logs::run(args, &context).await,
             Command::Inbox(args) => commands::inbox::run(args, &context).await,
             Command::Keys(args) => commands::keys::run(args, &context).await,

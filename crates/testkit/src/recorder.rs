@@ -67,7 +67,15 @@ impl Recorder {
     /// # Errors
     /// When no port is free.
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Begins to listen where nobody else does.
+    ///
+    /// # Errors
+    /// When somebody does.
+    pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let arrivals = Arc::new(Arrivals::default());
         let accepting = tokio::spawn(accept(listener, Arc::clone(&arrivals)));

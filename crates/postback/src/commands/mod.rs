@@ -3,6 +3,7 @@
 pub(crate) mod apps;
 pub(crate) mod call;
 pub(crate) mod completions;
+pub(crate) mod deliveries;
 pub(crate) mod deploy;
 pub(crate) mod inbox;
 pub(crate) mod init;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod crash;
+mod deliveries;
 mod errors;
 mod flow;
 mod lifecycle;

@@ -1,0 +1,200 @@
+//! `postback deliveries`
+
+use std::time::Duration;
+
+use queue::{Clock as _, Timestamp};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Context, ExitStatus};
+use crate::client::Client;
+use crate::print::{Printer, WithHint};
+use crate::system::SystemClock;
+
+/// Arguments of `postback deliveries`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the newest deliveries
+    List(Which),
+    /// Show one delivery with all its attempts
+    Show {
+        /// Its id: the `webhook-id` that receivers see
+        delivery: String,
+    },
+    /// Deliver once more: the same id and body, a fresh timestamp and signature
+    Redeliver(Again),
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
+    /// Only deliveries in this state
+    #[arg(long, value_parser = ["pending", "sending", "delivered", "exhausted", "disabled"])]
+    state: Option<String>,
+    /// Only deliveries to this address
+    #[arg(long, value_name = "URL", conflicts_with = "receiver")]
+    endpoint: Option<String>,
+    /// Only deliveries to the origin of this address
+    #[arg(long, value_name = "URL")]
+    receiver: Option<String>,
+    /// Deliveries at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["delivery", "endpoint", "receiver"]))]
+struct Again {
+    /// The delivery's id: the `webhook-id` that receivers see
+    delivery: Option<String>,
+    /// All that failed at this address
+    #[arg(long, value_name = "URL", requires = "since")]
+    endpoint: Option<String>,
+    /// All that failed at the origin of this address
+    #[arg(long, value_name = "URL", requires = "since")]
+    receiver: Option<String>,
+    /// How far back: `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_parser = since, conflicts_with = "delivery")]
+    since: Option<Since>,
+}
+
+/// A time in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Some(at) = Timestamp::parse_rfc3339(text) {
+        return Ok(Since::At(at));
+    }
+    let (unit, seconds) = match text.chars().last() {
+        Some('s') => ('s', 1),
+        Some('m') => ('m', 60),
+        Some('h') => ('h', 3_600),
+        Some('d') => ('d', 86_400),
+        _ => return Err("write `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z".to_owned()),
+    };
+    let count: u32 = text[..text.len() - 1]
+        .parse()
+        .map_err(|_| format!("a whole number stands before `{unit}`, as in `2{unit}`"))?;
+    Ok(Since::Ago(Duration::from_secs(u64::from(count) * seconds)))
+}
+
+impl Since {
+    fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => {
+                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+                Timestamp::from_millis(now.as_millis().saturating_sub(ago))
+            }
+        }
+    }
+}
+
+/// Lists, shows, or delivers once more.
+///
+/// # Errors
+/// When the server cannot be reached, knows no such delivery, or cannot make it again.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    let client = context.client().await?;
+    let printer = context.printer;
+    let newest = Which { state: None, endpoint: None, receiver: None, limit: 20 };
+    match args.action.unwrap_or(Action::List(newest)) {
+        Action::List(which) => list(&client, printer, which).await?,
+        Action::Show { delivery } => {
+            printer.raw_json(&client.control(Method::GET, &format!("deliveries/{delivery}")).text().await?);
+        }
+        Action::Redeliver(Again { delivery: Some(delivery), .. }) => {
+            let path = format!("deliveries/{delivery}/redeliver");
+            let answer = client.control(Method::POST, &path).json().await?;
+            if printer.wants_json() {
+                printer.json(&answer);
+            } else {
+                printer.done(&format!("{delivery} is on its way again"));
+            }
+        }
+        Action::Redeliver(again) => failed(&client, printer, &again).await?,
+    }
+    Ok(ExitStatus::Success)
+}
+
+async fn list(client: &Client, printer: Printer, which: Which) -> anyhow::Result<()> {
+    let mut ask = client.control(Method::GET, "deliveries").query("limit", which.limit);
+    for (name, value) in [("state", which.state), ("endpoint", which.endpoint), ("receiver", which.receiver)]
+    {
+        if let Some(value) = value {
+            ask = ask.query(name, value);
+        }
+    }
+    let page = ask.json().await?;
+    if printer.wants_json() {
+        printer.json(&page);
+        return Ok(());
+    }
+    let rows: Vec<_> = page["items"].as_array().into_iter().flatten().map(row).collect();
+    printer.table(&["DELIVERY", "STATE", "ATTEMPTS", "LAST", "NEXT ATTEMPT", "ENDPOINT"], &rows);
+    Ok(())
+}
+
+fn row(delivery: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let last = delivery["attempts"].as_array().and_then(|attempts| attempts.last()).unwrap_or(&Value::Null);
+    let seen = match (&last["reason"], last["statusCode"].as_u64()) {
+        (Value::String(reason), Some(status)) => format!("{reason} {status}"),
+        (Value::String(reason), None) => reason.clone(),
+        (_, Some(status)) => status.to_string(),
+        _ => String::new(),
+    };
+    vec![
+        text(&delivery["id"]),
+        text(&delivery["state"]),
+        last["number"].as_u64().unwrap_or(0).to_string(),
+        seen,
+        text(&delivery["nextAttemptAt"]),
+        text(&delivery["url"]),
+    ]
+}
+
+async fn failed(client: &Client, printer: Printer, again: &Again) -> anyhow::Result<()> {
+    let Some(since) = again.since else {
+        let hint = "add `--since 2h`: what failed earlier is left alone";
+        return Err(WithHint::new("it is not said how far back to go", hint).into());
+    };
+    let mut body = json!({"since": since.before(SystemClock.now())});
+    for (name, value) in [("endpoint", &again.endpoint), ("receiver", &again.receiver)] {
+        if let Some(value) = value {
+            body[name] = json!(value);
+        }
+    }
+    let answer = client.control(Method::POST, "deliveries/redeliver").body(&body).json().await?;
+    if printer.wants_json() {
+        printer.json(&answer);
+    } else {
+        printer.done(&format!("{} deliveries are on their way again", answer["redelivered"]));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_the_past_is_said_in_two_ways() {
+        let now = Timestamp::from_millis(1_769_860_800_000);
+        assert_eq!(since("2h").unwrap().before(now).as_millis(), now.as_millis() - 7_200_000);
+        assert_eq!(since("90m").unwrap(), Since::Ago(Duration::from_secs(5_400)));
+        assert_eq!(since("2026-01-31T12:00:00Z").unwrap().before(now), now);
+        for nonsense in ["", "2", "h", "-2h", "two hours", "2hh"] {
+            assert!(since(nonsense).is_err(), "{nonsense}");
+        }
+    }
+}

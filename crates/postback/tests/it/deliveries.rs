@@ -1,0 +1,123 @@
+//! Deliveries: made once more when somebody asks.
+
+use queue::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use reqwest::Method;
+use serde_json::{Value, json};
+use testkit::recorder::{Arrival, Recorder};
+
+use crate::support::{PATIENCE, Stage, json as body};
+
+/// Calls `echo` with a webhook, and returns the run's id.
+async fn call(stage: &Stage, hook: &str) -> String {
+    let request = json!({"value": 1, "webhook_endpoint": hook}).to_string();
+    let accepted = body(stage.call(&stage.v3("basic/echo"), request).await).await;
+    accepted["run_id"].as_str().unwrap().to_owned()
+}
+
+async fn arrivals(recorder: &Recorder, count: usize) -> Vec<Arrival> {
+    assert!(
+        recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= count).await,
+        "no {count} webhooks came"
+    );
+    recorder.arrivals()
+}
+
+async fn get(stage: &Stage, path: &str) -> Value {
+    body(stage.request(Method::GET, &stage.control(path)).send().await.unwrap()).await
+}
+
+/// The only delivery of a run, once `enough` says so of it.
+async fn delivery(stage: &Stage, run: &str, enough: impl Fn(&Value) -> bool) -> Value {
+    let began = std::time::Instant::now();
+    loop {
+        let view = stage.ended_run(run).await["deliveries"][0].clone();
+        if enough(&view) {
+            return view;
+        }
+        assert!(began.elapsed() < PATIENCE, "the delivery does not get there: {view}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Signatures carry whole seconds: waits until the clock shows a later one.
+#[expect(clippy::disallowed_methods, reason = "the server under test reads the same clock")]
+async fn second_after(second: u64) {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    while now() <= second {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// What a command of the program prints.
+fn say(stage: &Stage, arguments: &[&str]) -> String {
+    let output = stage.home.command().args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn verify(stage: &Stage, arrival: &Arrival) {
+    let webhook = standardwebhooks::Webhook::new(&stage.keys.webhook_secret).unwrap();
+    webhook.verify(&arrival.body, &arrival.headers).expect("the public library accepts the delivery");
+}
+
+#[tokio::test]
+async fn a_received_delivery_is_made_once_more_with_the_same_id_and_bytes() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let run = call(&stage, &recorder.url("hook")).await;
+    let first = arrivals(&recorder, 1).await.remove(0);
+    let id = first.header(ID_HEADER).to_owned();
+    delivery(&stage, &run, |delivery| delivery["state"] == "delivered").await;
+    second_after(first.header(TIMESTAMP_HEADER).parse().unwrap()).await;
+
+    say(&stage, &["deliveries", "redeliver", &id]);
+    let second = arrivals(&recorder, 2).await.remove(1);
+    assert_eq!(second.header(ID_HEADER), id);
+    assert_eq!(second.body, first.body);
+    for fresh in [TIMESTAMP_HEADER, SIGNATURE_HEADER] {
+        assert_ne!(second.header(fresh), first.header(fresh), "{fresh}");
+    }
+    verify(&stage, &second);
+
+    let ended =
+        |delivery: &Value| delivery["state"] == "delivered" && delivery["attempts"][1]["statusCode"] == 200;
+    delivery(&stage, &run, ended).await;
+    let shown: Value = serde_json::from_str(&say(&stage, &["deliveries", "show", &id, "--json"])).unwrap();
+    assert_eq!((&shown["runId"], &shown["attempts"][1]["number"]), (&json!(run), &json!(2)));
+    let listed = say(&stage, &["deliveries", "list", "--state", "delivered"]);
+    assert!(listed.contains(&id) && listed.contains(&recorder.url("hook")), "{listed}");
+    assert_eq!(get(&stage, "deliveries?state=pending").await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn what_failed_since_a_time_is_delivered_when_its_receiver_is_back() {
+    let stage = Stage::basic();
+    // Nobody listens there yet; afterwards somebody does.
+    let away = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = away.local_addr().unwrap();
+    drop(away);
+    let hook = format!("http://{address}/hook");
+    let run = call(&stage, &hook).await;
+    let failed = |delivery: &Value| {
+        delivery["attempts"]
+            .as_array()
+            .is_some_and(|attempts| attempts.iter().any(|attempt| attempt["reason"] == "refused"))
+    };
+    // The second attempt follows after five seconds; only the third, five minutes away, is out of reach.
+    delivery(&stage, &run, |delivery| {
+        failed(delivery)
+            && delivery["attempts"].as_array().unwrap().len() == 2
+            && delivery["state"] == "pending"
+    })
+    .await;
+    let recorder = Recorder::start_at(address).await.unwrap();
+    let said: Value = serde_json::from_str(&say(
+        &stage,
+        &["deliveries", "redeliver", "--receiver", &hook, "--since", "1h", "--json"],
+    ))
+    .unwrap();
+    assert_eq!(said, json!({"redelivered": 1}));
+    let arrival = arrivals(&recorder, 1).await.remove(0);
+    assert_eq!(arrival.json()["run_id"], run);
+    verify(&stage, &arrival);
+}
