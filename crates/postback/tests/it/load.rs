@@ -34,6 +34,11 @@ impl Load {
         }
     }
 
+    /// How many requests the receiver has had.
+    pub(crate) fn arrived(&self) -> usize {
+        self.recorder.count()
+    }
+
     /// Makes request `number`, with `ballast` bytes that nobody reads. `None` when nothing was sent.
     pub(crate) async fn send(&self, number: u64, ballast: usize) -> Option<Known> {
         let request = json!({

@@ -4,6 +4,7 @@ mod cli;
 mod crash;
 mod deliveries;
 mod errors;
+mod faults;
 mod flow;
 mod lifecycle;
 mod load;
