@@ -1,7 +1,7 @@
 //! Measures the main job on this machine: durable acknowledgements, webhooks end to end, latency at a
 //! gentle load, memory at rest, time from start to the first answer.
 //!
-//! `cargo run --release -p bench [-- --quick]`. It drives the release binary from outside, with its load
+//! `cargo run --release -p bench [-- --quick] [--binary FILE]`. It drives the release binary from outside, with its load
 //! generator and its receiver on the same machine, and prints the disk's sync rate beside the figures,
 //! since no durable system can be judged without it.
 
@@ -25,9 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let mut arguments = std::env::args().skip(1);
+    let (mut quick, mut binary) = (false, None);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => quick = true,
+            "--binary" => binary = Some(PathBuf::from(arguments.next().context("`--binary` names a file")?)),
+            other => anyhow::bail!("`{other}` is no option; there are --quick and --binary FILE"),
+        }
+    }
     let (acks, webhooks, gentle) = if quick { (5_000, 2_000, 60) } else { (40_000, 20_000, 200) };
-    let binary = release_binary()?;
+    let binary = binary.map_or_else(release_binary, Ok)?;
     let mut report = Report::default();
     for _ in 0..if quick { 1 } else { ROUNDS } {
         report.add("disk: append 600 B + fdatasync", "per s", disk::syncs_per_second()?);

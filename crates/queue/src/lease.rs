@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::id::{LeaseToken, RunId};
+use crate::run::RunState;
 
 /// The right to execute one run. A write about the run counts only while its token is current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +46,8 @@ impl Release {
 pub enum Released {
     /// It is queued again.
     Queued,
-    /// It had used up its chances and failed as `crash_loop`; its deliveries are due.
-    Failed,
+    /// It ended instead: it had used up its chances, or was cancelled meanwhile. Its deliveries are due.
+    Ended(RunState),
     /// The lease was no longer current; nothing changed.
     Stale,
 }

@@ -192,6 +192,20 @@ impl Outcome {
     }
 }
 
+/// What became of the wish to cancel a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancellation {
+    /// It waited, and has ended as cancelled; its deliveries are due.
+    Done,
+    /// It is executed. The wish is kept: the run will not be executed again, and whoever has it under a
+    /// lease is to be told.
+    Asked,
+    /// It had ended already.
+    TooLate(RunState),
+    /// The project has no such run.
+    Unknown,
+}
+
 /// The one write that ends a leased run and creates its deliveries.
 #[derive(Clone, Debug)]
 pub struct Finish {

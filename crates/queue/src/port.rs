@@ -27,7 +27,7 @@ use crate::id::{AppId, BuildId, DeliveryId, InboxId, LeaseToken, ProjectId, RunI
 use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
-use crate::outcome::{Finish, Finished, Outcome, RunError};
+use crate::outcome::{Cancellation, Finish, Finished, Outcome, RunError};
 use crate::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
 use crate::run::{CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Receiver, RunFilter, RunView};
 
@@ -90,7 +90,10 @@ pub trait Runs: Send + Sync {
     /// Ends a run: state, result and deliveries in one transaction, guarded by the lease.
     async fn finish(&self, finish: Finish) -> Stored<Finished>;
 
-    /// Gives a run back, or ends it as `crash_loop` when it has no chances left.
+    /// Cancels a queued run at once, and keeps the wish for one that is executed.
+    async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation>;
+
+    /// Gives a run back, or ends it when it has no chances left or was cancelled meanwhile.
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released>;
 
     /// Records a synchronous call that ended. Rides in the next batch; nobody waits; under pressure
@@ -293,6 +296,11 @@ pub trait Dispatch: Send + Sync {
     /// Executes a synchronous call and waits for its outcome. Every ending is an [`Outcome`],
     /// `timeout` included; the record of the call is written by the worker.
     async fn call(&self, call: Call) -> Result<Outcome, Refused>;
+    /// The run is to be cancelled, and the store knows: wherever it is on its way to a replica it goes
+    /// back, and a replica that works on it is told to let go, or loses its process tree after
+    /// [`CANCEL_GRACE`](crate::limits::CANCEL_GRACE).
+    fn cancel(&self, app: &AppId, run: RunId);
+
 }
 
 /// A reserved place. Dropping it gives the place back.

@@ -23,7 +23,7 @@ pub(crate) fn run(conn: &Connection, setting: &Setting, results: &ResultFiles) -
     for run in orphans(&batch)? {
         match requeue(&mut batch, run, Release::ServerLost)? {
             Released::Queued => queued += 1,
-            Released::Failed | Released::Stale => ended += 1,
+            Released::Ended(_) | Released::Stale => ended += 1,
         }
     }
     let mut cancelled = 0;

@@ -1,6 +1,7 @@
 //! The port `Runs`: each verb as one job of the writer, or one read.
 
 mod accept;
+mod cancel;
 mod claim;
 mod end;
 mod release;
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use queue::answer;
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Finish, Finished};
+use queue::outcome::{Cancellation, Finish, Finished};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
 use queue::run::{CallRecord, LeasedRun, NewRun, RunFilter, RunView};
 use queue::{AppId, ProjectId, RunId};
@@ -95,6 +96,11 @@ impl Runs for Store {
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {
         self.inner.committer.write(0, move |batch| release::release(batch, lease, release)).await
     }
+    async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation> {
+        let project = project.clone();
+        self.inner.committer.write(0, move |batch| cancel::cancel(batch, &project, run)).await
+    }
+
 
     fn record_call(&self, call: CallRecord) {
         if !self.inner.committer.record(move |batch| accept::record_call(batch, &call)) {

@@ -18,7 +18,7 @@ const REPORTED_AFTER: Duration = Duration::from_millis(500);
 /// A call that the runner has not answered.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
-    /// Whose it is; `None` once its limit was reached and its end recorded.
+    /// Whose it is; `None` once its limit was reached or it was cancelled, and its end recorded.
     pub(crate) work: Option<Work>,
     pub(crate) run: RunId,
     pub(crate) started_at: Timestamp,
@@ -97,6 +97,18 @@ impl Calls {
     /// The call was answered.
     pub(crate) fn end(&mut self, call: u32) -> Option<UnderWay> {
         self.under_way.remove(&call)
+    }
+
+    /// Takes the work out of a call that is to be cancelled; its grace begins.
+    pub(crate) fn cancel(&mut self, run: RunId, now: Instant) -> Option<(u32, Work, Timestamp)> {
+        let (number, call) =
+            self.under_way.iter_mut().find(|(_, call)| call.run == run && call.work.is_some())?;
+        let found = (*number, call.work.take()?, call.started_at);
+        call.deadline = now + self.grace;
+        call.reported = true;
+        let deadline = call.deadline;
+        self.wake_by(deadline);
+        Some(found)
     }
 
     /// The only call under way, if there is exactly one.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use queue::RunId;
 use queue::app::Function;
 use queue::port::StartFailure;
 use queue::registry::Build;
@@ -77,6 +78,11 @@ impl Member {
     pub(crate) fn kill(&mut self) {
         self.standing = Standing::Leaving;
         self.order(Order::Kill);
+    }
+
+    /// Let go of a run.
+    pub(crate) fn cancel(&self, run: RunId) {
+        self.order(Order::Cancel(run));
     }
 
     fn order(&self, order: Order) {

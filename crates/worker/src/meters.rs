@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use queue::AppId;
 use queue::outcome::{Ending, Outcome};
+use queue::run::RunState;
 
 /// A run or call ended.
 pub(crate) fn run_ended(outcome: &Outcome) {
@@ -14,9 +15,10 @@ pub(crate) fn run_ended(outcome: &Outcome) {
     }
 }
 
-/// A run ended in the store because it had killed its replica too often.
-pub(crate) fn crash_loop() {
-    metrics::counter!("postback_runs_ended_total", "ending" => "crash_loop").increment(1);
+/// A run ended in the store: it had killed its replica too often, or was cancelled on its way.
+pub(crate) fn ended_in_store(state: RunState) {
+    let ending = if state == RunState::Failed { "crash_loop" } else { state.as_str() };
+    metrics::counter!("postback_runs_ended_total", "ending" => ending).increment(1);
 }
 
 /// A replica got a run or call that had waited since its acceptance.

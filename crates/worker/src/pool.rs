@@ -12,7 +12,7 @@ use queue::outcome::{Code, Outcome, RunError};
 use queue::port::{StartFailure, Stored};
 use queue::registry::{App, Build};
 use queue::run::LeasedRun;
-use queue::{AppId, BuildId, ReplicaId};
+use queue::{AppId, BuildId, ReplicaId, RunId};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -46,6 +46,7 @@ pub(crate) enum Message {
     StartFirst { build: Arc<Build>, reply: Reply },
     Switch(Arc<App>),
     Discard(BuildId),
+    Cancel(RunId),
     Retire,
 }
 
@@ -68,9 +69,18 @@ impl Entry {
     pub(crate) fn fill(&self, run: LeasedRun, reserved: usize, ended: impl FnOnce() -> Outcome) {
         if let Err(refused) = self.waiting.fill(run, reserved) {
             match *refused {
-                (run, Closed::Stopping) => self.recorder.release(run.lease, Release::Drained),
-                (run, Closed::Retired) => self.recorder.finish(run, ended()),
+                (run, Some(Closed::Retired)) => self.recorder.finish(run, ended()),
+                // A run that was cancelled on its way ends in the store, which knows of the wish.
+                (run, Some(Closed::Stopping) | None) => self.recorder.release(run.lease, Release::Drained),
             }
+        }
+    }
+
+    /// Takes the run from wherever it is; the store ends what comes back to it.
+    pub(crate) fn cancel(&self, run: RunId) {
+        match self.waiting.cancel(run) {
+            Some(run) => self.recorder.release(run.lease, Release::Drained),
+            None => self.tell(Message::Cancel(run)),
         }
     }
 
@@ -366,6 +376,7 @@ impl Pool {
                     self.members.values_mut().filter(|member| matches!(member.standing, Standing::First(_)));
                 discarded.filter(|member| member.build.id == build).for_each(Member::leave);
             }
+            Message::Cancel(run) => self.members.values().for_each(|member| member.cancel(run)),
             Message::Retire => {
                 self.closed = Some(Closed::Retired);
                 self.waiting.close(Closed::Retired);

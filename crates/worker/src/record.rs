@@ -154,8 +154,8 @@ async fn record(ports: &Ports, waiting: &Waiting, end: End) {
         }
         End::Release { lease, release } => match release_lease(ports, lease, release).await {
             Released::Queued => waiting.wake(),
-            Released::Failed => {
-                meters::crash_loop();
+            Released::Ended(state) => {
+                meters::ended_in_store(state);
                 waiting.forget(run);
                 ports.outbox.wake();
             }

@@ -5,7 +5,7 @@
 //! its replica. The pool is told ([`Waiting::attention`]) when there is something to decide: work
 //! beyond the free places, or room for runs that wait in the store.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use tokio::time::Instant;
 const CLAIM_AT: usize = BUFFERED_RUNS_PER_APP_MAX / 2;
 /// Runs remembered as suspects of a crash; beyond it nobody is added.
 const SUSPECTS_MAX: usize = 10_000;
+/// How long a cancelled run may be on its way from the store.
+const ON_ITS_WAY: Duration = Duration::from_secs(60);
 /// While a suspect waits, replicas take nothing new during every other of these stretches, so that
 /// one of them becomes empty; in between work goes on, however long a call takes.
 const HOLD: Duration = Duration::from_secs(30);
@@ -74,6 +76,8 @@ struct Inner {
     alone: VecDeque<Work>,
     alone_since: Option<Instant>,
     suspects: HashSet<RunId>,
+    /// Runs that may be on their way here and are not to be executed, and since when.
+    cancelled: HashMap<RunId, Instant>,
     /// Waiting runs and reserved places.
     held: usize,
     held_bytes: usize,
@@ -131,11 +135,17 @@ impl Waiting {
         inner.held_bytes -= bytes;
     }
 
-    /// Puts a run into its reserved place, unless no more work comes in.
-    pub(crate) fn fill(&self, run: LeasedRun, reserved: usize) -> Result<(), Box<(LeasedRun, Closed)>> {
+    /// Puts a run into its reserved place, unless no more work comes in or, the reason being `None`, the
+    /// run was cancelled on its way.
+    pub(crate) fn fill(
+        &self,
+        run: LeasedRun,
+        reserved: usize,
+    ) -> Result<(), Box<(LeasedRun, Option<Closed>)>> {
         let mut inner = self.lock();
         inner.held_bytes = inner.held_bytes - reserved + run.input.len();
-        if let Some(closed) = inner.closed {
+        let closed = inner.closed;
+        if closed.is_some() || inner.turns_back(run.lease.run) {
             inner.held -= 1;
             inner.held_bytes -= run.input.len();
             return Err(Box::new((run, closed)));
@@ -172,6 +182,40 @@ impl Waiting {
         match work {
             Work::Call(call) => Some(call),
             Work::Run(_) => None,
+        }
+    }
+
+    /// Takes out a run that is to be cancelled. One that is not here may be on its way; it is turned
+    /// back when it comes.
+    pub(crate) fn cancel(&self, id: RunId) -> Option<LeasedRun> {
+        let mut inner = self.lock();
+        let is_it = |work: &Work| matches!(work, Work::Run(run) if run.lease.run == id);
+        let found = if let Some(at) = inner.ready.iter().position(is_it) {
+            inner.ready.remove(at)
+        } else if let Some(at) = inner.alone.iter().position(is_it) {
+            let found = inner.alone.remove(at);
+            inner.alone_since = inner.alone_since.filter(|_| !inner.alone.is_empty());
+            if inner.alone.is_empty() {
+                // Those that were held back may go on.
+                self.work.notify_waiters();
+            }
+            found
+        } else {
+            let now = Instant::now();
+            inner.cancelled.retain(|_, since| now.duration_since(*since) < ON_ITS_WAY);
+            inner.cancelled.insert(id, now);
+            None
+        };
+        match found? {
+            Work::Run(run) => {
+                inner.held -= 1;
+                inner.held_bytes -= run.input.len();
+                if inner.wants_claim() {
+                    self.attention.notify_one();
+                }
+                Some(run)
+            }
+            Work::Call(_) => None,
         }
     }
 
@@ -257,6 +301,9 @@ impl Waiting {
         if !inner.suspects.is_empty() {
             inner.suspects.remove(&run);
         }
+        if !inner.cancelled.is_empty() {
+            inner.cancelled.remove(&run);
+        }
     }
 
     /// There may be queued runs in the store.
@@ -279,7 +326,7 @@ impl Waiting {
         Some((BUFFERED_RUNS_PER_APP_MAX - inner.held, bytes))
     }
 
-    /// Ends a claim; `None` when it failed. Gives back what came too late.
+    /// Ends a claim; `None` when it failed. Gives back what came too late or was cancelled.
     pub(crate) fn end_claim(&self, claimed: Option<Vec<LeasedRun>>) -> Vec<LeasedRun> {
         let mut inner = self.lock();
         inner.claiming = false;
@@ -288,14 +335,19 @@ impl Waiting {
         if inner.closed.is_some() {
             return runs;
         }
+        let mut turned_back = Vec::new();
         for run in runs {
+            if inner.turns_back(run.lease.run) {
+                turned_back.push(run);
+                continue;
+            }
             inner.held += 1;
             inner.held_bytes += run.input.len();
             inner.push_run(run);
         }
         self.announce(&inner);
         self.announce_alone(&inner);
-        Vec::new()
+        turned_back
     }
 
     /// No more work comes in.
@@ -358,6 +410,11 @@ impl Inner {
         } else {
             self.ready.push_back(Work::Run(run));
         }
+    }
+
+    /// Whether the run is to go back. Once is enough: the store does not give it out again.
+    fn turns_back(&mut self, run: RunId) -> bool {
+        !self.cancelled.is_empty() && self.cancelled.remove(&run).is_some()
     }
 
     fn pop_alone(&mut self) -> Option<Work> {

@@ -239,6 +239,13 @@ impl Dispatch for Handle {
         }
     }
 
+    fn cancel(&self, app: &AppId, run: RunId) {
+        // Without a pool nothing of the app is on its way.
+        if let Some(entry) = self.existing(app) {
+            entry.cancel(run);
+        }
+    }
+
     async fn call(&self, call: Call) -> Result<Outcome, Refused> {
         let entry = self.entry(&call.app.id, Some(&call.app)).ok_or(Refused::Stopping)?;
         let (id, limit) = (call.id, call.limit);

@@ -5,23 +5,25 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::header;
+use http::{StatusCode, header};
 use queue::delivery::DeliveryView;
 use queue::lease::AttemptView;
-use queue::outcome::RunError;
+use queue::outcome::{Cancellation, RunError};
 use queue::run::{EndpointUrl, Generation, Mode, RunFilter, RunState, RunView};
 use queue::{AppId, BuildId, ProjectId, RunId, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::request::{Params, unread};
-use super::scope::{AnyKeysRun, OwnApp, OwnRun, find_app};
+use super::scope::{AnyKeysRun, OwnApp, OwnRun, find_app, unknown_run};
 use crate::Gateway;
 use crate::auth::Control;
 use crate::problem::{Answer, JSON, Problem};
 
 /// Runs of a page, when the caller says nothing.
 const PAGE_RUNS: usize = 100;
+/// How long the end of a run is waited for that was cancelled while it was executed.
+const CANCEL_WAIT: Duration = Duration::from_secs(10);
 
 /// A page of a list.
 #[derive(Serialize)]
@@ -256,6 +258,33 @@ pub(super) async fn show(
     // Gone only if it was removed meanwhile; then what was read before is the last that is known.
     let run = gateway.runs.run(&project, run.id).await?.unwrap_or(run);
     detail(&run)
+}
+
+/// Cancels a run, wherever it is. One that is executed is given time to let go; the answer is what the
+/// record says in the end.
+pub(super) async fn cancel(OwnRun(run): OwnRun, State(gateway): State<Gateway>) -> Answer<Response> {
+    let project = run.app.project();
+    match gateway.runs.cancel(&project, run.id).await? {
+        Cancellation::Done => gateway.outbox.wake(),
+        Cancellation::Asked => {
+            gateway.dispatch.cancel(&run.app, run.id);
+            gateway.runs.wait_for_end(run.id, CANCEL_WAIT).await;
+        }
+        Cancellation::TooLate(_) | Cancellation::Unknown => {}
+    }
+    let run = gateway.runs.run(&project, run.id).await?.ok_or_else(|| unknown_run(&run.id.to_string()))?;
+    match run.state {
+        RunState::Cancelled => detail(&run),
+        RunState::Queued | RunState::Running => {
+            let mut response = detail(&run)?;
+            *response.status_mut() = StatusCode::ACCEPTED;
+            Ok(response)
+        }
+        ended => {
+            let message = format!("the run has ended as `{ended}` and cannot be cancelled any more");
+            Err(Problem::conflict("already_ended", message).about(run.id))
+        }
+    }
 }
 
 /// Written by hand to a buffer, so that the result's bytes are not parsed into a tree on their way.

@@ -63,7 +63,7 @@ async fn find_run(gateway: &Gateway, project: &ProjectId, text: &str) -> Answer<
 }
 
 /// 404 for a run.
-fn unknown_run(text: &str) -> Problem {
+pub(super) fn unknown_run(text: &str) -> Problem {
     let message = format!(
         "this project has no run `{}`; finished runs are kept for 7 days, synchronous ones appear once they ended",
         clip(text)

@@ -196,6 +196,15 @@ pub(super) static ROUTES: &[Route] = &[
         on: |method| on(method, runs::show_of_app),
     },
     Route {
+        method: Method::DELETE,
+        path: "/v2/projects/{project}/apps/{app}/runs/{run}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "cancels one of an app's runs, in any state",
+        answer: "the run, now `cancelled`; 202 when it has not let go yet, 409 when it had ended otherwise",
+        on: |method| on(method, runs::cancel),
+    },
+    Route {
         method: Method::GET,
         path: "/v2/projects/{project}/runs",
         who: Who::PrivateKey,
@@ -212,6 +221,15 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "one run: state, result, error, timings, attempts, deliveries",
         answer: "`{id, state, result, statusCode, error, acceptedAt, …, attempts, deliveries, warning}`",
         on: |method| on(method, runs::show),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v2/projects/{project}/runs/{run}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "cancels a run, in any state",
+        answer: "the run, now `cancelled`; 202 when it has not let go yet, 409 when it had ended otherwise",
+        on: |method| on(method, runs::cancel),
     },
     Route {
         method: Method::GET,

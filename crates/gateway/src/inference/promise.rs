@@ -178,7 +178,7 @@ async fn settle(gateway: Gateway, app: Arc<App>, lease: Lease) {
                 gateway.dispatch.wake(&app.id);
                 return;
             }
-            Ok(Released::Failed | Released::Stale) => return,
+            Ok(Released::Ended(_) | Released::Stale) => return,
             Err(_) => {}
         }
     }

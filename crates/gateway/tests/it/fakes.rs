@@ -19,12 +19,12 @@ use queue::app::{AppConfig, Contract, Function, Parameter};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::lease::{Lease, Release, Released};
 use queue::log::{LogLine, LogQuery, LogScope, StoredLine};
-use queue::outcome::{Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Finish, Finished, Outcome};
 use queue::port::*;
 use queue::registry::{
     App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Scope,
 };
-use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, RunFilter, RunView};
+use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, RunFilter, RunState, RunView};
 use queue::{AppId, BuildId, Clock, Entropy, InboxId, ProjectId, RunId, Timestamp};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -318,6 +318,19 @@ impl Runs for World {
         Ok(Finished::Recorded(Vec::new()))
     }
 
+    async fn cancel(&self, _: &ProjectId, run: RunId) -> Stored<Cancellation> {
+        let mut held = self.checked()?;
+        let Some(view) = held.runs.get_mut(&run) else { return Ok(Cancellation::Unknown) };
+        Ok(match view.state {
+            RunState::Queued => {
+                view.state = RunState::Cancelled;
+                Cancellation::Done
+            }
+            RunState::Running => Cancellation::Asked,
+            ended => Cancellation::TooLate(ended),
+        })
+    }
+
     async fn release(&self, _: Lease, _: Release) -> Stored<Released> {
         Ok(Released::Queued)
     }
@@ -541,6 +554,10 @@ impl Dispatch for World {
 
     fn wake(&self, app: &AppId) {
         self.hold().told.push(format!("wake {app}"));
+    }
+
+    fn cancel(&self, app: &AppId, run: RunId) {
+        self.hold().told.push(format!("cancel {app} {run}"));
     }
 
     async fn call(&self, call: Call) -> Result<Outcome, Refused> {

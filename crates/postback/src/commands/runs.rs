@@ -38,12 +38,17 @@ enum Action {
         #[arg(long)]
         wait: bool,
     },
+    /// Cancel a run that has not ended
+    Cancel {
+        /// Its id
+        run: String,
+    },
 }
 
 /// Seconds of one long-poll.
 const POLL_SECS: u64 = 30;
 
-/// Lists or shows.
+/// Lists, shows or cancels.
 ///
 /// # Errors
 /// When the server cannot be reached or knows no such run.
@@ -80,6 +85,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 .collect();
             printer.table(&["RUN", "APP", "FUNCTION", "STATE", "ACCEPTED", "MS"], &rows);
         }
+        Action::Cancel { run } => {
+            let ended = client.control(Method::DELETE, &format!("runs/{run}")).text().await?;
+            if printer.wants_json() {
+                printer.raw_json(&ended);
+            } else {
+                let state: Stands =
+                    serde_json::from_str(&ended).context("the server's answer names no state")?;
+                printer.say(match state.state.as_str() {
+                    "cancelled" => "The run was cancelled; its webhooks are told.",
+                    _ => "The run is asked to let go; `postback runs get --wait` shows its end.",
+                });
+            }
+        }
         Action::Get { run, wait: false } => {
             printer.raw_json(&client.control(Method::GET, &format!("runs/{run}")).text().await?);
         }
@@ -101,15 +119,16 @@ pub(crate) struct Ended {
     pub(crate) state: String,
 }
 
+#[derive(serde::Deserialize)]
+struct Stands {
+    state: String,
+}
+
 /// Asks until the run has ended.
 ///
 /// # Errors
 /// When the server cannot be reached or knows no such run.
 pub(crate) async fn wait_for_end(client: &Client, run: &str) -> anyhow::Result<Ended> {
-    #[derive(serde::Deserialize)]
-    struct Stands {
-        state: String,
-    }
     loop {
         let ask = client.control(Method::GET, &format!("runs/{run}")).query("wait", POLL_SECS);
         let view = ask.within(Duration::from_secs(POLL_SECS + 10)).text().await?;

@@ -1,5 +1,6 @@
 //! `postback serve`
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -125,7 +126,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
 pub(crate) fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .with_context(|| format!("`--log {filter}` is no log filter; try `info` or `warn,worker=debug`"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if json {
         lines.json().init()
     } else {

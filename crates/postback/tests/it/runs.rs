@@ -3,8 +3,9 @@
 use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use testkit::recorder::Recorder;
 
-use crate::support::{Stage, json as body};
+use crate::support::{PATIENCE, Stage, json as body};
 
 async fn call_with(stage: &Stage, path: &str, headers: &[(&str, &str)], body: &Value) -> Response {
     let mut request = stage.request(Method::POST, path).body(body.to_string());
@@ -53,4 +54,93 @@ async fn a_hundred_requests_with_one_key_are_one_run() {
     assert_eq!(other.status(), 422);
     let other = body(other).await;
     assert_eq!((&other["code"], &other["run_id"]), (&json!("idempotency_mismatch"), &json!(run)));
+}
+
+async fn cancel(stage: &Stage, run: &str) -> Response {
+    stage.request(Method::DELETE, &stage.control(&format!("runs/{run}"))).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_run_can_be_cancelled_wherever_it_is() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let hook = |name: &str| json!({"seconds": 600, "webhook_endpoint": recorder.url(name)});
+    let path = stage.v3("basic/nap");
+    let start = async |name: &str| {
+        body(call_with(&stage, &path, &[], &hook(name)).await).await["run_id"].as_str().unwrap().to_owned()
+    };
+
+    // Executed: the function sleeps in C and cannot be asked, so its process goes.
+    let running = start("running").await;
+    let state = async |run: &str| {
+        body(stage.request(Method::GET, &stage.control(&format!("runs/{run}"))).send().await.unwrap()).await
+    };
+    while state(&running).await["state"] != "running" {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let answer = cancel(&stage, &running).await;
+    assert_eq!(answer.status(), 200);
+    let answer = body(answer).await;
+    assert_eq!((&answer["state"], &answer["error"]["code"]), (&json!("cancelled"), &json!("cancelled")));
+
+    // By the path of Cerebrium's dashboard, and by the command line.
+    let second = start("second").await;
+    let of_app = stage.control(&format!("apps/basic/runs/{second}"));
+    let answer = stage.request(Method::DELETE, &of_app).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let third = start("third").await;
+    let output = stage.home.command().args(["runs", "cancel", &third]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    // Each webhook is told once.
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() == 3).await, "a webhook did not come");
+    for arrival in recorder.arrivals() {
+        assert_eq!(arrival.json()["error"]["code"], "cancelled");
+    }
+
+    // Twice is once; what has ended otherwise stays so.
+    assert_eq!(cancel(&stage, &third).await.status(), 200);
+    let done = call_with(&stage, &stage.v4("basic/echo?async=true"), &[], &json!({"value": 1})).await;
+    let done = body(done).await["run_id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.ended_run(&done).await["state"], "succeeded");
+    let refused = cancel(&stage, &done).await;
+    assert_eq!(refused.status(), 409);
+    let refused = body(refused).await;
+    assert_eq!(refused["code"], "already_ended");
+    assert!(refused["message"].as_str().unwrap().contains("`succeeded`"), "{refused}");
+    assert_eq!(cancel(&stage, "0192f0c1-0000-7000-8000-000000000000").await.status(), 404);
+}
+
+#[tokio::test]
+async fn whoever_wins_between_cancel_and_finish_there_is_one_end_and_the_answer_names_it() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let path = stage.v4("basic/nap");
+    let rounds = (0..40).map(|round| {
+        let (stage, path) = (&stage, &path);
+        let request = json!({"seconds": 0.05, "webhook_endpoint": recorder.url(&round.to_string())});
+        async move {
+            let run = body(call_with(stage, path, &[], &request).await).await["run_id"].clone();
+            let run = run.as_str().unwrap().to_owned();
+            tokio::time::sleep(std::time::Duration::from_millis(5 * round)).await;
+            let answer = cancel(stage, &run).await;
+            let status = answer.status().as_u16();
+            let said = body(answer).await;
+            let ended = stage.ended_run(&run).await;
+            match status {
+                200 => {
+                    assert_eq!((&said["state"], &ended["state"]), (&json!("cancelled"), &json!("cancelled")))
+                }
+                409 => assert_eq!(
+                    (&said["code"], &ended["state"]),
+                    (&json!("already_ended"), &json!("succeeded"))
+                ),
+                202 => {}
+                other => panic!("{other}: {said}"),
+            }
+        }
+    });
+    join_all(rounds).await;
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= 40).await, "a webhook did not come");
+    assert_eq!(recorder.arrivals().len(), 40, "one end, one webhook");
 }

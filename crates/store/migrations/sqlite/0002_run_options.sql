@@ -8,3 +8,6 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (app, function, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_by_run ON idempotency_keys (run);
+
+-- Somebody wants the end of a run that is executed: it is not executed again.
+ALTER TABLE runs ADD COLUMN cancel_asked INTEGER NOT NULL DEFAULT 0;

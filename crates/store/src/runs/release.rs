@@ -1,7 +1,7 @@
 //! The write that gives a leased run back, or ends it when it has no chances left.
 
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Code, RunError};
+use queue::outcome::{Code, Outcome, RunError};
 use queue::{RunId, limits};
 use rusqlite::params;
 
@@ -28,16 +28,18 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
              SELECT id, attempt, started_at, ?2, ?3 FROM runs WHERE id = ?1",
         )?
         .execute(params![id, batch.now().as_millis(), release.as_str()])?;
-    let (app, crashes, losses): (i64, u32, u32) = batch
+    let (app, crashes, losses, cancelled): (i64, u32, u32, bool) = batch
         .sql(
             "UPDATE runs SET crashes = crashes + ?2, server_losses = server_losses + (?3 AND with_replica)
              WHERE id = ?1
-             RETURNING app, crashes, server_losses",
+             RETURNING app, crashes, server_losses, cancel_asked",
         )?
         .query_row(params![id, release == Release::WorkerCrashed, release == Release::ServerLost], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })?;
-    let no_chance = if crashes >= limits::CRASHES_MAX {
+    let no_chance = if cancelled {
+        Some(RunError::new(Code::Cancelled, "the run was cancelled"))
+    } else if crashes >= limits::CRASHES_MAX {
         let message = format!(
             "the run took its replica down {crashes} times; the last lines of its log and the app's \
              log say more"
@@ -52,8 +54,9 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
         None
     };
     if let Some(error) = no_chance {
+        let ended = Outcome::failed(error.clone(), 0.0, batch.now()).ending.state();
         end_without_lease(batch, run, Cause::Running, error)?;
-        return Ok(Released::Failed);
+        return Ok(Released::Ended(ended));
     }
     batch
         .sql("UPDATE runs SET state = 'queued', token = NULL, incarnation = NULL WHERE id = ?1")?

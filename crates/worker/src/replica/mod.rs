@@ -12,7 +12,7 @@ use queue::log::Stream;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::StartFailure;
 use queue::registry::{Build, BuildStatus};
-use queue::{BuildId, ReplicaId, Timestamp, limits};
+use queue::{BuildId, ReplicaId, RunId, Timestamp, limits};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -50,6 +50,8 @@ pub(crate) enum Order {
     Serve,
     /// Take nothing new, finish what is under way, end.
     Leave,
+    /// Let go of this run, if it is here.
+    Cancel(RunId),
     /// End now.
     Kill,
 }
@@ -496,9 +498,19 @@ impl Replica {
                 self.stage = Stage::Serving;
             }
             (Order::Serve, Stage::Starting { .. }) => self.first = false,
+            (Order::Cancel(run), _) => self.cancel(run),
             (Order::Leave | Order::Serve, _) => {}
         }
         ControlFlow::Continue(())
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        let Some((call, work, started_at)) = self.calls.cancel(run, Instant::now()) else { return };
+        self.outgoing.cancel(call);
+        let now = self.ports.clock.now();
+        let error = RunError::new(Code::Cancelled, "the run was cancelled while it was executed");
+        let outcome = Outcome::failed(error, now.since(started_at).as_secs_f64() * 1e3, now);
+        self.settle(work, outcome, Some(started_at));
     }
 
     fn leave_when_done(&mut self) {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod calls;
+mod cancels;
 mod crashes;
 mod deploys;
 mod frames;

@@ -12,7 +12,7 @@ use queue::id::DeliveryId;
 use queue::lease::{Lease, Release, Released};
 use queue::limits::CRASHES_MAX;
 use queue::log::{LogLine, LogQuery, StoredLine};
-use queue::outcome::{Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Finish, Finished, Outcome};
 use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, StoreError, Stored};
 use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, RunFilter, RunView};
@@ -206,8 +206,13 @@ impl Runs for Memory {
             attempt: 1,
             step: 1,
             body: bytes::Bytes::new(),
+            caller_secret: None,
         });
         Ok(Finished::Recorded(due.collect()))
+    }
+
+    async fn cancel(&self, _: &ProjectId, _: RunId) -> Stored<Cancellation> {
+        unreachable!("the gateway cancels")
     }
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {
@@ -219,7 +224,7 @@ impl Runs for Memory {
         run.crashes += u32::from(release == Release::WorkerCrashed);
         if run.crashes >= CRASHES_MAX {
             state.crash_loops.push(lease.run);
-            return Ok(Released::Failed);
+            return Ok(Released::Ended(queue::run::RunState::Failed));
         }
         state.queued.push_back(run);
         Ok(Released::Queued)

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::Router;
 use gateway::{CorsOrigins, Gateway, Options, Ports};
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Finish, Finished, Outcome};
 use queue::port::*;
 use queue::registry::App;
 use queue::run::{CallRecord, LeasedRun, Mode, NewRun, RunFilter, RunState, RunView};
@@ -152,6 +152,10 @@ impl Runs for Rig {
         self.world.finish(finish).await
     }
 
+    async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation> {
+        Runs::cancel(&*self.world, project, run).await
+    }
+
     async fn release(&self, lease: Lease, _: Release) -> Stored<Released> {
         self.released.lock().unwrap().push(lease);
         self.settled.add_permits(1);
@@ -197,6 +201,10 @@ impl Dispatch for Desk {
 
     fn wake(&self, app: &AppId) {
         Dispatch::wake(&*self.0.world, app);
+    }
+
+    fn cancel(&self, app: &AppId, run: RunId) {
+        Dispatch::cancel(&*self.0.world, app, run);
     }
 
     async fn call(&self, call: Call) -> Result<Outcome, Refused> {

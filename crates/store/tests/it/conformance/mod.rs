@@ -3,6 +3,7 @@
 //! An engine joins by handing a function that opens a fresh [`World`](crate::world::World) to
 //! [`conformance!`]. A promise that is not listed there is dead code, which the compiler reports.
 
+pub(crate) mod cancelling;
 pub(crate) mod deliveries;
 pub(crate) mod inboxes;
 pub(crate) mod logs;
@@ -39,6 +40,12 @@ macro_rules! conformance {
             waiting_for_an_end_ends_with_it
             waiting_for_an_end_is_bounded
             the_backlog_is_what_is_queued
+        }}
+        $crate::conformance::promises! { $open, cancelling {
+            a_queued_run_ends_at_once_and_its_webhook_is_told
+            a_cancelled_run_that_comes_back_is_not_executed_again
+            a_run_that_finishes_before_it_lets_go_has_finished
+            nobody_cancels_runs_of_others
         }}
         $crate::conformance::promises! { $open, deliveries {
             the_first_attempt_rides_in_the_finish
