@@ -9,7 +9,10 @@ use http_body_util::Full;
 use queue::clock::Timestamp;
 use queue::delivery::DueDelivery;
 use queue::run::Receiver;
-use queue::signature::{ID_HEADER, SIGNATURE_HEADER, SigningKey, TIMESTAMP_HEADER};
+use queue::signature::{
+    CEREBRIUM_ID_HEADER, CEREBRIUM_SIGNATURE_HEADER, CEREBRIUM_TIMESTAMP_HEADER, ID_HEADER, SIGNATURE_HEADER,
+    SigningKey, TIMESTAMP_HEADER,
+};
 use tokio::time::Instant;
 use url::{Position, Url};
 
@@ -77,14 +80,20 @@ fn request(
 ) -> Option<Request<Full<bytes::Bytes>>> {
     let id = due.id.webhook_id();
     let signature = key.sign(&id, at, &due.body);
+    let own = due.caller_secret.as_ref().map(|secret| secret.sign(due.id.run, at, &due.body));
     let authority = &url[Position::BeforeHost..Position::AfterPort];
-    Request::post(&url[Position::BeforePath..])
+    let mut request = Request::post(&url[Position::BeforePath..])
         .header(HOST, authority)
         .header(CONTENT_TYPE, JSON)
         .header(USER_AGENT, AGENT)
         .header(ID_HEADER, id)
         .header(TIMESTAMP_HEADER, at.as_secs())
-        .header(SIGNATURE_HEADER, signature)
-        .body(Full::new(due.body.clone()))
-        .ok()
+        .header(SIGNATURE_HEADER, signature);
+    if let Some(own) = own {
+        request = request
+            .header(CEREBRIUM_ID_HEADER, due.id.run.encode(&mut [0; 36]))
+            .header(CEREBRIUM_TIMESTAMP_HEADER, at.as_secs())
+            .header(CEREBRIUM_SIGNATURE_HEADER, own);
+    }
+    request.body(Full::new(due.body.clone())).ok()
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::id::{DeliveryId, ProjectId, RunId};
 use crate::run::{EndpointUrl, Receiver};
+use crate::signature::CallerSecret;
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -96,6 +97,8 @@ pub struct DueDelivery {
     pub step: u32,
     /// The body, the same bytes on every attempt.
     pub body: Bytes,
+    /// The caller's own secret, if the call brought one.
+    pub caller_secret: Option<CallerSecret>,
 }
 
 /// An attempt that ended.

@@ -18,6 +18,8 @@ pub const JSON_DEPTH_MAX: usize = 128;
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
 /// Longest `Idempotency-Key`, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Longest secret that a caller may bring for its deliveries, in bytes.
+pub const CALLER_SECRET_BYTES_MAX: usize = 1_024;
 /// Log kept for one run, in bytes: half from its head, half from its tail.
 pub const RUN_LOG_BYTES_MAX: usize = 1 << 20;
 /// Longest log line; the rest of it is cut.

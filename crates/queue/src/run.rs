@@ -12,6 +12,7 @@ use crate::delivery::DeliveryView;
 use crate::id::{AppId, BuildId, ProjectId, RunId};
 use crate::lease::{AttemptView, Lease};
 use crate::outcome::{Ending, RunError};
+use crate::signature::CallerSecret;
 
 /// Which generation of the API a run came through. It decides the keys of answers and webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -182,6 +183,8 @@ pub struct Idempotency {
 pub struct RunOptions {
     /// The caller's own name for the call.
     pub idempotency: Option<Idempotency>,
+    /// Signs the run's deliveries beside the project's secret.
+    pub caller_secret: Option<CallerSecret>,
 }
 
 /// A run about to be accepted.

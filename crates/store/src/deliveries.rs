@@ -151,7 +151,7 @@ fn with_body(
     match story(conn, results, begun.id.run) {
         Ok(story) => {
             let body = answer::body(begun.id.run, story.generation, &story.outcome);
-            Some(begun.with_body(story.project, body))
+            Some(begun.with_body(story.project, body, story.caller_secret))
         }
         Err(fault) => {
             tracing::error!(delivery.id = %begun.id, error = %fault, "a delivery has no body that can be read");

@@ -89,18 +89,21 @@ impl Runs for Store {
             return Ok(Finished::Recorded(Vec::new()));
         }
         let body = answer::body(lease.run, ended.generation, &outcome);
-        let due = ended.begun.into_iter().map(|begun| begun.with_body(ended.project.clone(), body.clone()));
+        let due = ended
+            .begun
+            .into_iter()
+            .map(|begun| begun.with_body(ended.project.clone(), body.clone(), ended.caller_secret.clone()));
         Ok(Finished::Recorded(due.collect()))
     }
 
-    async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {
-        self.inner.committer.write(0, move |batch| release::release(batch, lease, release)).await
-    }
     async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation> {
         let project = project.clone();
         self.inner.committer.write(0, move |batch| cancel::cancel(batch, &project, run)).await
     }
 
+    async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {
+        self.inner.committer.write(0, move |batch| release::release(batch, lease, release)).await
+    }
 
     fn record_call(&self, call: CallRecord) {
         if !self.inner.committer.record(move |batch| accept::record_call(batch, &call)) {

@@ -87,6 +87,7 @@ impl Row {
             attempt: self.attempt,
             step: self.attempt,
             body: self.body.clone(),
+            caller_secret: None,
         }
     }
 }

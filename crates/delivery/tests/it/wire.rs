@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use queue::clock::Timestamp;
 use queue::delivery::Verdict;
 use queue::id::DeliveryId;
 use queue::port::Outbox as _;
 use queue::retry::SCHEDULE;
+use queue::signature::CallerSecret;
 use testkit::receiver::{Evil, Fault};
 use testkit::recorder::{Arrival, Recorder};
 
@@ -46,6 +48,30 @@ async fn a_delivery_carries_the_headers_of_standard_webhooks_and_verifies() {
     let end = world.shelf.first_end(id).await;
     assert_eq!((end.verdict, end.report.status_code), (Verdict::Delivered, Some(200)));
     assert_eq!((end.report.reason, end.report.response), (None, None));
+}
+
+#[tokio::test]
+async fn a_callers_secret_signs_beside_the_projects() {
+    let world = World::new();
+    let receiver = Recorder::start().await.unwrap();
+    let secret = CallerSecret::new(b"mine");
+    let mut due = world.shelf.put_begun(&receiver.url("x"));
+    due.caller_secret = Some(secret.clone());
+    world.handle.reserve(&due.url).unwrap().send(due.clone());
+    world.shelf.first_end(due.id).await;
+    let arrival = receiver.arrivals().remove(0);
+    verify(&arrival);
+    assert_eq!(arrival.header("x-request-id"), due.id.run.to_string());
+    let at = arrival.header("x-cerebrium-webhook-timestamp");
+    assert_eq!(at, arrival.header("webhook-timestamp"));
+    let at = Timestamp::from_millis(at.parse::<i64>().unwrap() * 1_000);
+    let expected = secret.sign(due.id.run, at, &arrival.body);
+    assert_eq!(arrival.header("x-cerebrium-webhook-signature"), expected);
+
+    let plain = world.deliver(&receiver.url("plain"));
+    world.shelf.first_end(plain).await;
+    let arrival = receiver.arrivals().remove(1);
+    assert!(!arrival.headers.keys().any(|name| name.as_str().starts_with("x-")), "{:?}", arrival.headers);
 }
 
 #[tokio::test]

@@ -123,6 +123,7 @@ async fn infer(
     began: Instant,
 ) -> Answer<Response> {
     let key = idempotency::key(&parts.headers)?;
+    let secret = webhook::secret(&parts.headers)?;
     let target = target::find(gateway, form, params, &parts.headers).await?;
     let build = target.build()?;
     let function = target.function(build)?;
@@ -136,7 +137,7 @@ async fn infer(
         let query = webhook::Query::read(form, parts.uri.query())?;
         (webhook::in_body(form, function, field)?, query)
     };
-    let plan = webhook::plan(gateway, form, address, query).await?;
+    let plan = webhook::plan(gateway, form, address, query, secret).await?;
     let order = promise::Order { target: &target, build, function, input, key };
     match plan {
         webhook::Plan::Wait if key.is_some() => {

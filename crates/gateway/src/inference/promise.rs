@@ -76,7 +76,7 @@ pub(crate) async fn acknowledge(
 
 /// Accepts a durable run and sends it on its way. Returns when it is safe.
 pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: Told) -> Answer<Kept> {
-    let mut options = RunOptions::default();
+    let mut options = RunOptions { caller_secret: told.secret, ..RunOptions::default() };
     if let Some(key) = order.key {
         let bound = idempotency::bind(key, order.target.generation, &told.endpoints, &order.input).await;
         options.idempotency = Some(bound);

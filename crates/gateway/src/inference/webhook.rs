@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
 use queue::app::Function;
-use queue::limits::WEBHOOK_URL_BYTES_MAX;
+use queue::limits::{CALLER_SECRET_BYTES_MAX, WEBHOOK_URL_BYTES_MAX};
 use queue::run::{EndpointUrl, Generation};
+use queue::signature::{CALLER_SECRET_HEADER, CallerSecret};
 
 use super::Form;
 use crate::Gateway;
@@ -27,6 +29,8 @@ pub(crate) enum Plan {
 pub(crate) struct Told {
     pub(crate) endpoints: Vec<EndpointUrl>,
     pub(crate) warning: Option<String>,
+    /// The caller's own, for the deliveries.
+    pub(crate) secret: Option<CallerSecret>,
 }
 
 /// The query parameters of v4.
@@ -96,18 +100,36 @@ pub(crate) fn in_body<'b>(
     }
 }
 
+/// The secret that a call brings for its deliveries.
+pub(crate) fn secret(headers: &HeaderMap) -> Answer<Option<CallerSecret>> {
+    let mut secrets = headers.get_all(CALLER_SECRET_HEADER).iter();
+    let Some(secret) = secrets.next() else { return Ok(None) };
+    if secrets.next().is_some() {
+        let message = "the request has `X-Webhook-Secret` twice; send it once";
+        return Err(Problem::bad_request("duplicate_header", message));
+    }
+    if !(1..=CALLER_SECRET_BYTES_MAX).contains(&secret.len()) {
+        return Err(Problem::unprocessable(
+            "webhook_secret",
+            format!("`X-Webhook-Secret` is 1 to {CALLER_SECRET_BYTES_MAX} bytes; make it long and random"),
+        ));
+    }
+    Ok(Some(CallerSecret::new(secret.as_bytes())))
+}
+
 /// Checks the addresses and says what to do.
 pub(crate) async fn plan(
     gateway: &Gateway,
     form: Form,
     body: Option<Cow<'_, str>>,
     query: Query<'_>,
+    secret: Option<CallerSecret>,
 ) -> Answer<Plan> {
     let acknowledge = body.is_some() || query.asynchronous;
     if body.is_none() && query.webhook.is_none() {
         return Ok(if acknowledge { Plan::Acknowledge(Told::default()) } else { Plan::Wait });
     }
-    let mut told = Told::default();
+    let mut told = Told { secret, ..Told::default() };
     for (address, field) in [(body, WEBHOOK_ENDPOINT), (query.webhook, "webhookEndpoint")] {
         let Some(address) = address else { continue };
         let admitted = check(gateway, &address, field).await?;
@@ -149,6 +171,23 @@ mod tests {
             Query { asynchronous: true, webhook: Some("https://a/?x=1".into()) }
         );
         assert_eq!(Query::read(Form::V3, Some(query)).unwrap(), Query::default());
+    }
+
+    #[test]
+    fn a_secret_is_taken_as_it_is_or_refused() {
+        let read = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CALLER_SECRET_HEADER, http::HeaderValue::from_bytes(value).unwrap());
+            }
+            secret(&headers)
+        };
+        assert_eq!(read(&[]).unwrap(), None);
+        assert_eq!(read(&[b"a b\xff"]).unwrap(), Some(CallerSecret::new(b"a b\xff")));
+        assert_eq!(read(&[b"a", b"b"]).unwrap_err().status.as_u16(), 400);
+        for refused in [b"".as_slice(), &[b'x'; CALLER_SECRET_BYTES_MAX + 1]] {
+            assert_eq!(read(&[refused]).unwrap_err().status.as_u16(), 422);
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Deliveries: made once more when somebody asks.
 
-use queue::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use queue::signature::{CallerSecret, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::recorder::{Arrival, Recorder};
@@ -120,4 +120,39 @@ async fn what_failed_since_a_time_is_delivered_when_its_receiver_is_back() {
     let arrival = arrivals(&recorder, 1).await.remove(0);
     assert_eq!(arrival.json()["run_id"], run);
     verify(&stage, &arrival);
+}
+
+#[tokio::test]
+async fn a_callers_own_secret_signs_as_cerebrium_does_and_is_shown_nowhere() {
+    const SECRET: &str = "the caller's own secret, 0123456789";
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let hook = recorder.url("hook");
+    let hook: String = url::form_urlencoded::byte_serialize(hook.as_bytes()).collect();
+    let answer = stage
+        .request(Method::POST, &stage.v4(&format!("basic/echo?async=true&webhookEndpoint={hook}")))
+        .header("x-webhook-secret", SECRET)
+        .body(r#"{"value":1}"#)
+        .send()
+        .await
+        .unwrap();
+    let run = body(answer).await["run_id"].as_str().unwrap().to_owned();
+    let arrival = arrivals(&recorder, 1).await.remove(0);
+    verify(&stage, &arrival);
+    assert_eq!(arrival.header("x-request-id"), run);
+    let at: i64 = arrival.header("x-cerebrium-webhook-timestamp").parse().unwrap();
+    let expected = CallerSecret::new(SECRET.as_bytes()).sign(
+        run.parse().unwrap(),
+        queue::Timestamp::from_millis(at * 1_000),
+        &arrival.body,
+    );
+    assert_eq!(arrival.header("x-cerebrium-webhook-signature"), expected);
+
+    let delivered = delivery(&stage, &run, |delivery| delivery["state"] == "delivered").await;
+    let id = delivered["id"].as_str().unwrap();
+    for path in [format!("runs/{run}"), format!("deliveries/{id}"), format!("runs/{run}/logs")] {
+        let shown =
+            stage.request(Method::GET, &stage.control(&path)).send().await.unwrap().text().await.unwrap();
+        assert!(!shown.contains(SECRET), "{path}: {shown}");
+    }
 }

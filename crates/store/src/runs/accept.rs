@@ -4,6 +4,7 @@ use queue::lease::Lease;
 use queue::outcome::{Code, RunError};
 use queue::port::{Accepted, Claim};
 use queue::run::{CallRecord, Idempotency, NewRun};
+use queue::signature::CallerSecret;
 use rusqlite::params;
 
 use super::end::{Cause, end_without_lease};
@@ -29,8 +30,8 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
     batch
         .sql(
             "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, limit_ms, webhooks,
-                               warning, attempt, started_at, token, incarnation)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                               warning, attempt, started_at, token, incarnation, caller_secret)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .execute(params![
             run.id.into_bytes(),
@@ -47,6 +48,7 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             token.map(|_| batch.now().as_millis()),
             token.map(queue::LeaseToken::into_bytes),
             token.map(|_| batch.setting.incarnation),
+            run.options.caller_secret.as_ref().map(CallerSecret::as_bytes),
         ])?;
     batch
         .sql("INSERT INTO inputs (run, body) VALUES (?1, ?2)")?

@@ -6,6 +6,7 @@ use queue::lease::Lease;
 use queue::outcome::{Finish, Outcome, RunError};
 use queue::port::{StoreError, Stored};
 use queue::run::{EndpointUrl, Generation, RunMove, RunState};
+use queue::signature::CallerSecret;
 use queue::{DeliveryId, ProjectId, RunId, Timestamp};
 use rusqlite::types::ToSql;
 use rusqlite::{Row, params};
@@ -19,6 +20,7 @@ use crate::row;
 pub(crate) struct Ended {
     pub(crate) project: ProjectId,
     pub(crate) generation: Generation,
+    pub(crate) caller_secret: Option<CallerSecret>,
     /// Deliveries whose first attempt is recorded.
     pub(crate) begun: Vec<Begun>,
 }
@@ -33,8 +35,14 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
-    pub(crate) fn with_body(self, project: ProjectId, body: Bytes) -> DueDelivery {
-        DueDelivery { id: self.id, project, url: self.url, attempt: self.attempt, step: self.step, body }
+    pub(crate) fn with_body(
+        self,
+        project: ProjectId,
+        body: Bytes,
+        caller_secret: Option<CallerSecret>,
+    ) -> DueDelivery {
+        let Self { id, url, attempt, step } = self;
+        DueDelivery { id, project, url, attempt, step, body, caller_secret }
     }
 }
 
@@ -106,11 +114,17 @@ struct Told {
     app: i64,
     generation: Generation,
     webhooks: Vec<EndpointUrl>,
+    caller_secret: Option<CallerSecret>,
 }
 
 impl Told {
     fn read(row: &Row<'_>) -> Result<Self, Fault> {
-        Ok(Self { app: row.get(0)?, generation: row::generation(row, 1)?, webhooks: row::webhooks(row, 2)? })
+        Ok(Self {
+            app: row.get(0)?,
+            generation: row::generation(row, 1)?,
+            webhooks: row::webhooks(row, 2)?,
+            caller_secret: row::caller_secret(row, 3)?,
+        })
     }
 }
 
@@ -127,7 +141,7 @@ fn set_outcome(
                 "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
                                  run_time_ms = ?5, error = ?6, build = ?7
                  WHERE id = ?1 AND state = 'running' AND token = ?8
-                 RETURNING app, generation, webhooks",
+                 RETURNING app, generation, webhooks, caller_secret",
             )?,
             token,
         ),
@@ -136,7 +150,7 @@ fn set_outcome(
                 "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
                                  run_time_ms = ?5, error = ?6, build = ?7
                  WHERE id = ?1 AND state = ?8
-                 RETURNING app, generation, webhooks",
+                 RETURNING app, generation, webhooks, caller_secret",
             )?,
             state,
         ),
@@ -177,5 +191,5 @@ fn settle(
         begun.extend(crate::deliveries::create(batch, id, &project, url, ended_at, first)?);
     }
     batch.effects.ended.push(run);
-    Ok(Ended { project, generation: told.generation, begun })
+    Ok(Ended { project, generation: told.generation, caller_secret: told.caller_secret, begun })
 }

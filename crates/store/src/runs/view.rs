@@ -3,6 +3,7 @@
 use queue::lease::AttemptView;
 use queue::outcome::{Ending, Outcome};
 use queue::run::{Generation, RunFilter, RunState, RunView};
+use queue::signature::CallerSecret;
 use queue::{AppId, ProjectId, RunId};
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row, params};
@@ -159,12 +160,14 @@ pub(crate) struct Story {
     pub(crate) project: ProjectId,
     pub(crate) generation: Generation,
     pub(crate) outcome: Outcome,
+    pub(crate) caller_secret: Option<CallerSecret>,
 }
 
 /// The end of a run as it was told to the store, to the byte.
 pub(crate) fn story(conn: &Connection, results: &ResultFiles, run: RunId) -> Result<Story, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT n.project, r.generation, r.state, r.error, r.status_code, r.run_time_ms, r.ended_at, r.build
+        "SELECT n.project, r.generation, r.state, r.error, r.status_code, r.run_time_ms, r.ended_at, r.build,
+                r.caller_secret
          FROM runs r JOIN app_numbers n ON n.number = r.app WHERE r.id = ?1",
     )?;
     let mut rows = statement.query(params![run.into_bytes()])?;
@@ -190,5 +193,10 @@ pub(crate) fn story(conn: &Connection, results: &ResultFiles, run: RunId) -> Res
         ended_at: row::time(row, 6)?,
         build: row::optional_parsed(row, 7)?,
     };
-    Ok(Story { project: row::parsed(row, 0)?, generation: row::generation(row, 1)?, outcome })
+    Ok(Story {
+        project: row::parsed(row, 0)?,
+        generation: row::generation(row, 1)?,
+        outcome,
+        caller_secret: row::caller_secret(row, 8)?,
+    })
 }

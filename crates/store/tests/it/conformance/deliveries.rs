@@ -6,8 +6,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use queue::delivery::{DeliveryState, DeliveryView, DueDelivery, Verdict};
 use queue::outcome::{Finish, Finished};
-use queue::port::Room;
+use queue::port::{Accepted, Claim, Room};
 use queue::run::Receiver;
+use queue::signature::CallerSecret;
 use queue::{AppId, DeliveryId, RunId, answer};
 
 use crate::world::{Engine, World, app, eventually, project, room};
@@ -76,6 +77,23 @@ pub(crate) async fn the_body_is_the_same_on_every_attempt(world: World<impl Engi
         world.end(&second[0], Verdict::Delivered, 200);
         assert_eq!(delivery(&world, lease.run).await.state, DeliveryState::Delivered);
     }
+}
+
+pub(crate) async fn the_callers_secret_goes_with_every_attempt(world: World<impl Engine>) {
+    let secret = CallerSecret::new(b"\xffown");
+    let mut run = world.new_run(&app("a"), &[A]);
+    run.options.caller_secret = Some(secret.clone());
+    let Accepted::Leased(lease) = world.store.accept(run, Claim::Now(world.token())).await.unwrap() else {
+        panic!("it is leased");
+    };
+    let Finished::Recorded(first) = world.finish(lease, world.success(), &[true]).await else {
+        panic!("the lease was current");
+    };
+    assert_eq!(first[0].caller_secret, Some(secret.clone()));
+    world.end(&first[0], Verdict::Retry(world.now()), 500);
+    assert_eq!(world.begin().await[0].caller_secret, Some(secret));
+    world.succeeded(&app("a"), &[A]).await;
+    assert_eq!(world.begin().await[0].caller_secret, None);
 }
 
 pub(crate) async fn a_failed_run_is_told_as_well(world: World<impl Engine>) {

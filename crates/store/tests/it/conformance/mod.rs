@@ -51,6 +51,7 @@ macro_rules! conformance {
             the_first_attempt_rides_in_the_finish
             a_delivery_without_an_attempt_is_due_at_once
             the_body_is_the_same_on_every_attempt
+            the_callers_secret_goes_with_every_attempt
             a_failed_run_is_told_as_well
             an_attempt_that_failed_is_made_again_when_it_is_due
             a_used_up_schedule_ends_a_delivery
