@@ -17,6 +17,9 @@ pub(crate) const REQUEST_ID: http::HeaderName = http::HeaderName::from_static("x
 /// The media type of every body this room writes itself.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// When to look again after the disk was full: space comes from people.
+const FULL_DISK_RETRY_SECS: u32 = 10;
+
 /// An error answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -142,6 +145,15 @@ impl From<StoreError> for Problem {
                 )
                 .retry_after(1)
             }
+            StoreError::Full(reason) => {
+                tracing::warn!(error.message = reason, "the disk is full");
+                Self::unavailable(
+                    "storage_full",
+                    "the disk of the server's data directory is full and nothing was changed; it goes on by \
+                     itself once somebody has freed some space",
+                )
+                .retry_after(FULL_DISK_RETRY_SECS)
+            }
             StoreError::Unknown(reason) => {
                 tracing::error!(error.message = reason, "the outcome of a write is unknown");
                 Self::unavailable(
@@ -202,6 +214,9 @@ mod tests {
     fn every_failure_of_the_store_has_a_status_and_a_reason() {
         let problem = Problem::from(StoreError::Unavailable("disk full".into()));
         assert_eq!((problem.status.as_u16(), problem.retry_after), (503, Some(1)));
+        let problem = Problem::from(StoreError::Full("page 7".into()));
+        assert_eq!((problem.status.as_u16(), &*problem.code), (503, "storage_full"));
+        assert!(problem.retry_after.is_some());
         let problem = Problem::from(StoreError::Unknown("fsync".into()));
         assert_eq!(problem.status.as_u16(), 503);
         assert!(problem.message.starts_with("outcome unknown"));

@@ -37,6 +37,9 @@ pub enum StoreError {
     /// It did not happen: the store is closed, full or unreachable. Trying again is safe.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// It did not happen: the disk is full. It goes on by itself once there is space.
+    #[error("the disk of the data directory is full: {0}")]
+    Full(String),
     /// The commit failed: nobody can say whether it happened.
     #[error("the outcome of the write is unknown: {0}")]
     Unknown(String),

@@ -34,6 +34,9 @@ impl Fault {
 
     /// Nothing happened, and trying again later may well succeed.
     pub(crate) fn passes(&self) -> bool {
+        if cfg!(feature = "mutant-device-errors-pass") {
+            return true;
+        }
         let busy = |error: &rusqlite::Error| {
             matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
         };
@@ -43,6 +46,9 @@ impl Fault {
     /// The disk or the file is not to be trusted any more: an error of the device does not heal by
     /// trying again, and what the page cache says afterwards may not be what is on the disk.
     pub(crate) fn is_fatal(&self) -> bool {
+        if cfg!(feature = "mutant-device-errors-pass") {
+            return false;
+        }
         let Self::Sql(error) = self else { return false };
         matches!(
             error.sqlite_error_code(),
@@ -63,9 +69,7 @@ impl Fault {
                 rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..),
             )
             | Self::Corrupt(_) => StoreError::Corrupt(self.to_string()),
-            _ if self.is_full() => StoreError::Unavailable(format!(
-                "the disk of the data directory is full; free some space, it goes on by itself ({self})"
-            )),
+            _ if self.is_full() => StoreError::Full(self.to_string()),
             _ => StoreError::Unavailable(self.to_string()),
         }
     }

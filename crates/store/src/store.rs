@@ -183,7 +183,11 @@ impl Store {
 
         let path = dir.join(DATABASE_FILE);
         let recovery = |fault: Fault| OpenError::Recovery { path: path.clone(), reason: fault.to_string() };
-        let conn = connection::writer(&path, Durability::Full)?;
+        #[cfg(not(feature = "mutant-sync-normal"))]
+        let durability = Durability::Full;
+        #[cfg(feature = "mutant-sync-normal")]
+        let durability = Durability::Normal;
+        let conn = connection::writer(&path, durability)?;
         migrate::run(&conn, &path, migrate::DATABASE)?;
         let results =
             ResultFiles::open(&dir).map_err(|source| OpenError::Io { path: dir.join("results"), source })?;

@@ -39,6 +39,11 @@ impl Load {
         self.recorder.count()
     }
 
+    /// Another endpoint of the receiver.
+    pub(crate) fn hook(&self, path: &str) -> String {
+        self.recorder.url(path)
+    }
+
     /// Makes request `number`, with `ballast` bytes that nobody reads. `None` when nothing was sent.
     pub(crate) async fn send(&self, number: u64, ballast: usize) -> Option<Known> {
         let request = json!({

@@ -4,7 +4,10 @@
 //! Some need strace or mounts. Where they are missing a test prints `SKIP` and the reason.
 
 mod crash_points;
+mod disk;
+mod full_disk;
 mod io_errors;
+mod power_cuts;
 mod strace;
 
 use std::process::ExitStatus;
