@@ -35,6 +35,8 @@ enum Command {
     Runs(commands::runs::Args),
     /// List, show and repeat deliveries: what was told to webhooks
     Deliveries(commands::deliveries::Args),
+    /// List and enable webhook endpoints that said they are gone
+    Endpoints(commands::endpoints::Args),
     /// Read what an app or a run printed
     Logs(commands::logs::Args),
     /// Make and watch inboxes: temporary endpoints that record what is posted to them
@@ -62,6 +64,7 @@ impl Cli {
             Command::Apps(args) => commands::apps::run(args, &context).await,
             Command::Runs(args) => commands::runs::run(args, &context).await,
             Command::Deliveries(args) => commands::deliveries::run(args, &context).await,
+            Command::Endpoints(args) => commands::endpoints::run(args, &context).await,
             Command::Logs(args) => commands::logs::run(args, &context).await,
             Command::Inbox(args) => commands::inbox::run(args, &context).await,
             Command::Keys(args) => commands::keys::run(args, &context).await,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
-use crate::id::{DeliveryId, ProjectId, RunId};
+use crate::id::{DeliveryId, EndpointId, ProjectId, RunId};
 use crate::run::{EndpointUrl, Receiver};
 use crate::signature::CallerSecret;
 
@@ -166,6 +166,57 @@ pub struct DeliveryView {
     pub next_attempt_at: Option<Timestamp>,
     /// Its attempts, oldest first; in lists the last one only.
     pub attempts: Vec<DeliveryAttemptView>,
+}
+
+/// Whether anything goes to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointState {
+    /// Deliveries go there.
+    Enabled,
+    /// Deliveries wait until somebody enables it.
+    Disabled,
+}
+
+impl EndpointState {
+    /// Every state.
+    pub const ALL: [Self; 2] = [Self::Enabled, Self::Disabled];
+
+    /// The word used in API, CLI, pages and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+/// A change of an endpoint's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What it became.
+    pub state: EndpointState,
+    /// Why: `http_status 410`, or `requested`.
+    pub reason: String,
+}
+
+/// An endpoint that was disabled once, as shown to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EndpointView {
+    /// Its id.
+    pub id: EndpointId,
+    /// Its address.
+    pub url: EndpointUrl,
+    /// Where it stands …
+    pub state: EndpointState,
+    /// … since when …
+    pub since: Timestamp,
+    /// … and why.
+    pub reason: String,
+    /// Its last changes, oldest first.
+    pub events: Vec<EndpointEvent>,
 }
 
 /// Some of a project's endpoints.

@@ -6,9 +6,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::clock::{Entropy, Timestamp};
+use crate::run::EndpointUrl;
 
 /// Why a text is not the id it was taken for. Displays as a fragment for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -264,6 +266,24 @@ impl FromStr for DeliveryId {
             text: text.chars().take(100).collect(),
             expected: "a delivery id (`msg_` + run + `_` + number)",
         })
+    }
+}
+
+/// An endpoint: a project and an address, as `ep_` and 16 hex digits made from both.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct EndpointId(String);
+
+impl EndpointId {
+    /// The id of a project's endpoint.
+    pub fn of(project: &ProjectId, url: &EndpointUrl) -> Self {
+        let hash = Sha256::new().chain_update(project.as_str()).chain_update([0]).chain_update(url.as_str());
+        Self(format!("ep_{}", hex::encode(&hash.finalize()[..8])))
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

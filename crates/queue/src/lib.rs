@@ -30,4 +30,6 @@ pub mod run;
 pub mod signature;
 
 pub use clock::{Clock, Entropy, Timestamp};
-pub use id::{AppId, AppName, BuildId, DeliveryId, InboxId, LeaseToken, ProjectId, ReplicaId, RunId};
+pub use id::{
+    AppId, AppName, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, ProjectId, ReplicaId, RunId,
+};

@@ -22,8 +22,10 @@ use futures_util::stream::BoxStream;
 
 use crate::app::{AppConfig, Function};
 use crate::clock::Timestamp;
-use crate::delivery::{AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, Endpoints, Redelivered};
-use crate::id::{AppId, BuildId, DeliveryId, InboxId, LeaseToken, ProjectId, RunId};
+use crate::delivery::{
+    AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, EndpointView, Endpoints, Redelivered,
+};
+use crate::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, ProjectId, RunId};
 use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
@@ -159,6 +161,13 @@ pub trait Deliveries: Send + Sync {
         endpoints: Endpoints,
         since: Timestamp,
     ) -> Stored<u64>;
+
+    /// A project's endpoints that were disabled once, by address.
+    async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>>;
+
+    /// Enables an endpoint and makes the deliveries due that wait for it. Returns how many; `None` for
+    /// an endpoint that was never disabled.
+    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>>;
 }
 
 /// Projects, keys, apps and builds.
@@ -296,14 +305,14 @@ pub trait Dispatch: Send + Sync {
     /// There is queued work for the app in the store.
     fn wake(&self, app: &AppId);
 
-    /// Executes a synchronous call and waits for its outcome. Every ending is an [`Outcome`],
-    /// `timeout` included; the record of the call is written by the worker.
-    async fn call(&self, call: Call) -> Result<Outcome, Refused>;
     /// The run is to be cancelled, and the store knows: wherever it is on its way to a replica it goes
     /// back, and a replica that works on it is told to let go, or loses its process tree after
     /// [`CANCEL_GRACE`](crate::limits::CANCEL_GRACE).
     fn cancel(&self, app: &AppId, run: RunId);
 
+    /// Executes a synchronous call and waits for its outcome. Every ending is an [`Outcome`],
+    /// `timeout` included; the record of the call is written by the worker.
+    async fn call(&self, call: Call) -> Result<Outcome, Refused>;
 }
 
 /// A reserved place. Dropping it gives the place back.

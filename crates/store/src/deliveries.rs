@@ -2,16 +2,18 @@
 
 mod begin;
 mod complete;
+mod endpoints;
 mod redeliver;
 mod view;
 
 use async_trait::async_trait;
 use queue::delivery::{
-    AttemptEnd, AttemptReport, DeliveryFilter, DeliveryView, DueDelivery, Endpoints, Redelivered, Verdict,
+    AttemptEnd, AttemptReport, DeliveryFilter, DeliveryView, DueDelivery, EndpointView, Endpoints,
+    Redelivered, Verdict,
 };
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
-use queue::{DeliveryId, ProjectId, RunId, Timestamp, answer, retry};
+use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp, answer, retry};
 use rusqlite::{Connection, params};
 
 use crate::Store;
@@ -100,6 +102,26 @@ impl Deliveries for Store {
             }
         }
         Ok(redelivered)
+    }
+
+    async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>> {
+        let project = project.clone();
+        self.inner.memory.readers().read(move |conn| endpoints::list(conn, &project)).await
+    }
+
+    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {
+        let known = self.endpoints(project).await?;
+        let Some(known) = known.into_iter().find(|known| known.id == *endpoint) else { return Ok(None) };
+        let mut replayed = 0;
+        loop {
+            let (project, url) = (project.clone(), known.url.clone());
+            let write = move |batch: &mut Batch<'_>| endpoints::enable(batch, &project, &url);
+            let step = self.inner.committer.write(0, write).await?;
+            replayed += step.replayed;
+            if step.done {
+                return Ok(Some(replayed));
+            }
+        }
     }
 }
 

@@ -12,9 +12,10 @@ use delivery::{Engine, Handle, Options, Resolve, ResolveError, Rules};
 use queue::app::{AppConfig, Function};
 use queue::clock::{Clock, Entropy, Timestamp};
 use queue::delivery::{
-    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, Endpoints, Redelivered,
+    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, EndpointView, Endpoints,
+    Redelivered,
 };
-use queue::id::{AppId, BuildId, DeliveryId, InboxId, ProjectId, RunId};
+use queue::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, ProjectId, RunId};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::port::{Deliveries, Inboxes, Registry, Room, StoreError, Stored};
 use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
@@ -231,6 +232,14 @@ impl Deliveries for Shelf {
     }
 
     async fn redeliver_failed(&self, _: &ProjectId, _: Endpoints, _: Timestamp) -> Stored<u64> {
+        unreachable!("{ELSEWHERE}")
+    }
+
+    async fn endpoints(&self, _: &ProjectId) -> Stored<Vec<EndpointView>> {
+        unreachable!("{ELSEWHERE}")
+    }
+
+    async fn enable(&self, _: &ProjectId, _: &EndpointId) -> Stored<Option<u64>> {
         unreachable!("{ELSEWHERE}")
     }
 }

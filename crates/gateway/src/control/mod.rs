@@ -13,6 +13,7 @@ mod apps;
 mod builds;
 mod config;
 mod deliveries;
+mod endpoints;
 mod inboxes;
 mod logs;
 mod openapi;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
-use queue::delivery::DeliveryView;
+use queue::delivery::{DeliveryView, EndpointView};
 use queue::inbox::Inbox;
 use queue::registry::{App, Build};
 use queue::run::RunView;
@@ -35,6 +35,12 @@ pub(super) struct OwnDelivery {
     pub(super) project: ProjectId,
     pub(super) id: DeliveryId,
     pub(super) delivery: DeliveryView,
+}
+
+/// An endpoint of the project that was disabled once.
+pub(super) struct OwnEndpoint {
+    pub(super) project: ProjectId,
+    pub(super) endpoint: EndpointView,
 }
 
 /// An inbox of the project.
@@ -158,6 +164,24 @@ impl FromRequestParts<Gateway> for OwnDelivery {
         let delivery = gateway.deliveries.delivery(&project, id).await?;
         let delivery = delivery.ok_or_else(|| unknown_delivery(&text))?;
         Ok(Self { project, id, delivery })
+    }
+}
+
+impl FromRequestParts<Gateway> for OwnEndpoint {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, gateway: &Gateway) -> Answer<Self> {
+        let Control(project) = Control::from_request_parts(parts, gateway).await?;
+        let text = required(parts, gateway, "endpoint").await?;
+        let known = gateway.deliveries.endpoints(&project).await?;
+        let endpoint = known.into_iter().find(|known| known.id.as_str() == text).ok_or_else(|| {
+            let message = format!(
+                "this project has no endpoint `{}` that was ever disabled; `postback endpoints` lists those",
+                clip(&text)
+            );
+            Problem::not_found("unknown_endpoint", message)
+        })?;
+        Ok(Self { project, endpoint })
     }
 }
 

@@ -3,7 +3,7 @@
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
-use super::{apps, builds, deliveries, inboxes, logs, openapi, projects, runs};
+use super::{apps, builds, deliveries, endpoints, inboxes, logs, openapi, projects, runs};
 use crate::Gateway;
 
 /// Who may call a route.
@@ -281,6 +281,33 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "makes a delivery once more: the same id and body, a fresh timestamp and signature",
         answer: "the delivery",
         on: |method| on(method, deliveries::redeliver),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/endpoints",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "the project's webhook endpoints that were disabled once, with their changes",
+        answer: "`{items: [{id, url, state, since, reason, events}]}`",
+        on: |method| on(method, endpoints::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/endpoints/{endpoint}",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "one of them",
+        answer: "`{id, url, state, since, reason, events}`",
+        on: |method| on(method, endpoints::show),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/endpoints/{endpoint}/enable",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "enables an endpoint and delivers what waits for it",
+        answer: "`{replayed}`",
+        on: |method| on(method, endpoints::enable),
     },
     Route {
         method: Method::POST,

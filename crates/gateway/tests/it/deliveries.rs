@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use queue::delivery::{
-    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, Endpoints, Redelivered,
+    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, EndpointState, EndpointView,
+    Endpoints, Redelivered,
 };
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
-use queue::{DeliveryId, ProjectId, RunId, Timestamp};
+use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp};
 use serde_json::{Value, json};
 
 use crate::fakes::{OTHER_PROJECT, PROJECT, Reply, World, private_key, public_key, send};
@@ -73,6 +74,17 @@ impl Deliveries for World {
     async fn redeliver_failed(&self, _: &ProjectId, which: Endpoints, since: Timestamp) -> Stored<u64> {
         self.hold().told.push(format!("redeliver {which:?} since {since}"));
         Ok(2)
+    }
+
+    async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>> {
+        let at = Timestamp::from_millis(0);
+        let (url, state) = (EndpointUrl::checked(HOOK), EndpointState::Disabled);
+        let id = EndpointId::of(project, &url);
+        Ok(vec![EndpointView { id, url, state, since: at, reason: "http_status 410".into(), events: vec![] }])
+    }
+
+    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {
+        Ok((*endpoint == EndpointId::of(project, &EndpointUrl::checked(HOOK))).then_some(3))
     }
 }
 
@@ -176,5 +188,24 @@ async fn all_that_failed_is_made_once_more_from_a_time_on() {
         json!({"endpoint": "hook", "since": since}),
     ] {
         ask(&world, "POST", &path, body).await.problem(422, "invalid_value");
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_shown_and_enabled_by_their_own_project() {
+    let world = World::new();
+    let path = format!("/v2/projects/{PROJECT}/endpoints");
+    let list = get(&world, &path).await.good();
+    assert_eq!((&list["items"][0]["url"], &list["items"][0]["state"]), (&json!(HOOK), &json!("disabled")));
+    let id = list["items"][0]["id"].as_str().unwrap();
+    assert_eq!(get(&world, &format!("{path}/{id}")).await.good(), list["items"][0]);
+    let enabled = ask(&world, "POST", &format!("{path}/{id}/enable"), Value::Null).await.good();
+    assert_eq!(enabled, json!({"replayed": 3}));
+    assert_eq!(world.hold().told, ["wake"]);
+    let theirs = EndpointId::of(&OTHER_PROJECT.parse().unwrap(), &EndpointUrl::checked(HOOK));
+    for (method, path) in
+        [("GET", format!("{path}/{}", theirs.as_str())), ("POST", format!("{path}/ep_0/enable"))]
+    {
+        ask(&world, method, &path, Value::Null).await.problem(404, "unknown_endpoint");
     }
 }

@@ -3,6 +3,7 @@
 use queue::signature::{CallerSecret, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use reqwest::Method;
 use serde_json::{Value, json};
+use testkit::receiver::{Evil, Fault};
 use testkit::recorder::{Arrival, Recorder};
 
 use crate::support::{PATIENCE, Stage, json as body};
@@ -155,4 +156,29 @@ async fn a_callers_own_secret_signs_as_cerebrium_does_and_is_shown_nowhere() {
             stage.request(Method::GET, &stage.control(&path)).send().await.unwrap().text().await.unwrap();
         assert!(!shown.contains(SECRET), "{path}: {shown}");
     }
+}
+
+#[tokio::test]
+async fn a_gone_endpoint_gets_what_waited_once_it_is_enabled() {
+    let stage = Stage::basic();
+    let gone = Evil::start(Fault::status("410 Gone", &[])).await.unwrap();
+    let (address, hook) = (gone.address(), gone.url("hook"));
+    let first = call(&stage, &hook).await;
+    delivery(&stage, &first, |delivery| delivery["state"] == "disabled").await;
+    drop(gone);
+    let second = call(&stage, &hook).await;
+    delivery(&stage, &second, |delivery| delivery["state"] == "disabled").await;
+
+    let listed: Value = serde_json::from_str(&say(&stage, &["endpoints", "list", "--json"])).unwrap();
+    let endpoint = &listed["items"][0];
+    assert_eq!((&endpoint["url"], &endpoint["reason"]), (&json!(hook), &json!("http_status 410")));
+    let recorder = Recorder::start_at(address).await.unwrap();
+    let enabled = say(&stage, &["endpoints", "enable", endpoint["id"].as_str().unwrap(), "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&enabled).unwrap(), json!({"replayed": 2}));
+    let mut runs: Vec<_> =
+        arrivals(&recorder, 2).await.iter().map(|arrival| arrival.json()["run_id"].clone()).collect();
+    runs.sort_by_key(ToString::to_string);
+    assert_eq!(runs, [json!(first), json!(second)]);
+    let events = get(&stage, "endpoints").await["items"][0]["events"].clone();
+    assert_eq!((&events[0]["state"], &events[1]["state"]), (&json!("disabled"), &json!("enabled")));
 }

@@ -1,10 +1,11 @@
 //! What follows from an attempt that ended.
 
-use queue::delivery::{AttemptEnd, DeliveryState, Verdict};
+use queue::delivery::{AttemptEnd, DeliveryState, EndpointState, Verdict};
 use queue::run::EndpointUrl;
 use queue::{DeliveryId, ProjectId};
 use rusqlite::{OptionalExtension as _, params};
 
+use super::endpoints::remember;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
@@ -77,7 +78,9 @@ fn disable_endpoint(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fault
                  WHERE r.id = deliveries.run AND n.project = ?3)",
         )?
         .execute(params![receiver.as_str(), url.as_str(), project.as_str()])?;
-    batch.books.disabled.insert((project, url));
+    if batch.books.disabled.insert((project.clone(), url.clone())) {
+        remember(batch, &project, &url, end.ended_at, EndpointState::Disabled, &reason)?;
+    }
     Ok(())
 }
 

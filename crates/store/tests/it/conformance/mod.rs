@@ -5,6 +5,7 @@
 
 pub(crate) mod cancelling;
 pub(crate) mod deliveries;
+pub(crate) mod endpoints;
 pub(crate) mod inboxes;
 pub(crate) mod logs;
 pub(crate) mod redelivery;
@@ -76,6 +77,11 @@ macro_rules! conformance {
             what_cannot_be_redelivered_is_left_alone
             all_that_failed_since_a_time_is_redelivered
             however_many_failed_all_are_redelivered
+        }}
+        $crate::conformance::promises! { $open, endpoints {
+            an_endpoint_shows_every_change
+            enabling_replays_what_waits
+            an_endpoint_is_enabled_by_its_own_project_only
         }}
         $crate::conformance::promises! { $open, registry {
             a_project_is_made_once

@@ -1,0 +1,58 @@
+//! `postback endpoints`
+
+use reqwest::Method;
+
+use super::{Context, ExitStatus};
+
+/// Arguments of `postback endpoints`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List the endpoints that were disabled once
+    List,
+    /// Enable an endpoint and deliver what waits for it
+    Enable {
+        /// Its id, as `postback endpoints list` shows it
+        endpoint: String,
+    },
+}
+
+/// Lists or enables.
+///
+/// # Errors
+/// When the server cannot be reached or knows no such endpoint.
+pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
+    let client = context.client().await?;
+    let printer = context.printer;
+    match args.action.unwrap_or(Action::List) {
+        Action::List => {
+            let list = client.control(Method::GET, "endpoints").json().await?;
+            if printer.wants_json() {
+                printer.json(&list);
+                return Ok(ExitStatus::Success);
+            }
+            let columns = ["id", "state", "since", "reason", "url"];
+            let rows: Vec<Vec<String>> = list["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|row| columns.map(|column| row[column].as_str().unwrap_or_default().to_owned()).into())
+                .collect();
+            printer.table(&["ENDPOINT", "STATE", "SINCE", "REASON", "ADDRESS"], &rows);
+        }
+        Action::Enable { endpoint } => {
+            let answer = client.control(Method::POST, &format!("endpoints/{endpoint}/enable")).json().await?;
+            if printer.wants_json() {
+                printer.json(&answer);
+            } else {
+                printer.done(&format!("enabled; {} deliveries are on their way", answer["replayed"]));
+            }
+        }
+    }
+    Ok(ExitStatus::Success)
+}

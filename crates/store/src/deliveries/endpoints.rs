@@ -1,0 +1,115 @@
+//! Endpoints that were disabled once: what became of them, and enabling them again.
+
+use queue::delivery::{EndpointEvent, EndpointState, EndpointView};
+use queue::run::EndpointUrl;
+use queue::{DeliveryId, EndpointId, ProjectId, Timestamp};
+use rusqlite::{Connection, params};
+
+use crate::batch::Batch;
+use crate::fault::Fault;
+use crate::row;
+
+/// Deliveries replayed in one transaction, so that a long list does not hold up everybody else.
+const REPLAYED_PER_BATCH: usize = 1_000;
+/// Changes remembered of one endpoint.
+const EVENTS_MAX: usize = 100;
+
+/// A project's endpoints that were disabled once, by address, each with its changes, oldest first.
+pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<EndpointView>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT url, at, state, reason FROM endpoint_events WHERE project = ?1 ORDER BY url, sequence",
+    )?;
+    let mut rows = statement.query([project.as_str()])?;
+    let mut endpoints: Vec<EndpointView> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let url = EndpointUrl::checked(row.get_ref(0)?.as_str()?);
+        let state = row::word(row, 2, EndpointState::ALL, EndpointState::as_str)?;
+        let event = EndpointEvent { at: row::time(row, 1)?, state, reason: row.get(3)? };
+        match endpoints.last_mut().filter(|last| last.url == url) {
+            Some(last) => {
+                (last.state, last.since, last.reason) = (state, event.at, event.reason.clone());
+                last.events.push(event);
+            }
+            None => endpoints.push(EndpointView {
+                id: EndpointId::of(project, &url),
+                url,
+                state,
+                since: event.at,
+                reason: event.reason.clone(),
+                events: vec![event],
+            }),
+        }
+    }
+    Ok(endpoints)
+}
+
+/// Notes a change of an endpoint's state.
+pub(super) fn remember(
+    batch: &Batch<'_>,
+    project: &ProjectId,
+    url: &EndpointUrl,
+    at: Timestamp,
+    state: EndpointState,
+    reason: &str,
+) -> Result<(), Fault> {
+    batch
+        .sql("INSERT INTO endpoint_events (project, url, at, state, reason) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![project.as_str(), url.as_str(), at.as_millis(), state.as_str(), reason])?;
+    batch
+        .sql(&format!(
+            "DELETE FROM endpoint_events WHERE sequence IN (
+                 SELECT sequence FROM endpoint_events WHERE project = ?1 AND url = ?2
+                 ORDER BY sequence DESC LIMIT -1 OFFSET {EVENTS_MAX})"
+        ))?
+        .execute(params![project.as_str(), url.as_str()])?;
+    tracing::info!(endpoint = %url, endpoint.state = state.as_str(), reason, "a webhook endpoint changed its state");
+    Ok(())
+}
+
+/// One step of an enabling.
+pub(super) struct Step {
+    /// Deliveries that are due now.
+    pub(super) replayed: u64,
+    /// Nothing is left to do.
+    pub(super) done: bool,
+}
+
+/// Makes some of the deliveries due that wait for an endpoint. The last ones and the enabling are one
+/// transaction: a crash before it leaves an endpoint that is disabled, and nothing that waits for one
+/// that is not.
+pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointUrl) -> Result<Step, Fault> {
+    let key = (project.clone(), url.clone());
+    if !batch.books.disabled.contains(&key) {
+        return Ok(Step { replayed: 0, done: true });
+    }
+    let mut statement = batch.sql(&format!(
+        "SELECT d.run, d.endpoint FROM deliveries d CROSS JOIN runs r ON r.id = d.run
+             CROSS JOIN app_numbers n ON n.number = r.app
+         WHERE d.state = 'disabled' AND d.receiver = ?1 AND d.url = ?2 AND n.project = ?3
+         LIMIT {REPLAYED_PER_BATCH}"
+    ))?;
+    let mut rows = statement.query(params![url.receiver().as_str(), url.as_str(), project.as_str()])?;
+    let mut waiting = Vec::new();
+    while let Some(row) = rows.next()? {
+        waiting.push(DeliveryId { run: row::run_id(row, 0)?, index: row.get(1)? });
+    }
+    drop(rows);
+    let now = batch.now();
+    for id in &waiting {
+        batch
+            .sql(
+                "UPDATE deliveries SET state = 'pending', next_at = ?3, schedule_from = attempt
+                 WHERE run = ?1 AND endpoint = ?2 AND state = 'disabled'",
+            )?
+            .execute(params![id.run.into_bytes(), id.index, now.as_millis()])?;
+    }
+    let done = waiting.len() < REPLAYED_PER_BATCH;
+    if done {
+        batch
+            .sql("DELETE FROM endpoints WHERE project = ?1 AND url = ?2")?
+            .execute(params![project.as_str(), url.as_str()])?;
+        remember(batch, project, url, now, EndpointState::Enabled, "requested")?;
+        batch.books.disabled.remove(&key);
+    }
+    Ok(Step { replayed: waiting.len() as u64, done })
+}
