@@ -46,7 +46,7 @@ impl Release {
 pub enum Released {
     /// It is queued again.
     Queued,
-    /// It ended instead: it had used up its chances, or was cancelled meanwhile. Its deliveries are due.
+    /// It ended instead: it had used up its chances, was cancelled, or had to start by now. Its deliveries are due.
     Ended(RunState),
     /// The lease was no longer current; nothing changed.
     Stale,

@@ -26,6 +26,8 @@ pub const RUN_LOG_BYTES_MAX: usize = 1 << 20;
 pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 /// Runs waiting in one app before new ones get 429.
 pub const QUEUED_RUNS_PER_APP_MAX: u64 = 1_000_000;
+/// Longest `max_queue_time`.
+pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// Runs held in memory for one app, claimed and waiting for a replica.
 pub const BUFFERED_RUNS_PER_APP_MAX: usize = 256;
 /// Bytes of bodies held in memory for one app by waiting runs.
@@ -96,6 +98,11 @@ pub const TABLE: &[Limit] = &[
     limit("webhook address", "2,048 bytes", "422"),
     limit("`Idempotency-Key`", "255 bytes", "422"),
     limit("runs waiting per app", "1,000,000", "429 with Retry-After"),
+    limit(
+        "`max_queue_time` of a run",
+        "7 days",
+        "422; a run that waits longer than it says ends as `expired`",
+    ),
     limit("synchronous calls waiting per app", "4,096", "429 with Retry-After"),
     limit("synchronous call, v3 and legacy", "180 s", "504; the run ends as `timeout`"),
     limit(

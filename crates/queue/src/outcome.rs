@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::id::BuildId;
+use crate::id::{AppId, BuildId, RunId};
 use crate::lease::Lease;
 use crate::run::RunState;
 
@@ -204,6 +204,16 @@ pub enum Cancellation {
     TooLate(RunState),
     /// The project has no such run.
     Unknown,
+}
+
+/// What became of runs whose time to start is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// How many were queued and have ended; their deliveries are due.
+    pub ended: u64,
+    /// Those that are leased to this node: whoever has one without having begun it gives it back, and that
+    /// ends it.
+    pub leased: Vec<(AppId, RunId)>,
 }
 
 /// The one write that ends a leased run and creates its deliveries.

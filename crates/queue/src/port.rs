@@ -29,7 +29,7 @@ use crate::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, Pro
 use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
-use crate::outcome::{Cancellation, Finish, Finished, Outcome, RunError};
+use crate::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
 use crate::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
 use crate::run::{CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Receiver, RunFilter, RunView};
 
@@ -97,6 +97,9 @@ pub trait Runs: Send + Sync {
 
     /// Cancels a queued run at once, and keeps the wish for one that is executed.
     async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation>;
+
+    /// Ends queued runs whose time to start is over at `now`.
+    async fn expire(&self, now: Timestamp) -> Stored<Expired>;
 
     /// Gives a run back, or ends it when it has no chances left or was cancelled meanwhile.
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released>;

@@ -183,6 +183,8 @@ pub struct Idempotency {
 pub struct RunOptions {
     /// The caller's own name for the call.
     pub idempotency: Option<Idempotency>,
+    /// The run is to start by then, or to end as expired.
+    pub start_by: Option<Timestamp>,
     /// Signs the run's deliveries beside the project's secret.
     pub caller_secret: Option<CallerSecret>,
 }

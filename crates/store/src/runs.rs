@@ -4,6 +4,7 @@ mod accept;
 mod cancel;
 mod claim;
 mod end;
+mod expire;
 mod release;
 mod view;
 
@@ -13,10 +14,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use queue::answer;
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Cancellation, Finish, Finished};
+use queue::outcome::{Cancellation, Expired, Finish, Finished};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
 use queue::run::{CallRecord, LeasedRun, NewRun, RunFilter, RunView};
-use queue::{AppId, ProjectId, RunId};
+use queue::{AppId, ProjectId, RunId, Timestamp};
 
 use crate::Store;
 use crate::committer::Committer;
@@ -99,6 +100,22 @@ impl Runs for Store {
     async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation> {
         let project = project.clone();
         self.inner.committer.write(0, move |batch| cancel::cancel(batch, &project, run)).await
+    }
+
+    async fn expire(&self, now: Timestamp) -> Stored<Expired> {
+        let mut all = Expired::default();
+        if !self.inner.memory.readers().read(move |conn| expire::is_due(conn, now)).await? {
+            return Ok(all);
+        }
+        loop {
+            let (more, found) =
+                self.inner.committer.write(0, move |batch| expire::expire(batch, now)).await?;
+            all.ended += found.ended;
+            all.leased = found.leased;
+            if !more {
+                return Ok(all);
+            }
+        }
     }
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {

@@ -76,6 +76,13 @@ impl Entry {
         }
     }
 
+    /// Gives a run back that no replica has begun.
+    pub(crate) fn give_back(&self, run: RunId) {
+        if let Some(run) = self.waiting.take_run(run) {
+            self.recorder.release(run.lease, Release::Drained);
+        }
+    }
+
     /// Takes the run from wherever it is; the store ends what comes back to it.
     pub(crate) fn cancel(&self, run: RunId) {
         match self.waiting.cancel(run) {

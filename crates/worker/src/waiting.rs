@@ -189,6 +189,21 @@ impl Waiting {
     /// back when it comes.
     pub(crate) fn cancel(&self, id: RunId) -> Option<LeasedRun> {
         let mut inner = self.lock();
+        let found = self.take_out(&mut inner, id);
+        if found.is_none() {
+            let now = Instant::now();
+            inner.cancelled.retain(|_, since| now.duration_since(*since) < ON_ITS_WAY);
+            inner.cancelled.insert(id, now);
+        }
+        found
+    }
+
+    /// Takes out a run that no replica has begun.
+    pub(crate) fn take_run(&self, id: RunId) -> Option<LeasedRun> {
+        self.take_out(&mut self.lock(), id)
+    }
+
+    fn take_out(&self, inner: &mut Inner, id: RunId) -> Option<LeasedRun> {
         let is_it = |work: &Work| matches!(work, Work::Run(run) if run.lease.run == id);
         let found = if let Some(at) = inner.ready.iter().position(is_it) {
             inner.ready.remove(at)
@@ -201,9 +216,6 @@ impl Waiting {
             }
             found
         } else {
-            let now = Instant::now();
-            inner.cancelled.retain(|_, since| now.duration_since(*since) < ON_ITS_WAY);
-            inner.cancelled.insert(id, now);
             None
         };
         match found? {

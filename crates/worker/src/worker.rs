@@ -24,6 +24,8 @@ use crate::record::answer;
 use crate::waiting::WaitingCall;
 use crate::{FAR, Options, Ports};
 
+/// Between looks for runs that did not start in time.
+const LATE_EVERY: Duration = Duration::from_secs(1);
 /// Between attempts to read the store at the start.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -83,13 +85,17 @@ impl Worker {
     /// when no replica is left and every end is recorded.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut pools = JoinSet::new();
-        let first_look = first_look(self.handle());
+        let handle = self.handle();
+        let first_look = first_look(handle.clone());
         tokio::pin!(first_look);
         let mut looking = true;
+        let late = give_back_late(handle.clone());
+        tokio::pin!(late);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = &mut first_look, if looking => looking = false,
+                () = &mut late => {}
                 Some(pool) = self.new_pools.recv() => drop(pools.spawn(pool.run())),
                 Some(ended) = pools.join_next(), if !pools.is_empty() => report(ended),
             }
@@ -125,6 +131,27 @@ async fn first_look(handle: Handle) {
     for app in apps {
         if app.live.as_ref().is_some_and(|live| live.config.min_replicas > 0) {
             handle.entry(&app.id, Some(&app));
+        }
+    }
+}
+
+/// Runs past their time to start end in the store; those that wait here go back to it.
+async fn give_back_late(handle: Handle) {
+    let ports = Arc::clone(&handle.shared.ports);
+    loop {
+        tokio::time::sleep(LATE_EVERY).await;
+        match ports.runs.expire(ports.clock.now()).await {
+            Ok(late) => {
+                if late.ended > 0 {
+                    ports.outbox.wake();
+                }
+                for (app, run) in late.leased {
+                    if let Some(entry) = handle.existing(&app) {
+                        entry.give_back(run);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "could not look for runs that did not start in time"),
         }
     }
 }

@@ -15,6 +15,7 @@ mod body;
 mod call;
 mod idempotency;
 mod promise;
+mod queueing;
 mod target;
 mod unstoppable;
 mod webhook;
@@ -123,6 +124,7 @@ async fn infer(
     began: Instant,
 ) -> Answer<Response> {
     let key = idempotency::key(&parts.headers)?;
+    let max_queue_time = queueing::max_queue_time(form, parts)?;
     let secret = webhook::secret(&parts.headers)?;
     let target = target::find(gateway, form, params, &parts.headers).await?;
     let build = target.build()?;
@@ -138,9 +140,9 @@ async fn infer(
         (webhook::in_body(form, function, field)?, query)
     };
     let plan = webhook::plan(gateway, form, address, query, secret).await?;
-    let order = promise::Order { target: &target, build, function, input, key };
+    let order = promise::Order { target: &target, build, function, input, key, max_queue_time };
     match plan {
-        webhook::Plan::Wait if key.is_some() => {
+        webhook::Plan::Wait if key.is_some() || max_queue_time.is_some() => {
             call::wait_durably(gateway, order, webhook::Told::default()).await
         }
         webhook::Plan::Wait => call::wait(gateway, order).await,

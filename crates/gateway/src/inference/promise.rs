@@ -35,6 +35,8 @@ pub(crate) struct Order<'a> {
     pub(crate) input: Bytes,
     /// The caller's own name for it.
     pub(crate) key: Option<&'a str>,
+    /// How long it may wait for its start.
+    pub(crate) max_queue_time: Option<Duration>,
 }
 
 /// A run that is safe.
@@ -82,6 +84,7 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
         options.idempotency = Some(bound);
     }
     let accepted_at = gateway.clock.now();
+    options.start_by = order.max_queue_time.map(|time| accepted_at.plus(time));
     let run = NewRun {
         id: RunId::generate(accepted_at, &*gateway.entropy),
         app: order.target.app.id.clone(),

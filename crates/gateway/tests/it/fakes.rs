@@ -19,7 +19,7 @@ use queue::app::{AppConfig, Contract, Function, Parameter};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::lease::{Lease, Release, Released};
 use queue::log::{LogLine, LogQuery, LogScope, StoredLine};
-use queue::outcome::{Cancellation, Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
 use queue::port::*;
 use queue::registry::{
     App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Scope,
@@ -329,6 +329,10 @@ impl Runs for World {
             RunState::Running => Cancellation::Asked,
             ended => Cancellation::TooLate(ended),
         })
+    }
+
+    async fn expire(&self, _: Timestamp) -> Stored<Expired> {
+        Ok(Expired::default())
     }
 
     async fn release(&self, _: Lease, _: Release) -> Stored<Released> {

@@ -144,3 +144,36 @@ async fn whoever_wins_between_cancel_and_finish_there_is_one_end_and_the_answer_
     assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= 40).await, "a webhook did not come");
     assert_eq!(recorder.arrivals().len(), 40, "one end, one webhook");
 }
+
+#[tokio::test]
+async fn a_run_that_does_not_start_in_time_expires_and_tells_its_webhook() {
+    let stage = Stage::empty();
+    let folder = stage.home.scratch().join("narrow");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("main.py"), "import time\ndef nap(seconds):\n    time.sleep(seconds)\n")
+        .unwrap();
+    let scaling = "[cerebrium.scaling]\nmax_replicas = 1\nreplica_concurrency = 1\n";
+    std::fs::write(
+        folder.join("cerebrium.toml"),
+        format!("[cerebrium.deployment]\nname = \"narrow\"\n{scaling}"),
+    )
+    .unwrap();
+    stage.deploy(&folder, &["narrow"]);
+    let recorder = Recorder::start().await.unwrap();
+    let path = stage.v3("narrow/nap");
+    let nap = |name: &str| json!({"seconds": 600, "webhook_endpoint": recorder.url(name)});
+    assert_eq!(call_with(&stage, &path, &[], &nap("busy")).await.status(), 200);
+
+    // The one replica is busy: what comes now waits in the server's memory.
+    let hurried = call_with(&stage, &path, &[("x-max-queue-time", "1")], &nap("hurried")).await;
+    let hurried = body(hurried).await["run_id"].as_str().unwrap().to_owned();
+    let ended = stage.ended_run(&hurried).await;
+    assert_eq!((&ended["state"], &ended["error"]["code"]), (&json!("expired"), &json!("expired")));
+    assert!(recorder.wait_until(PATIENCE, |arrivals| !arrivals.is_empty()).await, "no webhook came");
+    assert_eq!(recorder.arrivals()[0].json()["error"]["code"], "expired");
+
+    let waited =
+        call_with(&stage, &stage.v4("narrow/nap?max_queue_time=1"), &[], &json!({"seconds": 0})).await;
+    assert_eq!(waited.status(), 408);
+    assert_eq!(body(waited).await["code"], "expired");
+}

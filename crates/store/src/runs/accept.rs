@@ -61,6 +61,9 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             )?
             .execute(params![app.number, run.function, key, fingerprint, run.id.into_bytes()])?;
     }
+    if let Some(start_by) = run.options.start_by {
+        super::expire::remember(batch, run.id, start_by)?;
+    }
     let Some(token) = token else {
         batch.books.queue_grew(app.number);
         if app.deleted {

@@ -28,15 +28,18 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
              SELECT id, attempt, started_at, ?2, ?3 FROM runs WHERE id = ?1",
         )?
         .execute(params![id, batch.now().as_millis(), release.as_str()])?;
-    let (app, crashes, losses, cancelled): (i64, u32, u32, bool) = batch
+    let (app, crashes, losses, cancelled, begun): (i64, u32, u32, bool, bool) = batch
         .sql(
             "UPDATE runs SET crashes = crashes + ?2, server_losses = server_losses + (?3 AND with_replica)
              WHERE id = ?1
-             RETURNING app, crashes, server_losses, cancel_asked",
+             RETURNING app, crashes, server_losses, cancel_asked, with_replica",
         )?
         .query_row(params![id, release == Release::WorkerCrashed, release == Release::ServerLost], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         })?;
+    if begun || release == Release::WorkerCrashed {
+        super::expire::forget(batch, run)?;
+    }
     let no_chance = if cancelled {
         Some(RunError::new(Code::Cancelled, "the run was cancelled"))
     } else if crashes >= limits::CRASHES_MAX {
@@ -51,7 +54,7 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
     } else if batch.is_deleted(app) {
         Some(RunError::new(Code::Cancelled, "the app was deleted before the run could start again"))
     } else {
-        None
+        super::expire::over(batch, run)?
     };
     if let Some(error) = no_chance {
         let ended = Outcome::failed(error.clone(), 0.0, batch.now()).ending.state();

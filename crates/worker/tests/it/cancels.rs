@@ -90,3 +90,16 @@ async fn a_run_on_its_way_to_its_place_is_turned_back() {
     // It is the store that ends it; this one does not, and gives it out anew.
     assert_eq!(house.outcome(id).await.ending, Ending::Succeeded);
 }
+
+#[tokio::test]
+async fn a_run_that_was_to_start_by_now_goes_back_unless_it_has_begun() {
+    let house = House::with(CODE, one_at_a_time()).await;
+    let first = house.submit(house.run("sleepy", "{}"));
+    house.written("sleepy").await;
+    let second = house.submit(house.run("who", "{}"));
+    house.memory.is_late(house.id(), first);
+    house.memory.is_late(house.id(), second);
+    let released = until("the run is released", || house.memory.releases().first().copied()).await;
+    assert_eq!(released, (second, Release::Drained));
+    assert!(house.memory.outcome(first).is_none(), "the one that has begun goes on");
+}

@@ -12,7 +12,7 @@ use queue::id::DeliveryId;
 use queue::lease::{Lease, Release, Released};
 use queue::limits::CRASHES_MAX;
 use queue::log::{LogLine, LogQuery, StoredLine};
-use queue::outcome::{Cancellation, Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
 use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, StoreError, Stored};
 use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, RunFilter, RunView};
@@ -24,6 +24,7 @@ struct State {
     leased: HashMap<RunId, LeasedRun>,
     ended: HashMap<RunId, Outcome>,
     crash_loops: Vec<RunId>,
+    late: Vec<(AppId, RunId)>,
     releases: Vec<(RunId, Release)>,
     started: Vec<RunId>,
     calls: Vec<CallRecord>,
@@ -96,6 +97,11 @@ impl Memory {
 
     pub(crate) fn releases(&self) -> Vec<(RunId, Release)> {
         self.state().releases.clone()
+    }
+
+    /// The run should have started by now.
+    pub(crate) fn is_late(&self, app: AppId, run: RunId) {
+        self.state().late.push((app, run));
     }
 
     pub(crate) fn crash_loops(&self) -> Vec<RunId> {
@@ -213,6 +219,10 @@ impl Runs for Memory {
 
     async fn cancel(&self, _: &ProjectId, _: RunId) -> Stored<Cancellation> {
         unreachable!("the gateway cancels")
+    }
+
+    async fn expire(&self, _: Timestamp) -> Stored<Expired> {
+        Ok(Expired { ended: 0, leased: std::mem::take(&mut self.state().late) })
     }
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::Router;
 use gateway::{CorsOrigins, Gateway, Options, Ports};
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Cancellation, Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
 use queue::port::*;
 use queue::registry::App;
 use queue::run::{CallRecord, LeasedRun, Mode, NewRun, RunFilter, RunState, RunView};
@@ -154,6 +154,10 @@ impl Runs for Rig {
 
     async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation> {
         Runs::cancel(&*self.world, project, run).await
+    }
+
+    async fn expire(&self, _: queue::Timestamp) -> Stored<Expired> {
+        Ok(Expired::default())
     }
 
     async fn release(&self, lease: Lease, _: Release) -> Stored<Released> {

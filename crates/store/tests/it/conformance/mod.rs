@@ -6,6 +6,7 @@
 pub(crate) mod cancelling;
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
+pub(crate) mod expiry;
 pub(crate) mod inboxes;
 pub(crate) mod logs;
 pub(crate) mod redelivery;
@@ -47,6 +48,12 @@ macro_rules! conformance {
             a_cancelled_run_that_comes_back_is_not_executed_again
             a_run_that_finishes_before_it_lets_go_has_finished
             nobody_cancels_runs_of_others
+        }}
+        $crate::conformance::promises! { $open, expiry {
+            a_run_that_never_started_expires_and_its_webhook_is_told
+            a_leased_run_past_its_time_is_named_and_expires_when_it_comes_back
+            a_run_that_has_started_once_does_not_expire
+            the_time_of_a_run_that_has_ended_means_nothing
         }}
         $crate::conformance::promises! { $open, deliveries {
             the_first_attempt_rides_in_the_finish
