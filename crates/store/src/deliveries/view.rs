@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use queue::delivery::{AttemptReport, DeliveryAttemptView, DeliveryFilter, DeliveryState, DeliveryView};
+use queue::delivery::{
+    AttemptReport, DeliveryAttemptView, DeliveryFilter, DeliveryState, DeliveryView, Endpoints,
+};
 use queue::run::EndpointUrl;
 use queue::{DeliveryId, ProjectId, RunId};
 use rusqlite::types::ToSql;
@@ -52,9 +54,9 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
     );
     let project = filter.project.as_str();
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-    let receiver = filter.endpoints.as_ref().map(|endpoints| endpoints.receiver());
+    let receiver = filter.endpoints.as_ref().map(Endpoints::receiver);
     let receiver = receiver.as_ref().map(queue::run::Receiver::as_str);
-    let url = filter.endpoints.as_ref().and_then(|endpoints| endpoints.url()).map(EndpointUrl::as_str);
+    let url = filter.endpoints.as_ref().and_then(Endpoints::url).map(EndpointUrl::as_str);
     let after = filter.after.map(|id| (id.run.into_bytes(), id.index));
     let mut values: Vec<&dyn ToSql> = vec![&project, &limit];
     if let Some(state) = filter.state {
