@@ -1,17 +1,26 @@
 //! Repository tasks, run as `cargo xtask TASK`.
 
+mod prove;
 mod tidy;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask tidy
+const USAGE: &str = "usage: cargo xtask TASK
 
+  prove [--kills N] [--runs M]
+         the promises under faults for longer (10,000 runs through 200 kills), and deliberate
+         bugs that the tests must find; prints a report
   tidy   check what no compiler checks: who depends on whom, licences and sources of
          dependencies, where SQL, processes and the environment may appear, file sizes";
 
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("prove") => prove::run(&arguments[1..]).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }),
         Some("tidy") => match tidy::check() {
             Ok(findings) if findings.is_empty() => {
                 println!("tidy: nothing to report");
