@@ -328,5 +328,8 @@ async fn browsers_may_call_from_the_origins_that_were_chosen() {
     let answer = router.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
     assert_eq!(answer.status(), 401);
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
-    assert_eq!(answer.headers()["access-control-expose-headers"], "x-request-id,retry-after,idempotency-replayed");
+    assert_eq!(
+        answer.headers()["access-control-expose-headers"],
+        "x-request-id,retry-after,idempotency-replayed"
+    );
 }
