@@ -1,5 +1,7 @@
 //! The built binary, driven from outside: over HTTP, by its command line, by signals.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it did")]
+
 mod cli;
 mod crash;
 mod deliveries;
