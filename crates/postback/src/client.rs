@@ -170,8 +170,8 @@ pub(crate) struct Ask<'a> {
 
 impl Ask<'_> {
     /// With a query parameter.
-    pub(crate) fn query(mut self, name: &str, value: impl ToString) -> Self {
-        self.request = self.request.query(&[(name, value.to_string())]);
+    pub(crate) fn query(mut self, name: &str, value: impl serde::Serialize) -> Self {
+        self.request = self.request.query(&[(name, value)]);
         self
     }
 
@@ -232,7 +232,7 @@ impl Ask<'_> {
 }
 
 fn refused(status: StatusCode, message: String) -> anyhow::Error {
-    let said = anyhow::Error::new(ServerSaid { status, message: message.clone() });
+    let said = anyhow::Error::new(ServerSaid { status, message });
     match status {
         StatusCode::UNAUTHORIZED => said.context(WithHint::new(
             "the server refused the key",

@@ -5,7 +5,7 @@ use clap::CommandFactory as _;
 use super::{Context, ExitStatus};
 
 /// Arguments of `postback completions`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Which shell
     shell: clap_complete::Shell,

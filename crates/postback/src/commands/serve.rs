@@ -131,9 +131,9 @@ pub(crate) fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if json {
-        lines.json().init()
+        lines.json().init();
     } else {
-        lines.compact().with_target(false).init()
+        lines.compact().with_target(false).init();
     }
     Ok(())
 }

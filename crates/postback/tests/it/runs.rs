@@ -129,7 +129,7 @@ async fn whoever_wins_between_cancel_and_finish_there_is_one_end_and_the_answer_
             let ended = stage.ended_run(&run).await;
             match status {
                 200 => {
-                    assert_eq!((&said["state"], &ended["state"]), (&json!("cancelled"), &json!("cancelled")))
+                    assert_eq!((&said["state"], &ended["state"]), (&json!("cancelled"), &json!("cancelled")));
                 }
                 409 => assert_eq!(
                     (&said["code"], &ended["state"]),
