@@ -1,4 +1,4 @@
-//! Every bound of the product, in one table. The docs and `postback doctor` print [`TABLE`].
+//! Every bound of the product, in one table, from which `docs/reference/limits.md` is made.
 
 use std::time::Duration;
 
