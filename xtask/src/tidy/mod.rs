@@ -3,6 +3,7 @@
 
 mod dependencies;
 mod edges;
+mod failures;
 mod text;
 
 use anyhow::Context as _;
@@ -19,5 +20,6 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
     let mut findings = edges::check(&edges::of(&metadata));
     findings.extend(dependencies::check(&dependencies::of(&metadata)));
     findings.extend(text::check(&files));
+    findings.extend(failures::check(&files));
     Ok(findings)
 }

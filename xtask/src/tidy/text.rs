@@ -8,8 +8,8 @@ use walkdir::WalkDir;
 #[derive(Debug)]
 pub(super) struct TextFile {
     /// Relative to the root, with `/`.
-    path: String,
-    text: String,
+    pub(super) path: String,
+    pub(super) text: String,
 }
 
 /// A file longer than this is two files.
