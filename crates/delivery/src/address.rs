@@ -5,6 +5,9 @@
 //! IPv6 works the other way round from IPv4: only `2000::/3` is public at all, minus its exceptions,
 //! so a range allotted tomorrow is refused until somebody says what it is.
 
+#[cfg(test)]
+mod registry;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
