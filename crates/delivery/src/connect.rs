@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use queue::delivery::Timings;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::BuilderVerifierExt as _;
@@ -41,9 +42,18 @@ impl Connector {
         Self { guard, tls: OnceCell::new_with(tls.map(TlsConnector::from)), limit }
     }
 
-    pub(crate) async fn connect(&self, address: &Address, deadline: Instant) -> Result<Stream, Failure> {
+    /// Opens a connection, and notes how long each step of it took.
+    pub(crate) async fn connect(
+        &self,
+        address: &Address,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> Result<Stream, Failure> {
+        let began = Instant::now();
         let addresses = self.guard.locate(address, deadline).await?;
-        let deadline = deadline.min(Instant::now() + self.limit);
+        let located = Instant::now();
+        timings.dns = matches!(address.target, Target::Name { .. }).then(|| located - began);
+        let deadline = deadline.min(located + self.limit);
         let (stream, at) = match timeout_at(deadline, open(&addresses)).await {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => return Err(Failure::of_connect(&error)),
@@ -52,6 +62,8 @@ impl Connector {
         if stream.peer_addr().map_err(|error| Failure::of_connect(&error))? != at {
             return Err(Failure::AddressNotAllowed);
         }
+        let connected = Instant::now();
+        timings.connect = Some(connected - located);
         // A failure costs latency alone.
         let _ = stream.set_nodelay(true);
         // Own inboxes are reached behind whatever terminates TLS in front of this server.
@@ -62,7 +74,10 @@ impl Connector {
         let name = server_name(address).ok_or(Failure::Tls("wrong_host"))?;
         let handshake = async { self.tls().await?.connect(name, stream).await };
         match timeout_at(deadline, handshake).await {
-            Ok(Ok(stream)) => Ok(Either::Right(Box::new(stream))),
+            Ok(Ok(stream)) => {
+                timings.tls = Some(connected.elapsed());
+                Ok(Either::Right(Box::new(stream)))
+            }
             Ok(Err(error)) => Err(Failure::of_tls(&error)),
             Err(_) => Err(Failure::Timeout(Phase::Tls)),
         }

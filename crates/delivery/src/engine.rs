@@ -236,6 +236,7 @@ impl Shared {
                 reason: seen.failure.map(|failure| failure.reason().into_owned()),
                 response: seen.response,
                 duration,
+                timings: seen.timings,
             },
         });
         place.give_back(health);

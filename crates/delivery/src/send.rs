@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, Request};
 use http_body_util::Full;
 use queue::clock::Timestamp;
-use queue::delivery::DueDelivery;
+use queue::delivery::{DueDelivery, Timings};
 use queue::run::Receiver;
 use queue::signature::{
     CEREBRIUM_ID_HEADER, CEREBRIUM_SIGNATURE_HEADER, CEREBRIUM_TIMESTAMP_HEADER, ID_HEADER, SIGNATURE_HEADER,
@@ -38,7 +38,9 @@ pub(crate) struct Sender {
 impl Sender {
     /// Makes the attempt. Every request on the wire is one attempt: nothing is sent twice in here.
     pub(crate) async fn attempt(&self, due: &DueDelivery, receiver: &Receiver, at: Timestamp) -> Seen {
-        self.try_attempt(due, receiver, at).await.unwrap_or_else(Seen::failed)
+        let mut timings = Timings::default();
+        let seen = self.try_attempt(due, receiver, at, &mut timings).await;
+        Seen { timings, ..seen.unwrap_or_else(Seen::failed) }
     }
 
     async fn try_attempt(
@@ -46,14 +48,16 @@ impl Sender {
         due: &DueDelivery,
         receiver: &Receiver,
         at: Timestamp,
+        timings: &mut Timings,
     ) -> Result<Seen, Failure> {
         let deadline = Instant::now() + self.limit;
         let address = self.guard.readmit(&due.url).await?;
         let key = self.keys.get(&due.project, deadline).await.ok_or(Failure::NoSigningKey)?;
         let mut request = request(due, &address.url, &key, at).ok_or(Failure::AddressNotAllowed)?;
         while let Some(mut wire) = self.pool.take(receiver) {
-            match wire.exchange(request, deadline).await {
+            match wire.exchange(request, deadline, timings).await {
                 Ok(seen) => {
+                    timings.reused_connection = true;
                     self.pool.keep(receiver, wire);
                     return Ok(seen);
                 }
@@ -61,8 +65,8 @@ impl Sender {
                 Err(Unsent(same)) => request = same,
             }
         }
-        let mut wire = Wire::new(self.connector.connect(&address, deadline).await?).await?;
-        match wire.exchange(request, deadline).await {
+        let mut wire = Wire::new(self.connector.connect(&address, deadline, timings).await?).await?;
+        match wire.exchange(request, deadline, timings).await {
             Ok(seen) => {
                 self.pool.keep(receiver, wire);
                 Ok(seen)

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use queue::clock::Timestamp;
-use queue::delivery::Verdict;
+use queue::delivery::{Timings, Verdict};
 use queue::retry::next_attempt;
 
 use crate::failure::Failure;
@@ -19,6 +19,8 @@ pub(crate) struct Seen {
     pub(crate) response: Option<String>,
     /// Why it failed; `None` when the receiver has the delivery.
     pub(crate) failure: Option<Failure>,
+    /// Where the time went.
+    pub(crate) timings: Timings,
 }
 
 impl Seen {

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use queue::delivery::Timings;
 use queue::limits::{DELIVERY_RESPONSE_KEPT_MAX, DELIVERY_RESPONSE_READ_MAX};
 use tokio::time::{Instant, timeout_at};
 
@@ -58,8 +59,10 @@ impl Wire {
         &mut self,
         request: Request<Full<Bytes>>,
         deadline: Instant,
+        timings: &mut Timings,
     ) -> Result<Seen, Unsent> {
         let Self { sender, driver } = self;
+        let began = Instant::now();
         let answer = match timeout_at(deadline, drive(driver, sender.try_send_request(request))).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(mut error)) => {
@@ -73,13 +76,14 @@ impl Wire {
                 return Ok(Seen::failed(Failure::Timeout(Phase::Headers)));
             }
         };
+        timings.first_byte = Some(began.elapsed());
         let status = answer.status();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let mut seen = Seen {
             status: Some(status.as_u16()),
             retry_after: retry_after.filter(|_| !status.is_success()).map(str::to_owned),
-            response: None,
             failure: failure_of(status),
+            ..Seen::default()
         };
         let mut kept = Vec::new();
         if let Err(broken) = self.read(answer.into_body(), &mut kept, deadline).await {

@@ -128,23 +128,30 @@ impl Printer {
         if self.colour { format!("\u{1b}[{}m{word}\u{1b}[0m", colour as u8) } else { word.to_owned() }
     }
 
-    /// Rows under headings, as data; or as JSON when that was asked for.
+    /// Rows under headings, as data.
     pub(crate) fn table(self, headings: &[&str], rows: &[Vec<String>]) {
+        let headings = headings.iter().map(|&heading| heading.to_owned()).collect();
+        self.rows(&[vec![headings], rows.to_vec()].concat());
+    }
+
+    /// Rows whose columns stand below one another, as data.
+    pub(crate) fn rows(self, rows: &[Vec<String>]) {
         let cleaned: Vec<Vec<String>> =
             rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+        let columns = cleaned.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            let cells = cleaned.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain([headings[column].chars().count()]).max().unwrap_or(0)
+            cleaned
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..headings.len()).map(width).collect();
-        let line = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> =
-                cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            self.data(padded.join("  ").trim_end());
-        };
-        line(&mut headings.iter().copied());
+        let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &cleaned {
-            line(&mut row.iter().map(String::as_str));
+            let padded: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            self.data(padded.join("  ").trim_end());
         }
     }
 

@@ -129,10 +129,45 @@ pub struct AttemptReport {
     /// Time spent in all.
     #[serde(rename = "durationMs", serialize_with = "as_millis")]
     pub duration: Duration,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// How long each step of an attempt took. A step that was not taken, or that did not come to its end, has
+/// no time: the attempt's reason says where it stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timings {
+    /// Whether the request went out on a connection that an earlier attempt had opened.
+    pub reused_connection: bool,
+    /// Looking up the receiver's name.
+    #[serde(rename = "dnsMs", serialize_with = "as_optional_millis")]
+    pub dns: Option<Duration>,
+    /// Opening the connection, of several addresses the first that took it.
+    #[serde(rename = "connectMs", serialize_with = "as_optional_millis")]
+    pub connect: Option<Duration>,
+    /// The TLS handshake.
+    #[serde(rename = "tlsMs", serialize_with = "as_optional_millis")]
+    pub tls: Option<Duration>,
+    /// From the request's first byte to the answer: its status and headers.
+    #[serde(rename = "firstByteMs", serialize_with = "as_optional_millis")]
+    pub first_byte: Option<Duration>,
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
+    serializer.serialize_f64(millis(*duration))
+}
+
+#[expect(clippy::ref_option, reason = "the form that serde calls")]
+fn as_optional_millis<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    duration.map(millis).serialize(serializer)
 }
 
 /// One attempt of a delivery as shown to people.

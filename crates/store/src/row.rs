@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use queue::registry::{BuildStatus, KeyHash};
@@ -45,6 +46,15 @@ pub(crate) fn time(row: &Row<'_>, column: usize) -> Result<Timestamp, Fault> {
 
 pub(crate) fn optional_time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>, Fault> {
     Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+}
+
+/// A duration as it is kept.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn optional_micros(row: &Row<'_>, column: usize) -> Result<Option<Duration>, Fault> {
+    Ok(row.get::<_, Option<u64>>(column)?.map(Duration::from_micros))
 }
 
 /// Any of the ids and names that read themselves from text.

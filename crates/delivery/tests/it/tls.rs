@@ -84,6 +84,7 @@ async fn a_trusted_receiver_gets_the_delivery_under_its_name() {
     let id = world.deliver(&format!("https://hooks.example.com:{}/x", at.port()));
     let end = world.shelf.first_end(id).await;
     assert_eq!((end.verdict, end.report.response.as_deref()), (Verdict::Delivered, Some("ok")));
+    assert!(end.report.timings.tls.is_some(), "{:?}", end.report.timings);
     let request = String::from_utf8(requests.recv().await.unwrap()).unwrap();
     assert!(request.contains(&format!("host: hooks.example.com:{}", at.port())), "{request}");
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use queue::clock::Timestamp;
-use queue::delivery::Verdict;
+use queue::delivery::{Timings, Verdict};
 use queue::id::DeliveryId;
 use queue::port::Outbox as _;
 use queue::retry::SCHEDULE;
@@ -309,6 +309,38 @@ async fn connections_are_used_again_while_they_are_open() {
     }
     // It closes each connection after three answers.
     assert_eq!(receiver.accepted(), 2);
+}
+
+#[tokio::test]
+async fn each_attempt_tells_where_its_time_went() {
+    let world = World::new();
+    let receiver = CountingServer::start(3).await;
+    let port = receiver.url.rsplit(':').next().unwrap();
+    world.names.say("hooks.example.com", &[&["127.0.0.1"]]);
+    let named = world.deliver(&format!("http://hooks.example.com:{port}"));
+    let named = world.shelf.first_end(named).await.report;
+    assert!(named.timings.dns.is_some() && named.timings.connect.is_some(), "{:?}", named.timings);
+    assert_eq!((named.timings.tls, named.timings.reused_connection), (None, false));
+    let steps = [named.timings.dns, named.timings.connect, named.timings.first_byte];
+    let steps: Duration = steps.into_iter().map(Option::unwrap).sum();
+    assert!(steps <= named.duration, "{steps:?} of {:?}", named.duration);
+
+    let again = world.deliver(&format!("http://hooks.example.com:{port}"));
+    let again = world.shelf.first_end(again).await.report.timings;
+    assert_eq!((again.reused_connection, again.dns, again.connect, again.tls), (true, None, None, None));
+    assert!(again.first_byte.is_some());
+
+    // An address needs no look-up, and an answer that never comes has no first byte.
+    let silent = evil(Fault::Silent).await;
+    let id = world.deliver(&silent.url("x"));
+    let timings = world.shelf.first_end(id).await.report.timings;
+    assert!(
+        timings.dns.is_none() && timings.connect.is_some() && timings.first_byte.is_none(),
+        "{timings:?}"
+    );
+    // What never began has no times at all.
+    let id = world.deliver("https://gone.example.com/");
+    assert_eq!(world.shelf.first_end(id).await.report.timings, Timings::default());
 }
 
 #[tokio::test]

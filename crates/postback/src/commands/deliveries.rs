@@ -110,7 +110,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     match args.action.unwrap_or(Action::List(newest)) {
         Action::List(which) => list(&client, printer, which).await?,
         Action::Show { delivery } => {
-            printer.raw_json(&client.control(Method::GET, &format!("deliveries/{delivery}")).text().await?);
+            let text = client.control(Method::GET, &format!("deliveries/{delivery}")).text().await?;
+            if printer.wants_json() {
+                printer.raw_json(&text);
+            } else {
+                show(printer, &serde_json::from_str(&text)?);
+            }
         }
         Action::Redeliver(Again { delivery: Some(delivery), .. }) => {
             let path = format!("deliveries/{delivery}/redeliver");
@@ -144,22 +149,66 @@ async fn list(client: &Client, printer: Printer, which: Which) -> anyhow::Result
     Ok(())
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
 fn row(delivery: &Value) -> Vec<String> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let last = delivery["attempts"].as_array().and_then(|attempts| attempts.last()).unwrap_or(&Value::Null);
-    let seen = match (&last["reason"], last["statusCode"].as_u64()) {
-        (Value::String(reason), Some(status)) => format!("{reason} {status}"),
-        (Value::String(reason), None) => reason.clone(),
-        (_, Some(status)) => status.to_string(),
-        _ => String::new(),
-    };
     vec![
         text(&delivery["id"]),
         text(&delivery["state"]),
         last["number"].as_u64().unwrap_or(0).to_string(),
-        seen,
+        seen(last),
         text(&delivery["nextAttemptAt"]),
         text(&delivery["url"]),
+    ]
+}
+
+/// What an attempt came to: its reason, its status, or both.
+fn seen(attempt: &Value) -> String {
+    match (&attempt["reason"], attempt["statusCode"].as_u64()) {
+        (Value::String(reason), Some(status)) => format!("{reason} {status}"),
+        (Value::String(reason), None) => reason.clone(),
+        (_, Some(status)) => status.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// A delivery and its attempts, with where the time of each went.
+fn show(printer: Printer, delivery: &Value) {
+    let facts: Vec<_> = [
+        ("delivery", "id"),
+        ("run", "runId"),
+        ("endpoint", "url"),
+        ("state", "state"),
+        ("next attempt", "nextAttemptAt"),
+    ]
+    .into_iter()
+    .filter(|(_, key)| delivery[key].is_string())
+    .map(|(name, key)| vec![name.to_owned(), text(&delivery[key])])
+    .collect();
+    printer.rows(&facts);
+    printer.data("");
+    let rows: Vec<_> = delivery["attempts"].as_array().into_iter().flatten().map(attempt).collect();
+    let headings = ["ATTEMPT", "STARTED", "RESULT", "DNS", "CONNECT", "TLS", "FIRST BYTE", "TOTAL"];
+    printer.table(&headings, &rows);
+}
+
+fn attempt(attempt: &Value) -> Vec<String> {
+    let timings = &attempt["timings"];
+    let took =
+        |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |millis| format!("{millis:.1} ms"));
+    let reused = timings["reusedConnection"] == true;
+    vec![
+        attempt["number"].as_u64().unwrap_or(0).to_string(),
+        text(&attempt["startedAt"]),
+        if attempt["endedAt"].is_null() { "under way".to_owned() } else { seen(attempt) },
+        took(&timings["dnsMs"]),
+        if reused { "reused".to_owned() } else { took(&timings["connectMs"]) },
+        took(&timings["tlsMs"]),
+        took(&timings["firstByteMs"]),
+        took(&attempt["durationMs"]),
     ]
 }
 
@@ -186,6 +235,23 @@ async fn failed(client: &Client, printer: Printer, again: &Again) -> anyhow::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_attempt_shows_where_its_time_went() {
+        let shown = |timings: Value| {
+            attempt(
+                &json!({"number": 2, "startedAt": "then", "endedAt": "now", "statusCode": 503, "reason": "http_status",
+                            "durationMs": 12.345, "timings": timings}),
+            )
+        };
+        let fresh = json!({"reusedConnection": false, "dnsMs": 1.04, "connectMs": 2.0, "tlsMs": null, "firstByteMs": 9});
+        assert_eq!(
+            shown(fresh),
+            ["2", "then", "http_status 503", "1.0 ms", "2.0 ms", "-", "9.0 ms", "12.3 ms"]
+        );
+        let reused = json!({"reusedConnection": true, "dnsMs": null, "connectMs": null, "tlsMs": null, "firstByteMs": 9});
+        assert_eq!(shown(reused)[3..7], ["-", "reused", "-", "9.0 ms"]);
+    }
 
     #[test]
     fn a_time_in_the_past_is_said_in_two_ways() {

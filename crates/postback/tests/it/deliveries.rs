@@ -85,6 +85,11 @@ async fn a_received_delivery_is_made_once_more_with_the_same_id_and_bytes() {
     delivery(&stage, &run, ended).await;
     let shown: Value = serde_json::from_str(&say(&stage, &["deliveries", "show", &id, "--json"])).unwrap();
     assert_eq!((&shown["runId"], &shown["attempts"][1]["number"]), (&json!(run), &json!(2)));
+    let timings = &shown["attempts"][0]["timings"];
+    assert!(timings["connectMs"].as_f64().unwrap() < shown["attempts"][0]["durationMs"].as_f64().unwrap());
+    assert!(timings["firstByteMs"].is_number() && timings["tlsMs"].is_null(), "{timings}");
+    let table = say(&stage, &["deliveries", "show", &id]);
+    assert!(table.contains("FIRST BYTE") && table.contains(&recorder.url("hook")), "{table}");
     let listed = say(&stage, &["deliveries", "list", "--state", "delivered"]);
     assert!(listed.contains(&id) && listed.contains(&recorder.url("hook")), "{listed}");
     assert_eq!(get(&stage, "deliveries?state=pending").await["items"], json!([]));

@@ -91,8 +91,10 @@ fn record(batch: &Batch<'_>, id: DeliveryId, attempt: u32) -> Result<(), Fault> 
         batch
             .sql(
                 "INSERT INTO delivery_attempts (run, endpoint, number, started_at, ended_at, status_code, reason,
-                                                response, duration_us)
-                 SELECT run, endpoint, attempt, started_at, ended_at, status_code, reason, response, duration_us
+                                                response, duration_us, reused_connection, dns_us, connect_us,
+                                                tls_us, first_byte_us)
+                 SELECT run, endpoint, attempt, started_at, ended_at, status_code, reason, response, duration_us,
+                        reused_connection, dns_us, connect_us, tls_us, first_byte_us
                  FROM deliveries WHERE run = ?1 AND endpoint = ?2",
             )?
             .execute(params![key.0, key.1])?;
@@ -101,7 +103,8 @@ fn record(batch: &Batch<'_>, id: DeliveryId, attempt: u32) -> Result<(), Fault> 
         .sql(
             "UPDATE deliveries SET state = 'sending', next_at = NULL, attempt = ?3, incarnation = ?4,
                     started_at = ?5, ended_at = NULL, status_code = NULL, reason = NULL, response = NULL,
-                    duration_us = NULL
+                    duration_us = NULL, reused_connection = NULL, dns_us = NULL, connect_us = NULL, tls_us = NULL,
+                    first_byte_us = NULL
              WHERE run = ?1 AND endpoint = ?2",
         )?
         .execute(params![key.0, key.1, attempt, batch.setting.incarnation, batch.now().as_millis()])?;

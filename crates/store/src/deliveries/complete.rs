@@ -28,7 +28,8 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
     let changed = batch
         .sql(
             "UPDATE deliveries SET state = ?4, next_at = ?5, incarnation = NULL, ended_at = ?6,
-                    status_code = ?7, reason = ?8, response = ?9, duration_us = ?10
+                    status_code = ?7, reason = ?8, response = ?9, duration_us = ?10,
+                    reused_connection = ?11, dns_us = ?12, connect_us = ?13, tls_us = ?14, first_byte_us = ?15
              WHERE run = ?1 AND endpoint = ?2 AND attempt = ?3 AND state = 'sending'",
         )?
         .execute(params![
@@ -41,7 +42,12 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
             report.status_code,
             report.reason,
             report.response,
-            i64::try_from(report.duration.as_micros()).unwrap_or(i64::MAX),
+            row::micros(report.duration),
+            report.timings.reused_connection,
+            report.timings.dns.map(row::micros),
+            report.timings.connect.map(row::micros),
+            report.timings.tls.map(row::micros),
+            report.timings.first_byte.map(row::micros),
         ])?;
     if changed == 0 {
         tracing::debug!(delivery.id = %end.id, delivery.attempt = end.attempt, "an attempt ended that is not under way");

@@ -1,9 +1,7 @@
 //! Deliveries as people see them.
 
-use std::time::Duration;
-
 use queue::delivery::{
-    AttemptReport, DeliveryAttemptView, DeliveryFilter, DeliveryState, DeliveryView, Endpoints,
+    AttemptReport, DeliveryAttemptView, DeliveryFilter, DeliveryState, DeliveryView, Endpoints, Timings,
 };
 use queue::run::EndpointUrl;
 use queue::{DeliveryId, ProjectId, RunId};
@@ -13,14 +11,16 @@ use rusqlite::{Connection, Row, params};
 use crate::fault::Fault;
 use crate::row;
 
-const COLUMNS: &str =
-    "d.attempt, d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
-    d.run, d.endpoint, d.url, d.state, d.next_at";
+/// What [`attempt`] reads after the attempt's number.
+const ATTEMPT: &str = "d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
+    d.reused_connection, d.dns_us, d.connect_us, d.tls_us, d.first_byte_us";
+/// What [`read`] reads after that.
+const DELIVERY: &str = "d.run, d.endpoint, d.url, d.state, d.next_at";
 
 /// The deliveries of a run, in the order of its endpoints.
 pub(crate) fn of_run(conn: &Connection, run: RunId) -> Result<Vec<DeliveryView>, Fault> {
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM deliveries d WHERE d.run = ?1 ORDER BY d.endpoint"
+        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d WHERE d.run = ?1 ORDER BY d.endpoint"
     ))?;
     let mut rows = statement.query(params![run.into_bytes()])?;
     let mut deliveries = Vec::new();
@@ -37,7 +37,7 @@ pub(super) fn one(
     id: DeliveryId,
 ) -> Result<Option<DeliveryView>, Fault> {
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM deliveries d JOIN runs r ON r.id = d.run JOIN app_numbers n ON n.number = r.app
+        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d JOIN runs r ON r.id = d.run JOIN app_numbers n ON n.number = r.app
          WHERE d.run = ?1 AND d.endpoint = ?2 AND n.project = ?3"
     ))?;
     let mut rows = statement.query(params![id.run.into_bytes(), id.index, project.as_str()])?;
@@ -48,7 +48,7 @@ pub(super) fn one(
 pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<DeliveryView>, Fault> {
     // The order of the joins keeps the order of the list: what is found first is shown first.
     let mut text = format!(
-        "SELECT {COLUMNS} FROM deliveries d CROSS JOIN runs r ON r.id = d.run
+        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d CROSS JOIN runs r ON r.id = d.run
              CROSS JOIN app_numbers n ON n.number = r.app
          WHERE n.project = ?1"
     );
@@ -87,31 +87,31 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
 
 fn in_full(conn: &Connection, row: &Row<'_>) -> Result<DeliveryView, Fault> {
     let mut view = read(row)?;
-    let mut attempts = history(conn, DeliveryId { run: view.run_id, index: row.get(8)? })?;
+    let mut attempts = history(conn, DeliveryId { run: view.run_id, index: row.get(13)? })?;
     attempts.append(&mut view.attempts);
     Ok(DeliveryView { attempts, ..view })
 }
 
 /// The row, with the current or last attempt that is part of it.
 fn read(row: &Row<'_>) -> Result<DeliveryView, Fault> {
-    let id = DeliveryId { run: row::run_id(row, 7)?, index: row.get(8)? };
+    let id = DeliveryId { run: row::run_id(row, 12)?, index: row.get(13)? };
     let attempts = if row.get::<_, u32>(0)? > 0 { vec![attempt(row)?] } else { Vec::new() };
     Ok(DeliveryView {
         id: id.webhook_id(),
         run_id: id.run,
-        url: EndpointUrl::checked(row.get_ref(9)?.as_str()?),
-        state: row::word(row, 10, DeliveryState::ALL, DeliveryState::as_str)?,
-        next_attempt_at: row::optional_time(row, 11)?,
+        url: EndpointUrl::checked(row.get_ref(14)?.as_str()?),
+        state: row::word(row, 15, DeliveryState::ALL, DeliveryState::as_str)?,
+        next_attempt_at: row::optional_time(row, 16)?,
         attempts,
     })
 }
 
 /// The attempts that were followed by another.
 fn history(conn: &Connection, id: DeliveryId) -> Result<Vec<DeliveryAttemptView>, Fault> {
-    let mut statement = conn.prepare_cached(
-        "SELECT number, started_at, ended_at, status_code, reason, response, duration_us
-         FROM delivery_attempts WHERE run = ?1 AND endpoint = ?2 ORDER BY number",
-    )?;
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT d.number, {ATTEMPT} FROM delivery_attempts d
+         WHERE d.run = ?1 AND d.endpoint = ?2 ORDER BY d.number"
+    ))?;
     let mut rows = statement.query(params![id.run.into_bytes(), id.index])?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next()? {
@@ -128,7 +128,14 @@ fn attempt(row: &Row<'_>) -> Result<DeliveryAttemptView, Fault> {
             status_code: row.get(3)?,
             reason: row.get(4)?,
             response: row.get(5)?,
-            duration: Duration::from_micros(row.get::<_, Option<u64>>(6)?.unwrap_or(0)),
+            duration: row::optional_micros(row, 6)?.unwrap_or_default(),
+            timings: Timings {
+                reused_connection: row.get::<_, Option<bool>>(7)?.unwrap_or(false),
+                dns: row::optional_micros(row, 8)?,
+                connect: row::optional_micros(row, 9)?,
+                tls: row::optional_micros(row, 10)?,
+                first_byte: row::optional_micros(row, 11)?,
+            },
         }),
     };
     Ok(DeliveryAttemptView { number: row.get(0)?, started_at: row::time(row, 1)?, ended_at, report })

@@ -11,7 +11,7 @@ use queue::run::Receiver;
 use queue::signature::CallerSecret;
 use queue::{AppId, DeliveryId, RunId, answer};
 
-use crate::world::{Engine, World, app, eventually, project, room};
+use crate::world::{Engine, TIMINGS, World, app, eventually, project, room};
 
 const A: &str = "https://a.example/hook";
 const B: &str = "https://b.example/hook";
@@ -60,6 +60,7 @@ pub(crate) async fn a_delivery_without_an_attempt_is_due_at_once(world: World<im
     assert_eq!((report.status_code, &report.reason), (Some(204), &None));
     assert_eq!(report.response.as_deref(), Some("said the receiver"));
     assert_eq!(report.duration, Duration::from_micros(1_234));
+    assert_eq!(report.timings, TIMINGS);
     assert_eq!(delivery.attempts[0].ended_at, Some(world.now()));
     assert_eq!(world.store.next_due(room()).await.unwrap(), None);
 }
@@ -121,7 +122,8 @@ pub(crate) async fn an_attempt_that_failed_is_made_again_when_it_is_due(world: W
     assert_eq!(delivery.state, DeliveryState::Sending);
     let numbers: Vec<_> = delivery.attempts.iter().map(|attempt| attempt.number).collect();
     assert_eq!(numbers, [1, 2]);
-    assert_eq!(delivery.attempts[0].report.as_ref().unwrap().status_code, Some(503));
+    let report = delivery.attempts[0].report.as_ref().unwrap();
+    assert_eq!((report.status_code, report.timings), (Some(503), TIMINGS));
     assert!(delivery.attempts[1].report.is_none());
 }
 
