@@ -231,20 +231,34 @@ impl fmt::Display for RunId {
     }
 }
 
-/// One webhook's worth of a run: the run, and which of its endpoints.
+/// One webhook's worth of a run: the run, what of it is told, and to which of its endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId {
-    /// The run whose outcome is told.
+    /// The run that is told about.
     pub run: RunId,
+    /// What is told: 0 for the outcome, else the number of an event on the way there.
+    pub event: u32,
     /// Which of the run's endpoints, from 0.
     pub index: u16,
 }
 
 impl DeliveryId {
+    /// The delivery of a run's outcome.
+    pub const fn outcome(run: RunId, index: u16) -> Self {
+        Self { run, event: 0, index }
+    }
+
+    /// Whether it tells what happened on the way and not the outcome.
+    pub const fn is_progress(self) -> bool {
+        self.event > 0
+    }
+
     /// The `webhook-id` header: the same on every attempt, derived from the run so that a restart
     /// cannot change it. Standard Webhooks allows no `.` in it.
     pub fn webhook_id(self) -> String {
-        format!("msg_{}_{}", self.run.0.simple(), self.index)
+        let Self { run, event, index } = self;
+        let run = run.0.simple();
+        if event == 0 { format!("msg_{run}_{index}") } else { format!("msg_{run}_{index}_{event}") }
     }
 }
 
@@ -259,8 +273,12 @@ impl FromStr for DeliveryId {
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let parse = || {
-            let (run, index) = text.strip_prefix("msg_")?.split_once('_')?;
-            Some(Self { run: RunId(Uuid::try_parse(run).ok()?), index: index.parse().ok()? })
+            let (run, rest) = text.strip_prefix("msg_")?.split_once('_')?;
+            let (index, event) = match rest.split_once('_') {
+                None => (rest, 0),
+                Some((index, event)) => (index, event.parse().ok().filter(|event| *event > 0)?),
+            };
+            Some(Self { run: RunId(Uuid::try_parse(run).ok()?), event, index: index.parse().ok()? })
         };
         parse().ok_or_else(|| InvalidId {
             text: text.chars().take(100).collect(),
@@ -349,9 +367,12 @@ mod tests {
     #[test]
     fn a_webhook_id_is_derived_from_the_run_and_reads_back() {
         let run = RunId::generate(Timestamp::from_millis(1), &Counting);
-        let id = DeliveryId { run, index: 3 };
-        assert!(!id.webhook_id().contains('.'));
-        assert_eq!(id.webhook_id().parse(), Ok(id));
+        for id in [DeliveryId::outcome(run, 3), DeliveryId { run, event: 12, index: 3 }] {
+            assert!(!id.webhook_id().contains('.'));
+            assert_eq!(id.webhook_id().parse(), Ok(id));
+        }
+        assert_eq!(DeliveryId::outcome(run, 3).webhook_id(), format!("msg_{}_3", run.0.simple()));
+        assert!(format!("msg_{}_3_0", run.0.simple()).parse::<DeliveryId>().is_err());
     }
 
     #[test]

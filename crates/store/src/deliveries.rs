@@ -149,7 +149,7 @@ pub(crate) fn create(
         )?
         .execute(params![
             id.run.into_bytes(),
-            id.index,
+            crate::row::delivery_number(id),
             url.as_str(),
             url.receiver().as_str(),
             state,
@@ -245,7 +245,7 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     )?;
     let mut rows = statement.query(params![batch.setting.incarnation])?;
     while let Some(row) = rows.next()? {
-        let id = DeliveryId { run: crate::row::run_id(row, 0)?, index: row.get(1)? };
+        let id = crate::row::delivery_id(row, 0)?;
         let attempt: u32 = row.get(2)?;
         let step = attempt.saturating_sub(row.get(4)?).max(1);
         lost.push((id, attempt, step, crate::row::time(row, 3)?));

@@ -12,6 +12,7 @@ pub(crate) const DATABASE: &[&str] = &[
     include_str!("../migrations/sqlite/0002_run_options.sql"),
     include_str!("../migrations/sqlite/0003_deliveries.sql"),
     include_str!("../migrations/sqlite/0006_wire.sql"),
+    include_str!("../migrations/sqlite/0007_webhook_extras.sql"),
 ];
 /// The steps of `logs.db`.
 pub(crate) const LOGS: &[&str] = &[include_str!("../migrations/sqlite-logs/0001_lines.sql")];

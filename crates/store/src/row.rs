@@ -8,7 +8,7 @@ use bytes::Bytes;
 use queue::registry::{BuildStatus, KeyHash};
 use queue::run::{EndpointUrl, Generation, Mode, RunState};
 use queue::signature::CallerSecret;
-use queue::{RunId, Timestamp};
+use queue::{DeliveryId, RunId, Timestamp};
 use rusqlite::Row;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +29,20 @@ pub(crate) fn text(row: &Row<'_>, column: usize) -> Result<Arc<str>, Fault> {
 
 pub(crate) fn run_id(row: &Row<'_>, column: usize) -> Result<RunId, Fault> {
     array(row, column).map(RunId::from_bytes)
+}
+
+/// The two columns that name a delivery: `run` and `endpoint`, the one right after the other.
+pub(crate) fn delivery_id(row: &Row<'_>, column: usize) -> Result<DeliveryId, Fault> {
+    let number: i64 = row.get(column + 1)?;
+    let split = || Some((u32::try_from(number >> 16).ok()?, u16::try_from(number & 0xFFFF).ok()?));
+    let (event, index) = split().ok_or_else(|| Fault::Corrupt(format!("a delivery of number {number}")))?;
+    Ok(DeliveryId { run: run_id(row, column)?, event, index })
+}
+
+/// What the column `endpoint` holds: the endpoint's index, and above its 16 bits the event's number. So
+/// the outcome's deliveries come first, and have the smaller numbers.
+pub(crate) fn delivery_number(id: DeliveryId) -> i64 {
+    i64::from(id.event) << 16 | i64::from(id.index)
 }
 
 pub(crate) fn key_hash(row: &Row<'_>, column: usize) -> Result<KeyHash, Fault> {

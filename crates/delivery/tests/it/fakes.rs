@@ -102,7 +102,7 @@ impl Shelf {
     pub(crate) fn put(&self, url: &str) -> DeliveryId {
         let mut rows = self.rows.lock().unwrap();
         let number = u128::try_from(rows.len()).unwrap();
-        let id = DeliveryId { run: RunId::from_bytes(number.to_be_bytes()), index: 0 };
+        let id = DeliveryId::outcome(RunId::from_bytes(number.to_be_bytes()), 0);
         let url = EndpointUrl::checked(url);
         rows.push(Row {
             id,

@@ -95,7 +95,7 @@ fn told(world: &Arc<World>, project: &str, states: &[DeliveryState]) -> RunId {
     let app = world.live_app(project, "demo", vec![]);
     let mut run = crate::control::a_run(world, &app, queue::run::RunState::Succeeded);
     let deliveries = states.iter().zip(0..).map(|(state, index)| DeliveryView {
-        id: DeliveryId { run: run.id, index }.webhook_id(),
+        id: DeliveryId::outcome(run.id, index).webhook_id(),
         run_id: run.id,
         url: EndpointUrl::checked(HOOK),
         state: *state,
@@ -148,7 +148,7 @@ async fn a_delivery_is_shown_and_made_once_more_for_its_own_project_only() {
     let world = World::new();
     let states = [DeliveryState::Delivered, DeliveryState::Sending, DeliveryState::Disabled];
     let run = told(&world, PROJECT, &states);
-    let path = |index| at(&format!("/{}", DeliveryId { run, index }.webhook_id()));
+    let path = |index| at(&format!("/{}", DeliveryId::outcome(run, index).webhook_id()));
     let shown = get(&world, &path(0)).await.good();
     assert_eq!((&shown["runId"], &shown["state"]), (&json!(run.to_string()), &json!("delivered")));
 
@@ -161,7 +161,7 @@ async fn a_delivery_is_shown_and_made_once_more_for_its_own_project_only() {
     refused.problem(409, "endpoint_disabled");
 
     let theirs = told(&world, OTHER_PROJECT, &[DeliveryState::Exhausted]);
-    let theirs = DeliveryId { run: theirs, index: 0 }.webhook_id();
+    let theirs = DeliveryId::outcome(theirs, 0).webhook_id();
     get(&world, &at(&format!("/{theirs}"))).await.problem(404, "unknown_delivery");
     let refused = ask(&world, "POST", &at(&format!("/{theirs}/redeliver")), Value::Null).await;
     refused.problem(404, "unknown_delivery");

@@ -71,7 +71,7 @@ fn begin_to(
     while let Some(row) = rows.next()? {
         let attempt: u32 = row.get(3)?;
         begun.push(Begun {
-            id: DeliveryId { run: row::run_id(row, 0)?, index: row.get(1)? },
+            id: row::delivery_id(row, 0)?,
             url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
             attempt: attempt + 1,
             step: (attempt + 1).saturating_sub(row.get(4)?).max(1),
@@ -86,7 +86,7 @@ fn begin_to(
 
 /// The attempt takes its place in the delivery's row; the one before it goes to the history.
 fn record(batch: &Batch<'_>, id: DeliveryId, attempt: u32) -> Result<(), Fault> {
-    let key = (id.run.into_bytes(), id.index);
+    let key = (id.run.into_bytes(), row::delivery_number(id));
     if attempt > 1 {
         batch
             .sql(

@@ -34,7 +34,7 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
         )?
         .execute(params![
             end.id.run.into_bytes(),
-            end.id.index,
+            row::delivery_number(end.id),
             end.attempt,
             state.as_str(),
             next_at,
@@ -97,7 +97,7 @@ pub(super) fn endpoint(batch: &Batch<'_>, id: DeliveryId) -> Result<Option<(Proj
          WHERE d.run = ?1 AND d.endpoint = ?2",
     )?;
     statement
-        .query_row(params![id.run.into_bytes(), id.index], |row| {
+        .query_row(params![id.run.into_bytes(), row::delivery_number(id)], |row| {
             Ok(row::parsed(row, 0)
                 .and_then(|project| Ok((project, EndpointUrl::checked(row.get_ref(1)?.as_str()?)))))
         })

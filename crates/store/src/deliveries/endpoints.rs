@@ -2,7 +2,7 @@
 
 use queue::delivery::{EndpointEvent, EndpointState, EndpointView};
 use queue::run::EndpointUrl;
-use queue::{DeliveryId, EndpointId, ProjectId, Timestamp};
+use queue::{EndpointId, ProjectId, Timestamp};
 use rusqlite::{Connection, params};
 
 use crate::batch::Batch;
@@ -91,7 +91,7 @@ pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointU
     let mut rows = statement.query(params![url.receiver().as_str(), url.as_str(), project.as_str()])?;
     let mut waiting = Vec::new();
     while let Some(row) = rows.next()? {
-        waiting.push(DeliveryId { run: row::run_id(row, 0)?, index: row.get(1)? });
+        waiting.push(row::delivery_id(row, 0)?);
     }
     drop(rows);
     let now = batch.now();
@@ -101,7 +101,7 @@ pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointU
                 "UPDATE deliveries SET state = 'pending', next_at = ?3, schedule_from = attempt
                  WHERE run = ?1 AND endpoint = ?2 AND state = 'disabled'",
             )?
-            .execute(params![id.run.into_bytes(), id.index, now.as_millis()])?;
+            .execute(params![id.run.into_bytes(), row::delivery_number(*id), now.as_millis()])?;
     }
     let done = waiting.len() < REPLAYED_PER_BATCH;
     if done {

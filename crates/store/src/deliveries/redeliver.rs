@@ -62,7 +62,7 @@ pub(super) fn failed(
              AND n.project = ?4 AND (d.run, d.endpoint) > (?5, ?6) AND ?7 IS NOT NULL
          ORDER BY d.run, d.endpoint LIMIT {REDELIVERED_PER_BATCH}"
     ))?;
-    let (run, index) = after.map_or(([0; 16], -1), |id| (id.run.into_bytes(), i64::from(id.index)));
+    let (run, index) = after.map_or(([0; 16], -1), |id| (id.run.into_bytes(), row::delivery_number(id)));
     let receiver = endpoints.receiver();
     let mut rows = statement.query(params![
         receiver.as_str(),
@@ -75,7 +75,7 @@ pub(super) fn failed(
     ])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(DeliveryId { run: row::run_id(row, 0)?, index: row.get(1)? });
+        found.push(row::delivery_id(row, 0)?);
     }
     drop(rows);
     let mut due = 0;
@@ -94,6 +94,6 @@ fn make_due(batch: &Batch<'_>, id: DeliveryId) -> Result<bool, Fault> {
             "UPDATE deliveries SET state = 'pending', next_at = ?3, schedule_from = attempt
              WHERE run = ?1 AND endpoint = ?2 AND state IN ('pending', 'delivered', 'exhausted')",
         )?
-        .execute(params![id.run.into_bytes(), id.index, batch.now().as_millis()])?;
+        .execute(params![id.run.into_bytes(), row::delivery_number(id), batch.now().as_millis()])?;
     Ok(changed > 0)
 }

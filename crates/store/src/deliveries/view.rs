@@ -40,7 +40,8 @@ pub(super) fn one(
         "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d JOIN runs r ON r.id = d.run JOIN app_numbers n ON n.number = r.app
          WHERE d.run = ?1 AND d.endpoint = ?2 AND n.project = ?3"
     ))?;
-    let mut rows = statement.query(params![id.run.into_bytes(), id.index, project.as_str()])?;
+    let mut rows =
+        statement.query(params![id.run.into_bytes(), row::delivery_number(id), project.as_str()])?;
     rows.next()?.map(|row| in_full(conn, row)).transpose()
 }
 
@@ -57,7 +58,7 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
     let receiver = filter.endpoints.as_ref().map(Endpoints::receiver);
     let receiver = receiver.as_ref().map(queue::run::Receiver::as_str);
     let url = filter.endpoints.as_ref().and_then(Endpoints::url).map(EndpointUrl::as_str);
-    let after = filter.after.map(|id| (id.run.into_bytes(), id.index));
+    let after = filter.after.map(|id| (id.run.into_bytes(), row::delivery_number(id)));
     let mut values: Vec<&dyn ToSql> = vec![&project, &limit];
     if let Some(state) = filter.state {
         // A literal: the planner sees which index holds such rows.
@@ -87,14 +88,14 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
 
 fn in_full(conn: &Connection, row: &Row<'_>) -> Result<DeliveryView, Fault> {
     let mut view = read(row)?;
-    let mut attempts = history(conn, DeliveryId { run: view.run_id, index: row.get(13)? })?;
+    let mut attempts = history(conn, row::delivery_id(row, 12)?)?;
     attempts.append(&mut view.attempts);
     Ok(DeliveryView { attempts, ..view })
 }
 
 /// The row, with the current or last attempt that is part of it.
 fn read(row: &Row<'_>) -> Result<DeliveryView, Fault> {
-    let id = DeliveryId { run: row::run_id(row, 12)?, index: row.get(13)? };
+    let id = row::delivery_id(row, 12)?;
     let attempts = if row.get::<_, u32>(0)? > 0 { vec![attempt(row)?] } else { Vec::new() };
     Ok(DeliveryView {
         id: id.webhook_id(),
@@ -112,7 +113,7 @@ fn history(conn: &Connection, id: DeliveryId) -> Result<Vec<DeliveryAttemptView>
         "SELECT d.number, {ATTEMPT} FROM delivery_attempts d
          WHERE d.run = ?1 AND d.endpoint = ?2 ORDER BY d.number"
     ))?;
-    let mut rows = statement.query(params![id.run.into_bytes(), id.index])?;
+    let mut rows = statement.query(params![id.run.into_bytes(), row::delivery_number(id)])?;
     let mut attempts = Vec::new();
     while let Some(row) = rows.next()? {
         attempts.push(attempt(row)?);

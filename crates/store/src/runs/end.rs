@@ -187,7 +187,7 @@ fn settle(
         let index = u16::try_from(index)
             .map_err(|_| Fault::Refused("a run has more endpoints than can be counted".to_owned()))?;
         let first = first_attempts.get(usize::from(index)).copied().unwrap_or(false);
-        let id = DeliveryId { run, index };
+        let id = DeliveryId::outcome(run, index);
         begun.extend(crate::deliveries::create(batch, id, &project, url, ended_at, first)?);
     }
     batch.effects.ended.push(run);

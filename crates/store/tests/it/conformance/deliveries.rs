@@ -33,7 +33,7 @@ pub(crate) async fn the_first_attempt_rides_in_the_finish(world: World<impl Engi
         panic!("the lease was current");
     };
     assert_eq!(urls(&due), [A, C]);
-    assert_eq!(due[1].id, DeliveryId { run: lease.run, index: 2 });
+    assert_eq!(due[1].id, DeliveryId::outcome(lease.run, 2));
     assert_eq!((due[0].attempt, &due[0].project), (1, &project(1)));
     assert_eq!(due[0].body, answer::body(lease.run, queue::run::Generation::V3, &outcome));
 
@@ -52,7 +52,7 @@ pub(crate) async fn a_delivery_without_an_attempt_is_due_at_once(world: World<im
     let run = world.succeeded(&app("a"), &[A]).await;
     assert_eq!(world.store.next_due(room()).await.unwrap(), Some(world.now()));
     let due = world.begin().await;
-    assert_eq!((due[0].id, due[0].attempt), (DeliveryId { run, index: 0 }, 1));
+    assert_eq!((due[0].id, due[0].attempt), (DeliveryId::outcome(run, 0), 1));
     world.end(&due[0], Verdict::Delivered, 204);
     let delivery = delivery(&world, run).await;
     assert_eq!((delivery.state, delivery.next_attempt_at), (DeliveryState::Delivered, None));

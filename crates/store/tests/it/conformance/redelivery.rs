@@ -13,7 +13,7 @@ const A_OTHER: &str = "https://a.example/other";
 const B: &str = "https://b.example/hook";
 
 fn first(run: RunId) -> DeliveryId {
-    DeliveryId { run, index: 0 }
+    DeliveryId::outcome(run, 0)
 }
 
 fn filter() -> DeliveryFilter {
@@ -48,7 +48,7 @@ pub(crate) async fn a_delivery_is_shown_to_its_own_project_only(world: World<imp
         view.attempts.iter().map(|attempt| attempt.report.as_ref().unwrap().status_code).collect();
     assert_eq!(statuses, [Some(500), Some(200)]);
     assert!(world.store.delivery(&project(2), first(run)).await.unwrap().is_none());
-    assert!(world.store.delivery(&project(1), DeliveryId { run, index: 1 }).await.unwrap().is_none());
+    assert!(world.store.delivery(&project(1), DeliveryId::outcome(run, 1)).await.unwrap().is_none());
     assert!(
         world.store.deliveries(DeliveryFilter { project: project(2), ..filter() }).await.unwrap().is_empty()
     );
@@ -59,7 +59,7 @@ pub(crate) async fn deliveries_are_listed_newest_first_page_by_page(world: World
     let newer = world.succeeded(&app("b"), &[A_OTHER]).await;
     let other = AppId::new(&project(2), &"a".parse().unwrap());
     world.succeeded(&other, &[A]).await;
-    let all = [first(newer), DeliveryId { run: older, index: 1 }, first(older)];
+    let all = [first(newer), DeliveryId::outcome(older, 1), first(older)];
     let (mut after, mut seen) = (None, Vec::new());
     loop {
         let page = world.store.deliveries(DeliveryFilter { after, limit: 2, ..filter() }).await.unwrap();
@@ -130,7 +130,7 @@ pub(crate) async fn what_cannot_be_redelivered_is_left_alone(world: World<impl E
     let run = world.succeeded(&app("a"), &[A]).await;
     let redeliver = async |project, id| world.store.redeliver(&project, id).await.unwrap();
     assert_eq!(redeliver(project(2), first(run)).await, Redelivered::Unknown);
-    assert_eq!(redeliver(project(1), DeliveryId { run, index: 7 }).await, Redelivered::Unknown);
+    assert_eq!(redeliver(project(1), DeliveryId::outcome(run, 7)).await, Redelivered::Unknown);
     let due = world.begin().await;
     assert_eq!(redeliver(project(1), first(run)).await, Redelivered::UnderWay);
     world.end(&due[0], Verdict::Disabled, 410);
