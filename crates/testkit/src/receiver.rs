@@ -52,10 +52,22 @@ impl Evil {
     /// # Errors
     /// When no port is free.
     pub async fn start(fault: Fault) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), move |_| fault.clone()).await
+    }
+
+    /// Begins to listen at an address of the test's choice; what is wrong depends on the path asked for,
+    /// which is empty for faults that never read.
+    ///
+    /// # Errors
+    /// When somebody else listens there.
+    pub async fn start_at(
+        address: SocketAddr,
+        fault: impl Fn(&str) -> Fault + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let accepted = Arc::new(AtomicUsize::new(0));
-        let accepting = tokio::spawn(accept(listener, fault, Arc::clone(&accepted)));
+        let accepting = tokio::spawn(accept(listener, Arc::new(fault), Arc::clone(&accepted)));
         Ok(Self { address, accepted, accepting })
     }
 
@@ -89,11 +101,13 @@ impl Drop for Evil {
     }
 }
 
-async fn accept(listener: TcpListener, fault: Fault, accepted: Arc<AtomicUsize>) {
+type Choice = Arc<dyn Fn(&str) -> Fault + Send + Sync>;
+
+async fn accept(listener: TcpListener, fault: Choice, accepted: Arc<AtomicUsize>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         accepted.fetch_add(1, Ordering::SeqCst);
-        let fault = fault.clone();
+        let fault = Arc::clone(&fault);
         connections.spawn(async move {
             // A peer that goes away is what these receivers are about.
             let _ = misbehave(stream, fault).await;
@@ -102,13 +116,13 @@ async fn accept(listener: TcpListener, fault: Fault, accepted: Arc<AtomicUsize>)
     }
 }
 
-async fn misbehave(mut stream: TcpStream, fault: Fault) -> std::io::Result<()> {
+async fn misbehave(mut stream: TcpStream, fault: Choice) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    if matches!(fault, Fault::Hang) {
+    if matches!(fault(""), Fault::Hang) {
         return std::future::pending().await;
     }
-    read_request(&mut stream).await?;
-    match fault {
+    let path = read_request(&mut stream).await?;
+    match fault(&path) {
         Fault::Hang | Fault::Silent => std::future::pending().await,
         Fault::Say(answer) => stream.write_all(&answer).await,
         Fault::Drip(answer, pause) => {
@@ -129,19 +143,20 @@ async fn misbehave(mut stream: TcpStream, fault: Fault) -> std::io::Result<()> {
     }
 }
 
-/// Reads head and body of one request with a `content-length`.
-async fn read_request(stream: &mut TcpStream) -> std::io::Result<()> {
+/// Reads head and body of one request with a `content-length`; its path.
+async fn read_request(stream: &mut TcpStream) -> std::io::Result<String> {
     const HEAD_END: &[u8] = b"\r\n\r\n";
     let mut request = Vec::new();
     loop {
         if let Some(end) = request.windows(HEAD_END.len()).position(|window| window == HEAD_END) {
-            let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+            let said = String::from_utf8_lossy(&request[..end]).into_owned();
+            let head = said.to_ascii_lowercase();
             let length = head
                 .lines()
                 .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok())
                 .unwrap_or(0);
             if request.len() >= end + HEAD_END.len() + length {
-                return Ok(());
+                return Ok(said.split(' ').nth(1).unwrap_or_default().to_owned());
             }
         }
         if stream.read_buf(&mut request).await? == 0 {

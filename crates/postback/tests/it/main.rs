@@ -8,6 +8,8 @@ mod deliveries;
 mod errors;
 mod faults;
 mod flow;
+#[cfg(target_os = "linux")]
+mod honeypot;
 mod lifecycle;
 mod load;
 mod runs;
