@@ -228,6 +228,7 @@ impl Shared {
         let health = health(&seen);
         self.deliveries.complete(AttemptEnd {
             id: due.id,
+            url: due.url,
             attempt: due.attempt,
             ended_at: now,
             verdict,

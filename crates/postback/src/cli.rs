@@ -35,7 +35,7 @@ enum Command {
     Runs(commands::runs::Args),
     /// List, show and repeat deliveries: what was told to webhooks
     Deliveries(commands::deliveries::Args),
-    /// List and enable webhook endpoints that said they are gone
+    /// List and enable webhook endpoints that said they are gone, or took nothing for ten days
     Endpoints(commands::endpoints::Args),
     /// Read what an app or a run printed
     Logs(commands::logs::Args),

@@ -58,6 +58,9 @@ impl fmt::Display for DeliveryState {
 ///    ├──Retry at────────┘ └────Disabled───► disabled
 ///    └──redeliver── pending | delivered | exhausted
 /// ```
+///
+/// A delivery that is exhausted when its endpoint has taken nothing for the length of the whole schedule
+/// waits as `disabled` instead, with the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The receiver has it.
@@ -106,6 +109,8 @@ pub struct DueDelivery {
 pub struct AttemptEnd {
     /// Which delivery.
     pub id: DeliveryId,
+    /// Where it went.
+    pub url: EndpointUrl,
     /// Which attempt of it.
     pub attempt: u32,
     /// When it ended.
@@ -233,7 +238,7 @@ pub struct EndpointEvent {
     pub at: Timestamp,
     /// What it became.
     pub state: EndpointState,
-    /// Why: `http_status 410`, or `requested`.
+    /// Why: `http_status 410`, `exhausted: …` with how often it was tried, or `requested`.
     pub reason: String,
 }
 
@@ -250,6 +255,8 @@ pub struct EndpointView {
     pub since: Timestamp,
     /// … and why.
     pub reason: String,
+    /// Deliveries that wait for it to be enabled.
+    pub waiting: u64,
     /// Its last changes, oldest first.
     pub events: Vec<EndpointEvent>,
 }

@@ -10,6 +10,7 @@ use queue::{AppId, Clock, Entropy, InboxId, ProjectId, RunId, Timestamp};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use crate::Bounds;
+use crate::deliveries::Failing;
 use crate::fault::Fault;
 use crate::row;
 
@@ -76,6 +77,8 @@ pub(crate) struct Books {
     pub(crate) deleted: HashSet<i64>,
     /// Queued runs by app number.
     pub(crate) queued: HashMap<i64, u64>,
+    /// Addresses to which nothing gets through at the moment.
+    pub(crate) failing: Failing,
     /// Endpoints that get nothing.
     pub(crate) disabled: HashSet<(ProjectId, EndpointUrl)>,
     /// Requests kept by inbox.
@@ -109,6 +112,7 @@ impl Books {
         while let Some(row) = rows.next()? {
             books.disabled.insert((row::parsed(row, 0)?, EndpointUrl::checked(row.get_ref(1)?.as_str()?)));
         }
+        books.failing = Failing::load(conn)?;
         let mut statement = conn.prepare("SELECT inbox, count(*) FROM inbox_requests GROUP BY inbox")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {

@@ -3,6 +3,7 @@
 mod begin;
 mod complete;
 mod endpoints;
+mod failing;
 mod redeliver;
 mod view;
 
@@ -24,6 +25,7 @@ use crate::results::ResultFiles;
 use crate::runs::{Begun, story};
 
 pub(crate) use complete::complete;
+pub(crate) use failing::{Failing, forget_old};
 pub(crate) use view::of_run;
 
 /// Why an attempt ended of which nobody knows whether it was made.
@@ -179,7 +181,7 @@ fn with_body(
             tracing::error!(delivery.id = %begun.id, error = %fault, "a delivery has no body that can be read");
             let next = retry::next_attempt(&retry::SCHEDULE, begun.step, now, 0.0, None);
             let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
-            note_unsent(committer, begun.id, begun.attempt, verdict, BODY_UNREADABLE);
+            note_unsent(committer, begun, verdict, BODY_UNREADABLE);
             None
         }
     }
@@ -188,13 +190,12 @@ fn with_body(
 /// Attempts that are recorded and not yet in the hands of the caller. Dropped, they are made due again.
 struct Unsent {
     committer: Committer,
-    attempts: Vec<(DeliveryId, u32)>,
+    attempts: Vec<Begun>,
 }
 
 impl Unsent {
     fn hold(committer: &Committer, begun: &[Begun]) -> Self {
-        let attempts = begun.iter().map(|begun| (begun.id, begun.attempt)).collect();
-        Self { committer: committer.clone(), attempts }
+        Self { committer: committer.clone(), attempts: begun.to_vec() }
     }
 
     fn let_go(mut self) {
@@ -204,36 +205,27 @@ impl Unsent {
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        for (id, attempt) in self.attempts.drain(..) {
-            give_back(&self.committer, id, attempt);
-        }
+        give_back_all(&self.committer, std::mem::take(&mut self.attempts));
     }
 }
 
 /// Makes recorded attempts that nobody will make due again at once.
 pub(crate) fn give_back_all(committer: &Committer, begun: Vec<Begun>) {
     for begun in begun {
-        give_back(committer, begun.id, begun.attempt);
+        committer.note(move |batch| {
+            let now = batch.now();
+            complete(batch, &unsent(&begun, now, Verdict::Retry(now), OUTCOME_UNKNOWN))
+        });
     }
 }
 
-fn give_back(committer: &Committer, id: DeliveryId, attempt: u32) {
-    committer.note(move |batch| {
-        let now = batch.now();
-        complete(batch, &unsent(id, attempt, now, Verdict::Retry(now), OUTCOME_UNKNOWN))
-    });
+fn note_unsent(committer: &Committer, begun: Begun, verdict: Verdict, reason: &'static str) {
+    committer.note(move |batch| complete(batch, &unsent(&begun, batch.now(), verdict, reason)));
 }
 
-fn note_unsent(committer: &Committer, id: DeliveryId, attempt: u32, verdict: Verdict, reason: &'static str) {
-    committer.note(move |batch| {
-        let now = batch.now();
-        complete(batch, &unsent(id, attempt, now, verdict, reason))
-    });
-}
-
-fn unsent(id: DeliveryId, attempt: u32, ended_at: Timestamp, verdict: Verdict, reason: &str) -> AttemptEnd {
+fn unsent(begun: &Begun, ended_at: Timestamp, verdict: Verdict, reason: &str) -> AttemptEnd {
     let report = AttemptReport { reason: Some(reason.to_owned()), ..AttemptReport::default() };
-    AttemptEnd { id, attempt, ended_at, verdict, report }
+    AttemptEnd { id: begun.id, url: begun.url.clone(), attempt: begun.attempt, ended_at, verdict, report }
 }
 
 /// The ends of the attempts that a former process had under way: nobody knows whether they arrived, so
@@ -241,22 +233,27 @@ fn unsent(id: DeliveryId, attempt: u32, ended_at: Timestamp, verdict: Verdict, r
 pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     let mut lost = Vec::new();
     let mut statement = batch.sql(
-        "SELECT run, endpoint, attempt, started_at, schedule_from FROM deliveries WHERE state = 'sending' AND incarnation < ?1",
+        "SELECT run, endpoint, url, attempt, schedule_from, started_at FROM deliveries
+         WHERE state = 'sending' AND incarnation < ?1",
     )?;
     let mut rows = statement.query(params![batch.setting.incarnation])?;
     while let Some(row) = rows.next()? {
-        let id = crate::row::delivery_id(row, 0)?;
-        let attempt: u32 = row.get(2)?;
-        let step = attempt.saturating_sub(row.get(4)?).max(1);
-        lost.push((id, attempt, step, crate::row::time(row, 3)?));
+        let attempt: u32 = row.get(3)?;
+        let begun = Begun {
+            id: crate::row::delivery_id(row, 0)?,
+            url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
+            attempt,
+            step: attempt.saturating_sub(row.get(4)?).max(1),
+        };
+        lost.push((begun, crate::row::time(row, 5)?));
     }
     drop(rows);
     let now = batch.now();
-    for (id, attempt, step, started_at) in &lost {
+    for (begun, started_at) in &lost {
         let chance = batch.setting.entropy.fraction();
-        let next = retry::next_attempt(&retry::SCHEDULE, *step, *started_at, chance, None);
+        let next = retry::next_attempt(&retry::SCHEDULE, begun.step, *started_at, chance, None);
         let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
-        complete(batch, &unsent(*id, *attempt, now, verdict, OUTCOME_UNKNOWN))?;
+        complete(batch, &unsent(begun, now, verdict, OUTCOME_UNKNOWN))?;
     }
     Ok(lost.len())
 }

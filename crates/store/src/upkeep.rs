@@ -7,7 +7,7 @@ use queue::{RunId, Timestamp, limits};
 use rusqlite::{Connection, params};
 
 use crate::batch::Batch;
-use crate::deliveries::{KEEPS_RUN, remove_of_run};
+use crate::deliveries::{KEEPS_RUN, forget_old, remove_of_run};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::{Store, row};
@@ -52,6 +52,7 @@ impl Store {
             self.inner.committer.write(0, move |batch| remove(batch, &results, &old)).await?;
         }
         self.inner.committer.write(0, forget_apps).await?;
+        self.inner.committer.write(0, move |batch| forget_old(batch, undelivered)).await?;
         let keep = self.inner.memory.registry();
         let builds = keep.apps.values().flat_map(|app| {
             let live = app.live.as_ref().map(|build| build.id.as_str().to_owned());

@@ -288,7 +288,7 @@ pub(super) static ROUTES: &[Route] = &[
         who: Who::PrivateKey,
         query: &[],
         summary: "the project's webhook endpoints that were disabled once, with their changes",
-        answer: "`{items: [{id, url, state, since, reason, events}]}`",
+        answer: "`{items: [{id, url, state, since, reason, waiting, events}]}`",
         on: |method| on(method, endpoints::list),
     },
     Route {
@@ -297,7 +297,7 @@ pub(super) static ROUTES: &[Route] = &[
         who: Who::PrivateKey,
         query: &[],
         summary: "one of them",
-        answer: "`{id, url, state, since, reason, events}`",
+        answer: "`{id, url, state, since, reason, waiting, events}`",
         on: |method| on(method, endpoints::show),
     },
     Route {

@@ -80,7 +80,15 @@ impl Deliveries for World {
         let at = Timestamp::from_millis(0);
         let (url, state) = (EndpointUrl::checked(HOOK), EndpointState::Disabled);
         let id = EndpointId::of(project, &url);
-        Ok(vec![EndpointView { id, url, state, since: at, reason: "http_status 410".into(), events: vec![] }])
+        Ok(vec![EndpointView {
+            id,
+            url,
+            state,
+            since: at,
+            reason: "http_status 410".into(),
+            waiting: 2,
+            events: vec![],
+        }])
     }
 
     async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {

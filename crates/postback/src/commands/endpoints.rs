@@ -22,6 +22,10 @@ enum Action {
     },
 }
 
+fn cell(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// Lists or enables.
 ///
 /// # Errors
@@ -36,14 +40,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 printer.json(&list);
                 return Ok(ExitStatus::Success);
             }
-            let columns = ["id", "state", "since", "reason", "url"];
+            let columns = ["id", "state", "since", "waiting", "url", "reason"];
             let rows: Vec<Vec<String>> = list["items"]
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|row| columns.map(|column| row[column].as_str().unwrap_or_default().to_owned()).into())
+                .map(|row| columns.map(|column| cell(&row[column])).into())
                 .collect();
-            printer.table(&["ENDPOINT", "STATE", "SINCE", "REASON", "ADDRESS"], &rows);
+            printer.table(&["ENDPOINT", "STATE", "SINCE", "WAITING", "ADDRESS", "REASON"], &rows);
         }
         Action::Enable { endpoint } => {
             let answer = client.control(Method::POST, &format!("endpoints/{endpoint}/enable")).json().await?;

@@ -9,3 +9,16 @@ ALTER TABLE delivery_attempts ADD COLUMN dns_us INTEGER;
 ALTER TABLE delivery_attempts ADD COLUMN connect_us INTEGER;
 ALTER TABLE delivery_attempts ADD COLUMN tls_us INTEGER;
 ALTER TABLE delivery_attempts ADD COLUMN first_byte_us INTEGER;
+
+-- Endpoints to which nothing could be delivered since their last success: how often, and since when.
+-- Most endpoints work and have no row.
+CREATE TABLE endpoint_failures (
+    url      TEXT NOT NULL,
+    project  TEXT NOT NULL,
+    since    INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    last_at  INTEGER NOT NULL,
+    PRIMARY KEY (url, project)
+) STRICT, WITHOUT ROWID;
+-- What waits for a disabled endpoint.
+CREATE INDEX deliveries_waiting ON deliveries (receiver, url) WHERE state = 'disabled';

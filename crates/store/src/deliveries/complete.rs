@@ -2,24 +2,23 @@
 
 use queue::delivery::{AttemptEnd, DeliveryState, EndpointState, Verdict};
 use queue::run::EndpointUrl;
-use queue::{DeliveryId, ProjectId};
+use queue::{DeliveryId, ProjectId, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
 
 use super::endpoints::remember;
+use super::failing;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
 
 pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fault> {
-    let mut state = end.verdict.state();
-    if end.verdict == Verdict::Disabled {
-        disable_endpoint(batch, end)?;
-    } else if state == DeliveryState::Pending && !batch.books.disabled.is_empty() {
-        let endpoint = endpoint(batch, end.id)?;
-        if endpoint.is_some_and(|(project, url)| batch.books.is_disabled(&project, &url)) {
-            state = DeliveryState::Disabled;
+    let state = match end.verdict {
+        Verdict::Delivered => {
+            failing::note_success(batch, end)?;
+            DeliveryState::Delivered
         }
-    }
+        failed => after_failure(batch, end)?.unwrap_or(failed.state()),
+    };
     let next_at = match end.verdict {
         Verdict::Retry(at) if state == DeliveryState::Pending => Some(at.as_millis()),
         _ => None,
@@ -55,27 +54,58 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
     Ok(())
 }
 
-/// The receiver said that nothing more is welcome here: what waits for this endpoint goes on waiting,
-/// until somebody enables it.
-fn disable_endpoint(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fault> {
-    let Some((project, url)) = endpoint(batch, end.id)? else { return Ok(()) };
+/// What a failure means for the endpoint: it may be the last one it gets. Returns the state of the delivery
+/// where that differs from what the attempt alone says.
+fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<DeliveryState>, Fault> {
+    let Some((project, url)) = endpoint(batch, end.id)? else { return Ok(None) };
+    // One that was under way when its endpoint was disabled waits like the others.
+    if batch.books.is_disabled(&project, &url) {
+        return Ok(Some(DeliveryState::Disabled));
+    }
+    let reason = if end.verdict == Verdict::Disabled {
+        let status = end.report.status_code;
+        status.map_or_else(|| "disabled".to_owned(), |status| format!("http_status {status}"))
+    } else {
+        // What is told on the way has a short schedule, and is no measure of its endpoint.
+        if end.id.is_progress() {
+            return Ok(None);
+        }
+        let Some(started_at) = started_at(batch, end)? else { return Ok(None) };
+        let failure = failing::note_failure(batch, &project, &url, started_at, end.ended_at)?;
+        if end.verdict != Verdict::Exhausted || !failure.is_hopeless(end.ended_at) {
+            return Ok(None);
+        }
+        failure.reason(end)
+    };
+    disable(batch, &project, &url, end.ended_at, &reason)?;
+    Ok(Some(DeliveryState::Disabled))
+}
+
+/// When the attempt began; `None` when it is not under way any more.
+fn started_at(batch: &Batch<'_>, end: &AttemptEnd) -> Result<Option<Timestamp>, Fault> {
+    let mut statement = batch.sql(
+        "SELECT started_at FROM deliveries
+         WHERE run = ?1 AND endpoint = ?2 AND attempt = ?3 AND state = 'sending'",
+    )?;
+    let values = params![end.id.run.into_bytes(), row::delivery_number(end.id), end.attempt];
+    Ok(statement.query_row(values, |row| Ok(Timestamp::from_millis(row.get(0)?))).optional()?)
+}
+
+/// Nothing more goes to the endpoint: what waits for it goes on waiting, until somebody enables it.
+fn disable(
+    batch: &mut Batch<'_>,
+    project: &ProjectId,
+    url: &EndpointUrl,
+    at: Timestamp,
+    reason: &str,
+) -> Result<(), Fault> {
     let receiver = url.receiver();
-    let reason = end
-        .report
-        .status_code
-        .map_or_else(|| "disabled".to_owned(), |status| format!("http_status {status}"));
     batch
         .sql(
             "INSERT INTO endpoints (project, url, receiver, disabled_at, reason) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT DO NOTHING",
         )?
-        .execute(params![
-            project.as_str(),
-            url.as_str(),
-            receiver.as_str(),
-            end.ended_at.as_millis(),
-            reason
-        ])?;
+        .execute(params![project.as_str(), url.as_str(), receiver.as_str(), at.as_millis(), reason])?;
     batch
         .sql(
             "UPDATE deliveries SET state = 'disabled', next_at = NULL
@@ -84,10 +114,9 @@ fn disable_endpoint(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fault
                  WHERE r.id = deliveries.run AND n.project = ?3)",
         )?
         .execute(params![receiver.as_str(), url.as_str(), project.as_str()])?;
-    if batch.books.disabled.insert((project.clone(), url.clone())) {
-        remember(batch, &project, &url, end.ended_at, EndpointState::Disabled, &reason)?;
-    }
-    Ok(())
+    batch.books.disabled.insert((project.clone(), url.clone()));
+    failing::forget(batch, project, url)?;
+    remember(batch, project, url, at, EndpointState::Disabled, reason)
 }
 
 pub(super) fn endpoint(batch: &Batch<'_>, id: DeliveryId) -> Result<Option<(ProjectId, EndpointUrl)>, Fault> {

@@ -36,8 +36,21 @@ pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Endpoin
                 state,
                 since: event.at,
                 reason: event.reason.clone(),
+                waiting: 0,
                 events: vec![event],
             }),
+        }
+    }
+    let mut statement = conn.prepare_cached(
+        "SELECT count(*) FROM deliveries d CROSS JOIN runs r ON r.id = d.run
+             CROSS JOIN app_numbers n ON n.number = r.app
+         WHERE d.state = 'disabled' AND d.receiver = ?1 AND d.url = ?2 AND n.project = ?3",
+    )?;
+    for endpoint in &mut endpoints {
+        if endpoint.state == EndpointState::Disabled {
+            let receiver = endpoint.url.receiver();
+            let values = params![receiver.as_str(), endpoint.url.as_str(), project.as_str()];
+            endpoint.waiting = statement.query_row(values, |row| row.get(0))?;
         }
     }
     Ok(endpoints)

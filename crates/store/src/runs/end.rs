@@ -26,6 +26,7 @@ pub(crate) struct Ended {
 }
 
 /// A delivery whose attempt is recorded, without its body.
+#[derive(Clone)]
 pub(crate) struct Begun {
     pub(crate) id: DeliveryId,
     pub(crate) url: EndpointUrl,

@@ -198,8 +198,8 @@ impl<S: Engine> World<S> {
             duration: Duration::from_micros(1_234),
             timings: TIMINGS,
         };
-        let (id, attempt) = (due.id, due.attempt);
-        self.store.complete(AttemptEnd { id, attempt, ended_at: self.now(), verdict, report });
+        let (id, url, attempt) = (due.id, due.url.clone(), due.attempt);
+        self.store.complete(AttemptEnd { id, url, attempt, ended_at: self.now(), verdict, report });
     }
 
     /// Returns when all that was noted without waiting is visible.

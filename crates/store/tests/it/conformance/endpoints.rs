@@ -1,8 +1,10 @@
 //! Endpoints: disabled by what they answer, enabled by people.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use queue::delivery::{DeliveryState, EndpointState, Verdict};
+use queue::delivery::{DeliveryState, EndpointState, EndpointView, Redelivered, Verdict};
+use queue::retry::{SCHEDULE, next_attempt};
 use queue::{AppId, EndpointId};
 
 use crate::world::{Engine, World, app, project, url};
@@ -27,11 +29,12 @@ pub(crate) async fn an_endpoint_shows_every_change(world: World<impl Engine>) {
     let shown = world.store.endpoints(&project(1)).await.unwrap().remove(0);
     assert_eq!((&shown.id, &shown.url, shown.state), (&id(), &url(A), EndpointState::Disabled));
     assert_eq!((shown.since, shown.reason.as_str()), (disabled_at, "http_status 410"));
+    assert_eq!(shown.waiting, 1);
 
     world.pass(Duration::from_secs(60));
     assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Some(1));
     let shown = world.store.endpoints(&project(1)).await.unwrap().remove(0);
-    assert_eq!((shown.state, shown.since), (EndpointState::Enabled, world.now()));
+    assert_eq!((shown.state, shown.since, shown.waiting), (EndpointState::Enabled, world.now(), 0));
     let changes: Vec<_> = shown.events.iter().map(|event| (event.at, event.state)).collect();
     assert_eq!(changes, [(disabled_at, EndpointState::Disabled), (world.now(), EndpointState::Enabled)]);
     assert!(world.store.endpoints(&project(2)).await.unwrap().is_empty());
@@ -66,4 +69,101 @@ pub(crate) async fn an_endpoint_is_enabled_by_its_own_project_only(world: World<
     assert_eq!(world.begin().await[0].project, project(2));
     let ours = world.store.endpoints(&project(1)).await.unwrap().remove(0);
     assert_eq!(ours.state, EndpointState::Disabled);
+}
+
+async fn endpoint(world: &World<impl Engine>) -> Option<EndpointView> {
+    world.settled().await;
+    let mut all = world.store.endpoints(&project(1)).await.unwrap();
+    (!all.is_empty()).then(|| all.remove(0))
+}
+
+/// Has every due delivery fail, following the schedule, until the oldest one's is used up; `then` is asked
+/// after each step.
+async fn fail_for_a_whole_schedule(world: &World<impl Engine>, then: impl AsyncFn(u32)) {
+    for step in 1..=u32::try_from(SCHEDULE.len()).unwrap() {
+        world.pass(SCHEDULE[usize::try_from(step - 1).unwrap()]);
+        for due in world.begin().await {
+            let next = next_attempt(&SCHEDULE, due.step, world.now(), 0.0, None);
+            world.end(&due, next.map_or(Verdict::Exhausted, Verdict::Retry), 503);
+        }
+        then(step).await;
+    }
+    world.settled().await;
+}
+
+pub(crate) async fn an_endpoint_that_takes_nothing_for_a_whole_schedule_is_disabled(
+    world: World<impl Engine>,
+) {
+    let began = world.now().plus(Duration::from_millis(1));
+    let first = world.succeeded(&app("a"), &[A]).await;
+    let mut runs = HashSet::from([first]);
+    fail_for_a_whole_schedule(&world, async |step| {
+        assert!(endpoint(&world).await.is_none_or(|_| step == 17), "too early: attempt {step}");
+    })
+    .await;
+    let shown = endpoint(&world).await.expect("it is disabled");
+    assert_eq!((shown.state, shown.since, shown.waiting), (EndpointState::Disabled, world.now(), 1));
+    let expected =
+        format!("exhausted: 17 attempts failed since {}, the last with http_status 503", began.to_rfc3339());
+    assert_eq!(shown.reason, expected);
+    // What comes later waits as well, and nothing of it is sent.
+    runs.insert(world.succeeded(&app("b"), &[A]).await);
+    world.pass(Duration::from_secs(86_400));
+    assert!(world.begin().await.is_empty());
+    assert_eq!(world.view(first).await.deliveries[0].state, DeliveryState::Disabled);
+    assert_eq!(endpoint(&world).await.unwrap().waiting, 2);
+    // Enabled, it gets all of it, under the same ids and with a schedule that begins anew.
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Some(2));
+    let due = world.begin().await;
+    assert_eq!(due.iter().map(|due| due.id.run).collect::<HashSet<_>>(), runs);
+    assert!(due.iter().all(|due| due.step == 1));
+    // Its past does not count against it.
+    for due in &due {
+        world.end(due, Verdict::Exhausted, 503);
+    }
+    assert_eq!(endpoint(&world).await.unwrap().state, EndpointState::Enabled);
+}
+
+pub(crate) async fn what_is_pending_and_under_way_waits_with_its_endpoint(world: World<impl Engine>) {
+    world.succeeded(&app("a"), &[A]).await;
+    let last = u32::try_from(SCHEDULE.len()).unwrap();
+    fail_for_a_whole_schedule(&world, async |step| {
+        if step == last - 1 {
+            world.succeeded(&app("a"), &[A]).await;
+            let later = world.now().plus(Duration::from_secs(2 * 86_400));
+            world.end(&world.begin().await[0], Verdict::Retry(later), 503);
+            // These two are under way together with the last attempt of the first.
+            world.succeeded(&app("a"), &[A]).await;
+            world.succeeded(&app("a"), &[A]).await;
+        }
+    })
+    .await;
+    assert_eq!(endpoint(&world).await.unwrap().waiting, 4);
+    assert_eq!(world.store.next_due(crate::world::room()).await.unwrap(), None);
+}
+
+pub(crate) async fn one_success_within_the_schedule_keeps_an_endpoint(world: World<impl Engine>) {
+    let unlucky = world.succeeded(&app("a"), &[A]).await;
+    fail_for_a_whole_schedule(&world, async |step| {
+        if step == 3 {
+            world.succeeded(&app("a"), &[A]).await;
+            world.end(&world.begin().await[0], Verdict::Delivered, 200);
+        }
+    })
+    .await;
+    assert!(endpoint(&world).await.is_none());
+    let delivery = world.view(unlucky).await.deliveries.remove(0);
+    assert_eq!(delivery.state, DeliveryState::Exhausted);
+    let id = delivery.id.parse().unwrap();
+    assert_eq!(world.store.redeliver(&project(1), id).await.unwrap(), Redelivered::Due);
+    assert_eq!(world.begin().await[0].id, id);
+}
+
+pub(crate) async fn a_delivery_given_up_early_says_nothing_about_its_endpoint(world: World<impl Engine>) {
+    for _ in 0..30 {
+        world.succeeded(&app("a"), &[A]).await;
+        world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+        world.pass(Duration::from_secs(600));
+    }
+    assert!(endpoint(&world).await.is_none());
 }

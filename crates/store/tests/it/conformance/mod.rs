@@ -89,6 +89,10 @@ macro_rules! conformance {
             an_endpoint_shows_every_change
             enabling_replays_what_waits
             an_endpoint_is_enabled_by_its_own_project_only
+            an_endpoint_that_takes_nothing_for_a_whole_schedule_is_disabled
+            what_is_pending_and_under_way_waits_with_its_endpoint
+            one_success_within_the_schedule_keeps_an_endpoint
+            a_delivery_given_up_early_says_nothing_about_its_endpoint
         }}
         $crate::conformance::promises! { $open, registry {
             a_project_is_made_once

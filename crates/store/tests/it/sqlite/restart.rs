@@ -7,7 +7,7 @@ use bytes::Bytes;
 use queue::delivery::{DeliveryState, Verdict};
 use queue::limits;
 use queue::outcome::{Code, Finish, Finished, Outcome};
-use queue::port::{Accepted, Claim, Inboxes as _, Registry as _, Runs as _};
+use queue::port::{Accepted, Claim, Deliveries as _, Inboxes as _, Registry as _, Runs as _};
 use queue::run::RunState;
 
 use super::{after_a_kill, dir, fresh};
@@ -149,4 +149,39 @@ async fn result_files_that_nothing_points_at_are_swept_and_the_others_kept() {
     let world = after_a_kill(&world);
     assert_eq!(files(dir(&world)), 1);
     assert_eq!(world.view(lease.run).await.result, Some(result));
+}
+
+#[tokio::test]
+async fn a_success_after_the_restart_ends_the_failing_of_an_endpoint() {
+    let world = fresh();
+    world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+    world.settled().await;
+    let world = after_a_kill(&world);
+    world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Delivered, 200);
+    world.pass(Duration::from_secs(30 * 86_400));
+    for _ in 0..20 {
+        world.succeeded(&app("a"), &[A]).await;
+        world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+    }
+    world.settled().await;
+    assert!(world.store.endpoints(&project(1)).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_failing_of_an_endpoint_outlives_the_process() {
+    let world = fresh();
+    for _ in 0..20 {
+        world.succeeded(&app("a"), &[A]).await;
+        world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+    }
+    world.settled().await;
+    let world = after_a_kill(&world);
+    world.pass(Duration::from_secs(11 * 86_400));
+    world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+    world.settled().await;
+    let endpoint = world.store.endpoints(&project(1)).await.unwrap().remove(0);
+    assert!(endpoint.reason.starts_with("exhausted: 21 attempts"), "{}", endpoint.reason);
 }
