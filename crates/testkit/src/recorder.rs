@@ -11,14 +11,19 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
+use queue::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+
+use crate::wall_clock;
 
 /// One request that arrived.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// When its body was complete.
     pub at: Instant,
+    /// The same by the wall clock.
+    pub received: Timestamp,
     /// Path and query.
     pub path: String,
     /// Its headers.
@@ -140,7 +145,13 @@ async fn record(
     // A body that ends early was never received.
     if let Ok(body) = body.collect().await {
         let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-        let arrival = Arrival { at: Instant::now(), path, headers: head.headers, body: body.to_bytes() };
+        let arrival = Arrival {
+            at: Instant::now(),
+            received: wall_clock(),
+            path,
+            headers: head.headers,
+            body: body.to_bytes(),
+        };
         arrivals.lock().push(arrival);
         arrivals.changed.notify_waiters();
     }

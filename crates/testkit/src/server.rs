@@ -1,6 +1,6 @@
 //! The built binary as a server: started on a data directory, killed, started again.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -80,6 +80,16 @@ impl Home {
         self.folder.path()
     }
 
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("server.log")
+    }
+
+    /// What every server here has logged so far.
+    pub fn log(&self) -> String {
+        let text = std::fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// `http://127.0.0.1:…`
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
@@ -118,10 +128,16 @@ impl Home {
             .spawn()
             .expect("the binary can be started");
         let stderr = child.stderr.take().expect("it is piped");
-        // Kept flowing, and shown by the test harness only when a test fails.
+        let mut log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .expect("the folder can be written");
+        // Kept flowing, kept, and shown by the test harness only when a test fails.
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 eprintln_captured(&line);
+                let _ = writeln!(log, "{line}");
             }
         });
         let mut server = Server { child: Some(child) };
@@ -138,7 +154,7 @@ impl Home {
     }
 
     fn is_ready(&self) -> bool {
-        use std::io::{Read as _, Write as _};
+        use std::io::Read as _;
         let ask = || -> std::io::Result<bool> {
             let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port))?;
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -6,13 +6,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use testkit::checker::Known;
+use testkit::checker::{Known, Victim};
 
 use crate::load::Load;
 use crate::support::Stage;
 
 const RUNS: u64 = 2_500;
 const KILLS: u64 = 50;
+/// One answer in so many is a file of its own.
+const LARGE_EVERY: u64 = 50;
 /// From one kill to the next, beside the restart.
 const LIFE: Duration = Duration::from_millis(200);
 
@@ -60,7 +62,7 @@ async fn every_acknowledged_run_survives_kills_at_random_moments() {
     let mut chance = Chance(seed | 1);
 
     let mut stage = Stage::basic();
-    let load = Load::new(&stage).await;
+    let load = Load::new(&stage).await.with_large_results(LARGE_EVERY);
     let (median, slow) = fsync_figure(stage.home.scratch());
     let next = AtomicU64::new(0);
     let killed = AtomicU64::new(0);
@@ -84,9 +86,15 @@ async fn every_acknowledged_run_survives_kills_at_random_moments() {
         for _ in 0..kills {
             let life = chance.below(u64::try_from(LIFE.as_millis()).unwrap());
             tokio::time::sleep(Duration::from_millis(20 + life)).await;
-            stage.stop().await;
-            killed.fetch_add(1, Ordering::SeqCst);
-            stage.restart().await;
+            // As many replicas as servers, on the whole.
+            if chance.below(2) == 0 {
+                load.kill_a_replica(&mut stage, |replicas| chance.below(replicas as u64) as usize).await;
+                killed.fetch_add(1, Ordering::SeqCst);
+            } else {
+                stage.stop().await;
+                killed.fetch_add(1, Ordering::SeqCst);
+                stage.restart().await;
+            }
         }
     };
     tokio::join!(killer, client(), client(), client(), client());
@@ -94,20 +102,38 @@ async fn every_acknowledged_run_survives_kills_at_random_moments() {
 
     let evidence = load.evidence(&mut stage).await;
     let acked = evidence.count(|known| matches!(known, Known::Acked(_)));
+    let refused = evidence.count(|known| matches!(known, Known::Refused(_)));
     let unknown = evidence.count(|known| *known == Known::Unknown);
+    let (servers, replicas) = (evidence.deaths(Victim::Server), evidence.deaths(Victim::Replica));
     println!(
-        "{runs} runs, {kills} kills in {:.1} s: {acked} acknowledged, {unknown} unknown; {} executions and {} \
-         deliveries again; fsync p50 {:.2} ms, p99 {:.2} ms; {} finding(s)",
-        loaded.as_secs_f64(),
+        "{runs} runs through {kills} kills in {:.1} s ({servers} of the server, {replicas} of replicas)",
+        loaded.as_secs_f64()
+    );
+    println!(
+        "requests: {acked} acknowledged, {refused} refused, {unknown} unknown, {} of these made again with their key",
+        evidence.retried.len()
+    );
+    println!(
+        "executions: {}, {} of them again; deliveries: {}, {} of them again",
+        evidence.effects.len(),
         evidence.executions_again(),
+        evidence.arrivals.len(),
         evidence.deliveries_again(),
+    );
+    if let Some((before, after)) = evidence.footprints {
+        println!("taken before the load: {before:?}; after: {after:?}");
+    }
+    println!(
+        "fsync of 4 KiB in that minute: p50 {:.2} ms, p99 {:.2} ms",
         median.as_secs_f64() * 1e3,
         slow.as_secs_f64() * 1e3,
-        evidence.findings().len(),
     );
+    let findings = evidence.findings();
+    println!("{} finding(s)", findings.len());
     evidence.assert_clean();
     assert_eq!(evidence.history.len() as u64, runs);
     assert!(acked as u64 >= runs / 2, "most requests must have been acknowledged");
+    assert_eq!((servers + replicas) as u64, kills);
     let webhook = standardwebhooks::Webhook::new(&stage.keys.webhook_secret).unwrap();
     for arrival in &evidence.arrivals {
         webhook.verify(&arrival.body, &arrival.headers).unwrap();

@@ -4,26 +4,10 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
+use testkit::processes::mentioning;
 use testkit::recorder::Recorder;
 
 use crate::support::{PATIENCE, Stage, json as body};
-
-/// Processes whose command line or environment mentions `marker`.
-fn processes_with(marker: &str) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let pid = path.file_name()?.to_str()?.parse::<u32>().ok()?;
-            let read = |name: &str| std::fs::read(path.join(name)).unwrap_or_default();
-            let text = [read("cmdline"), read("environ"), read("cwd")].concat();
-            let cwd = std::fs::read_link(path.join("cwd")).unwrap_or_default();
-            let found =
-                String::from_utf8_lossy(&text).contains(marker) || cwd.to_string_lossy().contains(marker);
-            (found && pid != std::process::id()).then(|| format!("{pid}: {}", String::from_utf8_lossy(&text)))
-        })
-        .collect()
-}
 
 #[tokio::test]
 async fn the_first_start_makes_keys_that_only_their_owner_reads() {
@@ -90,11 +74,11 @@ async fn kill_9_leaves_no_orphan_after_a_second() {
     let mut stage = Stage::basic();
     assert_eq!(stage.call(&stage.v4("basic/echo"), r#"{"value":1}"#).await.status(), 200);
     let marker = stage.home.data_dir().join("builds").to_str().unwrap().to_owned();
-    assert!(!processes_with(&marker).is_empty(), "a replica works in the build's folder");
+    assert!(!mentioning(&marker).is_empty(), "a replica works in the build's folder");
     stage.server.take().unwrap().kill();
     let killed = Instant::now();
-    while !processes_with(&marker).is_empty() {
-        assert!(killed.elapsed() < Duration::from_secs(1), "left over: {:?}", processes_with(&marker));
+    while !mentioning(&marker).is_empty() {
+        assert!(killed.elapsed() < Duration::from_secs(1), "left over: {:?}", mentioning(&marker));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,11 +1,13 @@
 //! What the tests of the built binary share: a server with an app, and a client that speaks to it.
 
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use queue::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
+use testkit::checker::Crash;
 use testkit::recorder::Arrival;
 use testkit::server::{Home, Keys, Server};
 
@@ -32,6 +34,10 @@ pub(crate) struct Stage {
     pub(crate) home: Home,
     pub(crate) server: Option<Server>,
     pub(crate) keys: Keys,
+    /// Every death that was caused so far.
+    pub(crate) crashes: Vec<Crash>,
+    /// Looks after each restart for what the server before it left.
+    pub(crate) watches: Vec<JoinHandle<Vec<String>>>,
     http: reqwest::Client,
 }
 
@@ -46,7 +52,7 @@ impl Stage {
         let server = home.start();
         let keys = home.keys();
         let http = reqwest::Client::builder().timeout(PATIENCE).pool_max_idle_per_host(0).build().unwrap();
-        Self { home, server: Some(server), keys, http }
+        Self { home, server: Some(server), keys, crashes: Vec::new(), watches: Vec::new(), http }
     }
 
     /// A fresh server with the app `basic`.

@@ -13,7 +13,9 @@ mod strace;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use testkit::checker::Known;
+use queue::Timestamp;
+use testkit::checker::{Crash, Known, Victim};
+use testkit::wall_clock;
 
 use crate::load::Load;
 use crate::support::{PATIENCE, Stage};
@@ -44,10 +46,10 @@ async fn load_until_it_ends(
     load: &Load,
     next: &mut u64,
     ballast: usize,
-) -> (ExitStatus, Vec<Duration>) {
+) -> (ExitStatus, Vec<Timestamp>) {
     let mut acked = Vec::new();
     for _ in 0..REQUESTS_MAX {
-        let sent_at = std::time::UNIX_EPOCH.elapsed().unwrap();
+        let sent_at = wall_clock();
         let arrived = load.arrived();
         let known = load.send(*next, ballast).await;
         if known.is_some() {
@@ -62,6 +64,7 @@ async fn load_until_it_ends(
         while !(matches!(known, Some(Known::Acked(_))) && load.arrived() > arrived) {
             if let Some(status) = server.ended() {
                 stage.server = None;
+                stage.crashes.push(Crash { victim: Victim::Server, from: sent_at, to: wall_clock() });
                 return (status, acked);
             }
             assert!(
