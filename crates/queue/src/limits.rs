@@ -28,8 +28,14 @@ pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 pub const QUEUED_RUNS_PER_APP_MAX: u64 = 1_000_000;
 /// Longest `max_queue_time`.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// Longest delay of a run.
+pub const DELAY_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// Priorities go from the negative of this to this.
+pub const PRIORITY_MAX: i8 = 100;
 /// Runs held in memory for one app, claimed and waiting for a replica.
 pub const BUFFERED_RUNS_PER_APP_MAX: usize = 256;
+/// Places among them for runs of a higher priority than others that wait there.
+pub const URGENT_RUNS_PER_APP_MAX: usize = 16;
 /// Bytes of bodies held in memory for one app by waiting runs.
 pub const BUFFERED_BYTES_PER_APP_MAX: usize = 256 << 20;
 /// Synchronous calls waiting in memory for one app before new ones get 429.
@@ -103,6 +109,8 @@ pub const TABLE: &[Limit] = &[
         "7 days",
         "422; a run that waits longer than it says ends as `expired`",
     ),
+    limit("delay of a run", "7 days", "422"),
+    limit("priority of a run", "-100 to 100", "422"),
     limit("synchronous calls waiting per app", "4,096", "429 with Retry-After"),
     limit("synchronous call, v3 and legacy", "180 s", "504; the run ends as `timeout`"),
     limit(

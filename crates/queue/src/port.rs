@@ -31,7 +31,9 @@ use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
 use crate::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
 use crate::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
-use crate::run::{CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Receiver, RunFilter, RunView};
+use crate::run::{
+    CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
+};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -84,8 +86,9 @@ pub trait Runs: Send + Sync {
     /// same idempotency key one is kept, and the others learn its id, as long as it is kept.
     async fn accept(&self, run: NewRun, claim: Claim) -> Stored<Accepted>;
 
-    /// Leases up to `max` queued runs of `app` to this node, oldest first; at least one if any, and
-    /// no more than fit `bytes_max` of bodies beyond the first.
+    /// Leases up to `max` queued runs of `app` to this node, those of the highest priority first and the
+    /// oldest first among equals; at least one if any, and no more than fit `bytes_max` of bodies beyond
+    /// the first. Runs whose time has not come are left alone.
     async fn claim(&self, app: &AppId, max: usize, bytes_max: usize) -> Stored<Vec<LeasedRun>>;
 
     /// Notes that a replica has had the leased runs for a while: from now on the loss of the server
@@ -100,6 +103,9 @@ pub trait Runs: Send + Sync {
 
     /// Ends queued runs whose time to start is over at `now`.
     async fn expire(&self, now: Timestamp) -> Stored<Expired>;
+
+    /// Lets the queued runs be claimed whose time to wait is over at `now`.
+    async fn ready(&self, now: Timestamp) -> Stored<Ready>;
 
     /// Gives a run back, or ends it when it has no chances left or was cancelled meanwhile.
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released>;
@@ -118,7 +124,7 @@ pub trait Runs: Send + Sync {
     /// for a run that has ended or that nobody knows.
     async fn wait_for_end(&self, run: RunId, wait: Duration);
 
-    /// Apps with queued runs and how many: what a starting worker looks at.
+    /// Apps with queued runs that may start, and how many: what a starting worker looks at.
     async fn backlog(&self) -> Stored<Vec<(AppId, u64)>>;
 }
 
@@ -305,8 +311,8 @@ pub trait Dispatch: Send + Sync {
     /// A place in memory for a run about to be accepted; `None` when it must wait in the store.
     fn reserve(&self, app: &Arc<App>, bytes: usize) -> Option<Box<dyn Slot>>;
 
-    /// There is queued work for the app in the store.
-    fn wake(&self, app: &AppId);
+    /// There is queued work for the app in the store, of this priority at most.
+    fn wake(&self, app: &AppId, priority: i8);
 
     /// The run is to be cancelled, and the store knows: wherever it is on its way to a replica it goes
     /// back, and a replica that works on it is told to let go, or loses its process tree after

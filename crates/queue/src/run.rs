@@ -183,8 +183,12 @@ pub struct Idempotency {
 pub struct RunOptions {
     /// The caller's own name for the call.
     pub idempotency: Option<Idempotency>,
+    /// The run is not to start before then.
+    pub not_before: Option<Timestamp>,
     /// The run is to start by then, or to end as expired.
     pub start_by: Option<Timestamp>,
+    /// Higher ones start first; see [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX).
+    pub priority: i8,
     /// Signs the run's deliveries beside the project's secret.
     pub caller_secret: Option<CallerSecret>,
 }
@@ -237,6 +241,8 @@ pub struct LeasedRun {
     pub accepted_at: Timestamp,
     /// Deaths of its own replica that this run has seen.
     pub crashes: u32,
+    /// Higher ones start first.
+    pub priority: i8,
 }
 
 /// A synchronous call that ended: metadata only, recorded without being waited for.
@@ -291,6 +297,10 @@ pub struct RunView {
     pub run_time_ms: Option<f64>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// Higher ones start first.
+    pub priority: i8,
+    /// Before which it was not to start, when there is such a moment.
+    pub not_before: Option<Timestamp>,
     /// When its current or last attempt was claimed.
     pub started_at: Option<Timestamp>,
     /// When it ended.
@@ -307,6 +317,15 @@ pub struct RunView {
     pub deliveries: Vec<DeliveryView>,
     /// The raw JSON result; `None` in lists, before the end, and for synchronous calls.
     pub result: Option<Bytes>,
+}
+
+/// What became of runs whose time to wait is over.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Apps that have runs to start now which they had not, each with the highest priority among them.
+    pub apps: Vec<(AppId, i8)>,
+    /// When the next run may start that still has to wait.
+    pub next: Option<Timestamp>,
 }
 
 /// Which runs to list, newest first.

@@ -101,11 +101,14 @@ impl Books {
                 books.deleted.insert(number);
             }
         }
-        let mut statement =
-            conn.prepare("SELECT app, count(*) FROM runs WHERE state = 'queued' GROUP BY app")?;
+        let mut statement = conn.prepare(
+            "SELECT app, count(*) FROM runs WHERE state = 'queued' AND delayed = 0 GROUP BY app
+                          UNION ALL
+                          SELECT app, count(*) FROM runs WHERE state = 'queued' AND delayed = 1 GROUP BY app",
+        )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            books.queued.insert(row.get(0)?, row.get(1)?);
+            *books.queued.entry(row.get(0)?).or_default() += row.get::<_, u64>(1)?;
         }
         let mut statement = conn.prepare("SELECT project, url FROM endpoints")?;
         let mut rows = statement.query([])?;

@@ -274,12 +274,16 @@ fn delete_app(batch: &mut Batch<'_>, app: &AppId) -> Result<Option<i64>, Fault> 
     Ok(Some(number))
 }
 
+/// Those that may start and those whose time has not come stand in an index each.
+const QUEUED_OF_APP: &str = "SELECT id FROM runs WHERE app = ?1 AND state = 'queued' AND delayed = 0
+     UNION ALL
+     SELECT id FROM runs WHERE app = ?1 AND state = 'queued' AND delayed = 1";
+
 /// Cancels some queued runs of a deleted app. Returns how many.
 fn cancel_queued(batch: &mut Batch<'_>, number: i64) -> Result<usize, Fault> {
     let mut runs = Vec::new();
     if batch.is_deleted(number) {
-        let mut statement = batch
-            .sql("SELECT id FROM runs WHERE app = ?1 AND state = 'queued' ORDER BY accepted_at LIMIT ?2")?;
+        let mut statement = batch.sql(&format!("{QUEUED_OF_APP} LIMIT ?2"))?;
         let mut rows = statement.query(params![number, CANCELLED_PER_BATCH])?;
         while let Some(row) = rows.next()? {
             runs.push(row::run_id(row, 0)?);
@@ -295,7 +299,7 @@ fn cancel_queued(batch: &mut Batch<'_>, number: i64) -> Result<usize, Fault> {
 pub(crate) fn queued_of_deleted_apps(batch: &Batch<'_>) -> Result<Vec<RunId>, Fault> {
     let mut runs = Vec::new();
     for number in &batch.books.deleted {
-        let mut statement = batch.sql("SELECT id FROM runs WHERE app = ?1 AND state = 'queued'")?;
+        let mut statement = batch.sql(QUEUED_OF_APP)?;
         let mut rows = statement.query(params![number])?;
         while let Some(row) = rows.next()? {
             runs.push(row::run_id(row, 0)?);

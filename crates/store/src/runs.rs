@@ -3,6 +3,7 @@
 mod accept;
 mod cancel;
 mod claim;
+mod delay;
 mod end;
 mod expire;
 mod release;
@@ -16,7 +17,7 @@ use queue::answer;
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
-use queue::run::{CallRecord, LeasedRun, NewRun, RunFilter, RunView};
+use queue::run::{CallRecord, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, ProjectId, RunId, Timestamp};
 
 use crate::Store;
@@ -116,6 +117,22 @@ impl Runs for Store {
                 return Ok(all);
             }
         }
+    }
+
+    async fn ready(&self, now: Timestamp) -> Stored<Ready> {
+        let readers = self.inner.memory.readers();
+        let mut ready = Ready { next: readers.read(delay::next).await?, ..Ready::default() };
+        while ready.next.is_some_and(|next| next <= now) {
+            let apps = self.inner.committer.write(0, move |batch| delay::end(batch, now)).await?;
+            for (app, priority) in apps {
+                match ready.apps.iter_mut().find(|(known, _)| *known == app) {
+                    Some((_, highest)) => *highest = priority.max(*highest),
+                    None => ready.apps.push((app, priority)),
+                }
+            }
+            ready.next = readers.read(delay::next).await?;
+        }
+        Ok(ready)
     }
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {

@@ -183,6 +183,7 @@ mod tests {
             limit: Duration::from_millis(limit),
             accepted_at: Timestamp::default(),
             crashes: 0,
+            priority: 0,
         })
     }
 

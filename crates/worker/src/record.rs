@@ -19,7 +19,7 @@ use queue::{RunId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::waiting::{Waiting, WaitingCall};
+use crate::waiting::{LOWEST, Waiting, WaitingCall};
 use crate::{Ports, meters};
 
 /// Ends that may be pending for one app.
@@ -153,7 +153,7 @@ async fn record(ports: &Ports, waiting: &Waiting, end: End) {
             waiting.forget(run);
         }
         End::Release { lease, release } => match release_lease(ports, lease, release).await {
-            Released::Queued => waiting.wake(),
+            Released::Queued => waiting.wake(LOWEST),
             Released::Ended(state) => {
                 meters::ended_in_store(state);
                 waiting.forget(run);

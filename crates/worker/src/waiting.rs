@@ -1,5 +1,6 @@
-//! An app's work that waits in memory for a replica: claimed runs and synchronous calls, first in,
-//! first out, and bounded.
+//! An app's work that waits in memory for a replica: claimed runs and synchronous calls, the highest
+//! priority first, first in, first out among equals, and bounded. A few places are for runs that are more
+//! urgent than what waits here, so that they need not wait in the store behind it.
 //!
 //! Replicas take from here by themselves, so that a run passes no task between its acceptance and
 //! its replica. The pool is told ([`Waiting::attention`]) when there is something to decide: work
@@ -10,7 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use queue::RunId;
-use queue::limits::{BUFFERED_BYTES_PER_APP_MAX, BUFFERED_RUNS_PER_APP_MAX, WAITING_CALLS_PER_APP_MAX};
+use queue::limits::{
+    BUFFERED_BYTES_PER_APP_MAX, BUFFERED_RUNS_PER_APP_MAX, PRIORITY_MAX, URGENT_RUNS_PER_APP_MAX,
+    WAITING_CALLS_PER_APP_MAX,
+};
 use queue::outcome::Outcome;
 use queue::port::{Call, Refused};
 use queue::run::LeasedRun;
@@ -19,6 +23,10 @@ use tokio::time::Instant;
 
 /// Runs are claimed when no more than this many wait in memory.
 const CLAIM_AT: usize = BUFFERED_RUNS_PER_APP_MAX / 2;
+/// Runs that wait here at most when none of them is urgent.
+const ORDINARY_RUNS_MAX: usize = BUFFERED_RUNS_PER_APP_MAX - URGENT_RUNS_PER_APP_MAX;
+/// The priority of runs about which nothing is known: they are no reason for haste.
+pub(crate) const LOWEST: i8 = -PRIORITY_MAX;
 /// Runs remembered as suspects of a crash; beyond it nobody is added.
 const SUSPECTS_MAX: usize = 10_000;
 /// How long a cancelled run may be on its way from the store.
@@ -49,6 +57,14 @@ impl Work {
             Self::Call(waiting) => waiting.call.id,
         }
     }
+
+    /// Somebody waits for a call, but no more urgently than for a run that says nothing.
+    const fn priority(&self) -> i8 {
+        match self {
+            Self::Run(run) => run.priority,
+            Self::Call(_) => 0,
+        }
+    }
 }
 
 /// A replica's seat at the queue: what it last said about itself.
@@ -71,6 +87,7 @@ pub(crate) enum Closed {
 #[derive(Debug, Default)]
 struct Inner {
     closed: Option<Closed>,
+    /// The highest priority in front.
     ready: VecDeque<Work>,
     /// Suspects: each is run alone, so that the one that kills its replica is found.
     alone: VecDeque<Work>,
@@ -89,6 +106,8 @@ struct Inner {
     /// There may be runs in the store that came before any new one.
     backlog: bool,
     woken: bool,
+    /// Runs in the store that are more urgent than some that wait here.
+    urgent: usize,
     claiming: bool,
 }
 
@@ -118,8 +137,7 @@ impl Waiting {
     /// Keeps a place for a run of so many bytes; not while older ones wait in the store.
     pub(crate) fn reserve(&self, bytes: usize) -> bool {
         let mut inner = self.lock();
-        let fits =
-            inner.held < BUFFERED_RUNS_PER_APP_MAX && inner.held_bytes + bytes <= BUFFERED_BYTES_PER_APP_MAX;
+        let fits = inner.held < ORDINARY_RUNS_MAX && inner.held_bytes + bytes <= BUFFERED_BYTES_PER_APP_MAX;
         let granted = fits && inner.closed.is_none() && !inner.backlog;
         if granted {
             inner.held += 1;
@@ -168,7 +186,7 @@ impl Waiting {
         }
         inner.calls += 1;
         inner.calls_bytes = bytes;
-        inner.ready.push_back(Work::Call(call));
+        inner.push(Work::Call(call));
         self.announce(&inner);
         Ok(())
     }
@@ -318,11 +336,14 @@ impl Waiting {
         }
     }
 
-    /// There may be queued runs in the store.
-    pub(crate) fn wake(&self) {
+    /// There may be queued runs in the store, of this priority at most.
+    pub(crate) fn wake(&self, priority: i8) {
         let mut inner = self.lock();
         inner.backlog = true;
         inner.woken = true;
+        if inner.ready.back().is_some_and(|last| last.priority() < priority) {
+            inner.urgent = (inner.urgent + 1).min(URGENT_RUNS_PER_APP_MAX);
+        }
         self.attention.notify_one();
     }
 
@@ -335,7 +356,9 @@ impl Waiting {
         inner.claiming = true;
         inner.woken = false;
         let bytes = BUFFERED_BYTES_PER_APP_MAX.saturating_sub(inner.held_bytes);
-        Some((BUFFERED_RUNS_PER_APP_MAX - inner.held, bytes))
+        let urgent = std::mem::take(&mut inner.urgent);
+        let ordinary = if inner.held <= CLAIM_AT { ORDINARY_RUNS_MAX - inner.held } else { 0 };
+        Some((ordinary.max(urgent.min(BUFFERED_RUNS_PER_APP_MAX - inner.held)), bytes))
     }
 
     /// Ends a claim; `None` when it failed. Gives back what came too late or was cancelled.
@@ -420,7 +443,18 @@ impl Inner {
             self.alone_since.get_or_insert_with(Instant::now);
             self.alone.push_back(Work::Run(run));
         } else {
-            self.ready.push_back(Work::Run(run));
+            self.push(Work::Run(run));
+        }
+    }
+
+    /// Behind all that are as urgent.
+    fn push(&mut self, work: Work) {
+        let priority = work.priority();
+        if self.ready.back().is_none_or(|last| last.priority() >= priority) {
+            self.ready.push_back(work);
+        } else {
+            let at = self.ready.partition_point(|waiting| waiting.priority() >= priority);
+            self.ready.insert(at, work);
         }
     }
 
@@ -454,6 +488,97 @@ impl Inner {
     }
 
     fn wants_claim(&self) -> bool {
-        self.backlog && !self.claiming && self.held <= CLAIM_AT
+        let room = self.held <= CLAIM_AT || (self.urgent > 0 && self.held < BUFFERED_RUNS_PER_APP_MAX);
+        self.backlog && !self.claiming && room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use queue::lease::Lease;
+    use queue::run::Generation;
+    use queue::{LeaseToken, Timestamp};
+
+    use super::*;
+
+    fn run(number: u8, priority: i8) -> LeasedRun {
+        LeasedRun {
+            lease: Lease {
+                run: RunId::from_bytes([number; 16]),
+                token: LeaseToken::from_bytes([0; 16]),
+                attempt: 1,
+            },
+            app: "p-1234abcd-a".parse().unwrap(),
+            function: Arc::from("predict"),
+            generation: Generation::V4,
+            input: Bytes::new(),
+            webhooks: vec![],
+            limit: Duration::from_secs(1),
+            accepted_at: Timestamp::default(),
+            crashes: 0,
+            priority,
+        }
+    }
+
+    fn add(waiting: &Waiting, number: u8, priority: i8) {
+        assert!(waiting.reserve(0));
+        assert!(waiting.fill(run(number, priority), 0).is_ok());
+    }
+
+    fn taken(waiting: &Waiting, places: usize) -> Vec<u8> {
+        let mut batch = Vec::new();
+        waiting.take(&mut Seat::default(), 0, places, &mut batch);
+        batch.iter().map(|work| work.id().into_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn higher_priorities_go_first_and_the_oldest_among_equals() {
+        let waiting = Waiting::default();
+        for (number, priority) in [(1, 0), (2, -5), (3, 7), (4, 0), (5, 7), (6, 100)] {
+            add(&waiting, number, priority);
+        }
+        assert_eq!(taken(&waiting, 4), [6, 3, 5, 1]);
+        assert_eq!(taken(&waiting, 4), [4, 2]);
+    }
+
+    #[test]
+    fn a_run_more_urgent_than_those_in_a_full_memory_is_claimed_at_once_and_goes_first() {
+        let waiting = Waiting::default();
+        waiting.wake(0);
+        let (count, _) = waiting.begin_claim().unwrap();
+        assert_eq!(count, ORDINARY_RUNS_MAX);
+        let claimed = (0..count).map(|number| run(u8::try_from(number).unwrap(), 0)).collect();
+        assert!(waiting.end_claim(Some(claimed)).is_empty());
+
+        assert!(!waiting.reserve(0), "others wait in the store, perhaps more urgent ones");
+        waiting.wake(0);
+        assert!(waiting.begin_claim().is_none(), "it is no more urgent than what is here");
+        waiting.wake(1);
+        let (count, _) = waiting.begin_claim().unwrap();
+        assert_eq!(count, 1, "only the urgent one is claimed");
+        assert!(waiting.end_claim(Some(vec![run(255, 1)])).is_empty());
+        assert_eq!(taken(&waiting, 2), [255, 0]);
+    }
+
+    #[test]
+    fn urgent_runs_do_not_break_the_bound_of_the_memory() {
+        let waiting = Waiting::default();
+        for number in 0..ORDINARY_RUNS_MAX {
+            add(&waiting, u8::try_from(number).unwrap(), 0);
+        }
+        assert!(!waiting.reserve(0));
+        for round in 0..URGENT_RUNS_PER_APP_MAX + 1 {
+            waiting.wake(5);
+            let claim = waiting.begin_claim();
+            assert_eq!(claim.map(|(count, _)| count), (round < URGENT_RUNS_PER_APP_MAX).then_some(1));
+            if claim.is_some() {
+                waiting.end_claim(Some(vec![run(250, 5)]));
+            }
+        }
+        assert_eq!(taken(&waiting, 1), [250]);
+        assert_eq!(waiting.begin_claim().map(|(count, _)| count), Some(1), "there is a place again");
     }
 }

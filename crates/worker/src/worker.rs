@@ -21,11 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pool::{Entry, Message, Pool, WAY_OUT, app_deleted};
 use crate::record::answer;
-use crate::waiting::WaitingCall;
+use crate::waiting::{LOWEST, WaitingCall};
 use crate::{FAR, Options, Ports};
 
-/// Between looks for runs that did not start in time.
-const LATE_EVERY: Duration = Duration::from_secs(1);
+/// Between looks for runs that did not start in time, and for those whose time has come.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two such looks at least.
+const SHORTEST_LOOK: Duration = Duration::from_millis(5);
 /// Between attempts to read the store at the start.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -89,13 +91,13 @@ impl Worker {
         let first_look = first_look(handle.clone());
         tokio::pin!(first_look);
         let mut looking = true;
-        let late = give_back_late(handle.clone());
-        tokio::pin!(late);
+        let times = keep_times(handle.clone());
+        tokio::pin!(times);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = &mut first_look, if looking => looking = false,
-                () = &mut late => {}
+                () = &mut times => {}
                 Some(pool) = self.new_pools.recv() => drop(pools.spawn(pool.run())),
                 Some(ended) = pools.join_next(), if !pools.is_empty() => report(ended),
             }
@@ -125,7 +127,7 @@ async fn first_look(handle: Handle) {
     let backlog = until_it_answers(|| ports.runs.backlog()).await;
     for (app, runs) in backlog {
         tracing::info!(app.id = %app, runs, "found queued runs");
-        handle.wake(&app);
+        handle.wake(&app, LOWEST);
     }
     let apps = until_it_answers(|| ports.registry.apps(None)).await;
     for app in apps {
@@ -135,11 +137,23 @@ async fn first_look(handle: Handle) {
     }
 }
 
-/// Runs past their time to start end in the store; those that wait here go back to it.
-async fn give_back_late(handle: Handle) {
+/// Runs past their time to start end in the store; those that wait here go back to it. Runs whose time
+/// has come are looked for at that very moment: no run waits for less than the pause between two looks.
+async fn keep_times(handle: Handle) {
     let ports = Arc::clone(&handle.shared.ports);
     loop {
-        tokio::time::sleep(LATE_EVERY).await;
+        let next = match ports.runs.ready(ports.clock.now()).await {
+            Ok(ready) => {
+                ready.apps.iter().for_each(|(app, priority)| handle.wake(app, *priority));
+                ready.next
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not look for runs whose time has come; trying again");
+                None
+            }
+        };
+        let until_next = next.map_or(LOOK_EVERY, |next| next.since(ports.clock.now()));
+        tokio::time::sleep(until_next.clamp(SHORTEST_LOOK, LOOK_EVERY)).await;
         match ports.runs.expire(ports.clock.now()).await {
             Ok(late) => {
                 if late.ended > 0 {
@@ -260,9 +274,9 @@ impl Dispatch for Handle {
         Some(Box::new(Place { entry, bytes, now: self.shared.ports.clock.now(), filled: false }))
     }
 
-    fn wake(&self, app: &AppId) {
+    fn wake(&self, app: &AppId, priority: i8) {
         if let Some(entry) = self.entry(app, None) {
-            entry.waiting.wake();
+            entry.waiting.wake(priority);
         }
     }
 

@@ -46,6 +46,9 @@ pub(super) struct RunRow {
     status_code: Option<u16>,
     error: Option<RunError>,
     accepted_at: Timestamp,
+    priority: i8,
+    /// Before which it does not start.
+    not_before: Option<Timestamp>,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     /// From its acceptance to its first attempt.
@@ -80,6 +83,8 @@ impl RunRow {
             status_code: run.status_code,
             error: run.error.clone(),
             accepted_at: run.accepted_at,
+            priority: run.priority,
+            not_before: run.not_before,
             started_at: run.started_at,
             ended_at: run.ended_at,
             queue_time_ms: first_start.map(|at| millis(at.since(run.accepted_at))),

@@ -124,7 +124,7 @@ async fn infer(
     began: Instant,
 ) -> Answer<Response> {
     let key = idempotency::key(&parts.headers)?;
-    let max_queue_time = queueing::max_queue_time(form, parts)?;
+    let queueing = queueing::Queueing::read(form, parts)?;
     let secret = webhook::secret(&parts.headers)?;
     let target = target::find(gateway, form, params, &parts.headers).await?;
     let build = target.build()?;
@@ -140,9 +140,12 @@ async fn infer(
         (webhook::in_body(form, function, field)?, query)
     };
     let plan = webhook::plan(gateway, form, address, query, secret).await?;
-    let order = promise::Order { target: &target, build, function, input, key, max_queue_time };
+    let order = promise::Order { target: &target, build, function, input, key, queueing };
+    if queueing.delay.is_some() && !matches!(plan, webhook::Plan::Acknowledge(_)) {
+        return Err(queueing::nobody_waits_for_a_delay(form));
+    }
     match plan {
-        webhook::Plan::Wait if key.is_some() || max_queue_time.is_some() => {
+        webhook::Plan::Wait if key.is_some() || queueing.is_asked() => {
             call::wait_durably(gateway, order, webhook::Told::default()).await
         }
         webhook::Plan::Wait => call::wait(gateway, order).await,

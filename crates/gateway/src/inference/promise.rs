@@ -17,6 +17,7 @@ use queue::run::{Generation, LeasedRun, Mode, NewRun, RunOptions};
 use queue::{AppName, LeaseToken, RunId, answer};
 use tokio::time::Instant;
 
+use super::queueing::Queueing;
 use super::target::Target;
 use super::unstoppable::Unstoppable;
 use super::webhook::Told;
@@ -35,8 +36,8 @@ pub(crate) struct Order<'a> {
     pub(crate) input: Bytes,
     /// The caller's own name for it.
     pub(crate) key: Option<&'a str>,
-    /// How long it may wait for its start.
-    pub(crate) max_queue_time: Option<Duration>,
+    /// When it is to start.
+    pub(crate) queueing: Queueing,
 }
 
 /// A run that is safe.
@@ -84,7 +85,7 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
         options.idempotency = Some(bound);
     }
     let accepted_at = gateway.clock.now();
-    options.start_by = order.max_queue_time.map(|time| accepted_at.plus(time));
+    order.queueing.apply(&mut options, accepted_at);
     let run = NewRun {
         id: RunId::generate(accepted_at, &*gateway.entropy),
         app: order.target.app.id.clone(),
@@ -100,7 +101,9 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
     };
     let (id, generation) = (run.id, run.generation);
     let app = Arc::clone(&order.target.app);
-    let slot = gateway.dispatch.reserve(&app, run.input.len());
+    // A run that is to start later waits in the store, not in memory.
+    let at_once = run.options.not_before.is_none();
+    let slot = at_once.then(|| gateway.dispatch.reserve(&app, run.input.len())).flatten();
     let accepted = Unstoppable::new(accept(gateway.clone(), app, run, slot)).await;
     match accepted.map_err(|problem| problem.about(id))? {
         Accepted::Replayed(first) => Ok(Kept { run: first, replayed: true }),
@@ -119,10 +122,12 @@ async fn accept(
     run: NewRun,
     slot: Option<Box<dyn Slot>>,
 ) -> Answer<Accepted> {
+    let priority = run.options.priority;
     let Some(slot) = slot else {
+        let waits = run.options.not_before.is_some();
         let accepted = gateway.runs.accept(run, Claim::Later).await?;
-        if matches!(accepted, Accepted::Queued) {
-            gateway.dispatch.wake(&app.id);
+        if matches!(accepted, Accepted::Queued) && !waits {
+            gateway.dispatch.wake(&app.id, priority);
         }
         return Ok(accepted);
     };
@@ -135,13 +140,13 @@ async fn accept(
         }
         Ok(Accepted::Queued) => {
             drop(slot);
-            gateway.dispatch.wake(&app.id);
+            gateway.dispatch.wake(&app.id, priority);
             Ok(Accepted::Queued)
         }
         Ok(kept_nothing) => Ok(kept_nothing),
         Err(error) => {
             if matches!(error, StoreError::Unknown(_)) {
-                tokio::spawn(settle(gateway, app, Lease { run: run.id, token, attempt: 1 }));
+                tokio::spawn(settle(gateway, app, Lease { run: run.id, token, attempt: 1 }, priority));
             }
             Err(error.into())
         }
@@ -159,6 +164,7 @@ fn leased(run: NewRun, lease: Lease) -> LeasedRun {
         limit: run.limit,
         accepted_at: run.accepted_at,
         crashes: 0,
+        priority: run.options.priority,
     }
 }
 
@@ -172,13 +178,13 @@ fn queue_full(app: &AppName) -> Problem {
 
 /// A run whose acceptance is unknown may stand in the store, leased to this node with nobody working on
 /// it: gives it back, if it is there.
-async fn settle(gateway: Gateway, app: Arc<App>, lease: Lease) {
+async fn settle(gateway: Gateway, app: Arc<App>, lease: Lease, priority: i8) {
     for attempt in 1..=SETTLE_TRIES {
         tokio::time::sleep(Duration::from_secs(attempt.into())).await;
         match gateway.runs.release(lease, Release::Drained).await {
             Ok(Released::Queued) => {
                 tracing::info!(run.id = %lease.run, "a run of unknown acceptance was found and queued");
-                gateway.dispatch.wake(&app.id);
+                gateway.dispatch.wake(&app.id, priority);
                 return;
             }
             Ok(Released::Ended(_) | Released::Stale) => return,

@@ -1,69 +1,160 @@
-//! How long a run may wait for its start, as its caller says it: `?max_queue_time=` on v4, the header
-//! `X-Max-Queue-Time` everywhere. Seconds.
+//! When a run starts, as its caller says it: a header everywhere, on v4 also a parameter of the query.
+//! The header wins.
+//!
+//! | header | parameter | meaning |
+//! |---|---|---|
+//! | `X-Delay` | `delay` | seconds before which it does not start |
+//! | `X-Max-Queue-Time` | `max_queue_time` | seconds it may wait from then on |
+//! | `X-Priority` | `priority` | higher ones of an app start first |
 
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderName, request};
-use queue::limits::QUEUE_TIME_MAX;
-use queue::run::Generation;
+use http::request;
+use queue::Timestamp;
+use queue::limits::{DELAY_MAX, PRIORITY_MAX, QUEUE_TIME_MAX};
+use queue::run::{Generation, RunOptions};
 
 use super::Form;
 use crate::problem::{Answer, Problem, clip};
 
-const HEADER: HeaderName = HeaderName::from_static("x-max-queue-time");
-const PARAMETER: &str = "max_queue_time";
+/// An option's two names.
+type Names = (&'static str, &'static str);
 
-/// The limit that a request brings.
-pub(super) fn max_queue_time(form: Form, parts: &request::Parts) -> Answer<Option<Duration>> {
-    if let Some(value) = parts.headers.get(HEADER) {
-        return read(value.to_str().unwrap_or("?"), "X-Max-Queue-Time").map(Some);
-    }
-    let query = parts.uri.query().filter(|query| query.contains(PARAMETER));
-    let (Generation::V4, Some(query)) = (form.generation(), query) else { return Ok(None) };
-    url::form_urlencoded::parse(query.as_bytes())
-        .find(|(name, _)| name == PARAMETER)
-        .map(|(_, value)| read(&value, PARAMETER))
-        .transpose()
+const DELAY: Names = ("X-Delay", "delay");
+const QUEUE_TIME: Names = ("X-Max-Queue-Time", "max_queue_time");
+const PRIORITY: Names = ("X-Priority", "priority");
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Queueing {
+    pub(super) delay: Option<Duration>,
+    max_queue_time: Option<Duration>,
+    priority: Option<i8>,
 }
 
-fn read(text: &str, name: &str) -> Answer<Duration> {
-    let most = QUEUE_TIME_MAX.as_secs();
-    let seconds = text.trim().parse().ok().filter(|seconds| (1..=most).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(|| {
+impl Queueing {
+    /// Reads headers and query.
+    pub(super) fn read(form: Form, parts: &request::Parts) -> Answer<Self> {
+        let seconds = |names, most: Duration| -> Answer<_> {
+            let seconds = whole(form, parts, names, "a whole number of seconds", 1..=most.as_secs())?;
+            Ok(seconds.map(Duration::from_secs))
+        };
+        Ok(Self {
+            delay: seconds(DELAY, DELAY_MAX)?,
+            max_queue_time: seconds(QUEUE_TIME, QUEUE_TIME_MAX)?,
+            priority: whole(form, parts, PRIORITY, "a whole number", -PRIORITY_MAX..=PRIORITY_MAX)?,
+        })
+    }
+
+    /// Whether the request asks for anything, so that its run is kept even if the caller waits.
+    pub(super) fn is_asked(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Puts it into the terms of a run accepted at `accepted_at`.
+    pub(super) fn apply(self, options: &mut RunOptions, accepted_at: Timestamp) {
+        options.not_before = self.delay.map(|delay| accepted_at.plus(delay));
+        let may_start = options.not_before.unwrap_or(accepted_at);
+        options.start_by = self.max_queue_time.map(|time| may_start.plus(time));
+        options.priority = self.priority.unwrap_or(0);
+    }
+}
+
+/// A caller cannot wait for what begins in a week.
+pub(super) fn nobody_waits_for_a_delay(form: Form) -> Problem {
+    let way_out = match form.generation() {
+        Generation::V4 => "add `?async=true`",
+        Generation::V3 | Generation::Legacy => "send a `webhook_endpoint` in the body",
+    };
+    let message = format!("`X-Delay` is for calls that do not wait for their result; {way_out}");
+    Problem::unprocessable("invalid_parameter", message)
+}
+
+/// The number that a request gives an option.
+fn whole<N: FromStr + PartialOrd + Display + Copy>(
+    form: Form,
+    parts: &request::Parts,
+    (header, parameter): Names,
+    kind: &str,
+    range: RangeInclusive<N>,
+) -> Answer<Option<N>> {
+    let (name, text) = match parts.headers.get(header) {
+        Some(value) => (header, Cow::Borrowed(value.to_str().unwrap_or("?"))),
+        None => match in_query(form, parts, parameter) {
+            Some(text) => (parameter, text),
+            None => return Ok(None),
+        },
+    };
+    let number = text.trim().parse().ok().filter(|number| range.contains(number));
+    number.map(Some).ok_or_else(|| {
+        let (least, most) = (range.start(), range.end());
         Problem::unprocessable(
             "invalid_parameter",
-            format!("`{name}` is a whole number of seconds from 1 to {most}, not `{}`", clip(text)),
+            format!("`{name}` is {kind} from {least} to {most}, not `{}`", clip(&text)),
         )
     })
+}
+
+fn in_query<'r>(form: Form, parts: &'r request::Parts, parameter: &str) -> Option<Cow<'r, str>> {
+    if form.generation() != Generation::V4 {
+        return None;
+    }
+    let query = parts.uri.query().filter(|query| query.contains(parameter))?;
+    url::form_urlencoded::parse(query.as_bytes())
+        .find_map(|(name, value)| (name == parameter).then_some(value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn asked(form: Form, uri: &str, header: Option<&str>) -> Answer<Option<Duration>> {
-        let mut request = http::Request::post(uri);
-        if let Some(header) = header {
-            request = request.header(HEADER, header);
-        }
-        max_queue_time(form, &request.body(()).unwrap().into_parts().0)
+    fn asked(form: Form, uri: &str, headers: &[(&str, &str)]) -> Answer<Queueing> {
+        let request = headers
+            .iter()
+            .fold(http::Request::post(uri), |request, (name, value)| request.header(*name, *value));
+        Queueing::read(form, &request.body(()).unwrap().into_parts().0)
     }
 
     #[test]
     fn the_query_counts_on_v4_and_the_header_everywhere() {
-        let (uri, minute) = ("/?async=1&max_queue_time=60", Some(Duration::from_secs(60)));
-        assert_eq!(asked(Form::V4, uri, None).unwrap(), minute);
-        assert_eq!(asked(Form::V3, uri, None).unwrap(), None);
-        assert_eq!(asked(Form::Bare, "/", Some("60")).unwrap(), minute);
-        assert_eq!(asked(Form::V4, uri, Some("5")).unwrap(), Some(Duration::from_secs(5)));
+        let uri = "/?async=1&max_queue_time=60&delay=5&priority=-7";
+        let seconds = |secs| Some(Duration::from_secs(secs));
+        let all = Queueing { delay: seconds(5), max_queue_time: seconds(60), priority: Some(-7) };
+        assert_eq!(asked(Form::V4, uri, &[]).unwrap(), all);
+        assert_eq!(asked(Form::V3, uri, &[]).unwrap(), Queueing::default());
+        let headers = [("x-max-queue-time", "60"), ("x-delay", "5"), ("x-priority", "-7")];
+        assert_eq!(asked(Form::Bare, "/", &headers).unwrap(), all);
+        let both = asked(Form::V4, uri, &[("x-priority", "100")]).unwrap();
+        assert_eq!(both, Queueing { priority: Some(100), ..all });
+        assert!(!asked(Form::V4, "/?async=1", &[]).unwrap().is_asked());
     }
 
     #[test]
-    fn what_is_no_time_is_refused_by_name() {
-        for wrong in ["0", "-1", "soon", "604801", "1.5", ""] {
-            let problem = asked(Form::V4, "/", Some(wrong)).unwrap_err();
+    fn the_time_to_start_counts_from_when_the_run_may() {
+        let now = Timestamp::from_millis(0);
+        let mut options = RunOptions::default();
+        asked(Form::V4, "/?delay=5&max_queue_time=60", &[]).unwrap().apply(&mut options, now);
+        assert_eq!(options.not_before, Some(Timestamp::from_millis(5_000)));
+        assert_eq!(options.start_by, Some(Timestamp::from_millis(65_000)));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_by_name() {
+        let times = ["0", "-1", "soon", "604801", "1.5", ""].map(|wrong| ("X-Delay", wrong));
+        let limits = ["0", "-1", "soon", "604801", "1.5", ""].map(|wrong| ("X-Max-Queue-Time", wrong));
+        let priorities = ["101", "-101", "high", "1.5", ""].map(|wrong| ("X-Priority", wrong));
+        for (name, wrong) in times.into_iter().chain(limits).chain(priorities) {
+            let problem = asked(Form::V4, "/", &[(name, wrong)]).unwrap_err();
             assert_eq!(problem.status.as_u16(), 422, "{wrong}");
-            assert!(problem.message.contains("X-Max-Queue-Time"));
+            assert!(
+                problem.message.contains(name) && problem.message.contains("from"),
+                "{}",
+                problem.message
+            );
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) fn a_run(world: &World, app: &AppId, state: RunState) -> RunView {
         status_code: ended.then_some(200),
         run_time_ms: ended.then_some(1.25),
         accepted_at,
+        priority: 0,
+        not_before: None,
         started_at: ended.then(|| accepted_at.plus(Duration::from_millis(40))),
         ended_at: ended.then(|| accepted_at.plus(Duration::from_millis(90))),
         build: None,

@@ -24,7 +24,7 @@ use queue::port::*;
 use queue::registry::{
     App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Scope,
 };
-use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, RunFilter, RunState, RunView};
+use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunState, RunView};
 use queue::{AppId, BuildId, Clock, Entropy, InboxId, ProjectId, RunId, Timestamp};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -335,6 +335,10 @@ impl Runs for World {
         Ok(Expired::default())
     }
 
+    async fn ready(&self, _: Timestamp) -> Stored<Ready> {
+        Ok(Ready::default())
+    }
+
     async fn release(&self, _: Lease, _: Release) -> Stored<Released> {
         Ok(Released::Queued)
     }
@@ -556,7 +560,7 @@ impl Dispatch for World {
         None
     }
 
-    fn wake(&self, app: &AppId) {
+    fn wake(&self, app: &AppId, _: i8) {
         self.hold().told.push(format!("wake {app}"));
     }
 

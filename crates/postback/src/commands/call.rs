@@ -30,6 +30,12 @@ pub(crate) struct Args {
     /// End with the acknowledgement; `postback runs get` shows the result
     #[arg(long = "async")]
     asynchronous: bool,
+    /// Start it so many seconds from now at the earliest; with `--async` or `--webhook`
+    #[arg(long, value_name = "SECONDS")]
+    delay: Option<u64>,
+    /// Start it before runs of a lower priority, after those of a higher one: -100 to 100
+    #[arg(long, allow_negative_numbers = true)]
+    priority: Option<i8>,
     /// With `--async` or `--webhook`: wait for the run's end and print the run
     #[arg(long)]
     wait: bool,
@@ -59,6 +65,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     }
     if let Some(webhook) = &args.webhook {
         ask = ask.query("webhookEndpoint", webhook);
+    }
+    if let Some(delay) = args.delay {
+        ask = ask.query("delay", delay);
+    }
+    if let Some(priority) = args.priority {
+        ask = ask.query("priority", priority);
     }
     let (status, text) = ask.any().await?;
     if args.wait && status.is_success() {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use queue::Clock as _;
 use reqwest::Method;
 use serde_json::Value;
 
 use super::{Context, ExitStatus};
 use crate::client::Client;
+use crate::system::SystemClock;
 
 /// Arguments of `postback runs`.
 #[derive(Debug, clap::Args)]
@@ -81,7 +83,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|run| columns.iter().map(|column| text(run, column)).collect())
+                .map(|run| {
+                    let mut row: Vec<String> = columns.iter().map(|column| text(run, column)).collect();
+                    if let Some(until) = waits_until(run) {
+                        row[3] = format!("queued until {until}");
+                    }
+                    row
+                })
                 .collect();
             printer.table(&["RUN", "APP", "FUNCTION", "STATE", "ACCEPTED", "MS"], &rows);
         }
@@ -109,6 +117,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// When a queued run may start, if it has to wait until then. `notBefore` stays when its time has come.
+fn waits_until(run: &Value) -> Option<&str> {
+    let until = run["notBefore"].as_str().filter(|_| run["state"] == "queued")?;
+    let due = queue::Timestamp::parse_rfc3339(until)?;
+    (due > SystemClock.now()).then_some(until)
 }
 
 /// A run that has ended.

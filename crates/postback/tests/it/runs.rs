@@ -177,3 +177,32 @@ async fn a_run_that_does_not_start_in_time_expires_and_tells_its_webhook() {
     assert_eq!(waited.status(), 408);
     assert_eq!(body(waited).await["code"], "expired");
 }
+
+#[tokio::test]
+async fn a_delayed_run_starts_when_it_is_due_and_a_crash_does_not_change_that() {
+    let mut stage = Stage::basic();
+    let path = stage.v4("basic/echo?async=true");
+    let work = json!({"value": 1});
+    let delayed = async |seconds: &str| {
+        let answer = call_with(&stage, &path, &[("x-delay", seconds), ("x-priority", "7")], &work).await;
+        assert_eq!(answer.status(), 202);
+        body(answer).await["run_id"].as_str().unwrap().to_owned()
+    };
+    let (soon, late) = (delayed("4").await, delayed("600").await);
+    stage.crash_and_restart();
+    let ended = stage.ended_run(&soon).await;
+    assert_eq!((&ended["state"], &ended["priority"]), (&json!("succeeded"), &json!(7)));
+    let moment = |key: &str| queue::Timestamp::parse_rfc3339(ended[key].as_str().unwrap()).unwrap();
+    assert_eq!(moment("notBefore"), moment("acceptedAt").plus(std::time::Duration::from_secs(4)));
+    assert!(moment("startedAt") >= moment("notBefore"), "{ended}");
+
+    let show = stage.home.command().args(["runs", "list"]).output().unwrap();
+    let list = String::from_utf8_lossy(&show.stdout).into_owned();
+    let line = list.lines().find(|line| line.contains(&late)).unwrap();
+    assert!(line.contains("queued until 20"), "{list}");
+    assert_eq!(cancel(&stage, &late).await.status(), 200);
+
+    let waiting = call_with(&stage, &stage.v4("basic/echo"), &[("x-delay", "5")], &work).await;
+    assert_eq!(waiting.status(), 422);
+    assert!(body(waiting).await["message"].as_str().unwrap().contains("`?async=true`"));
+}

@@ -20,7 +20,7 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
         return Ok(known);
     }
     let token = match claim {
-        Claim::Now(token) if !app.deleted => Some(token),
+        Claim::Now(token) if !app.deleted && run.options.not_before.is_none() => Some(token),
         _ => None,
     };
     let queued = batch.books.queued.get(&app.number).copied().unwrap_or(0);
@@ -30,8 +30,9 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
     batch
         .sql(
             "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, limit_ms, webhooks,
-                               warning, attempt, started_at, token, incarnation, caller_secret)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                               warning, attempt, started_at, token, incarnation, caller_secret,
+                               priority, delayed, not_before)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
         )?
         .execute(params![
             run.id.into_bytes(),
@@ -49,6 +50,9 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             token.map(queue::LeaseToken::into_bytes),
             token.map(|_| batch.setting.incarnation),
             run.options.caller_secret.as_ref().map(CallerSecret::as_bytes),
+            run.options.priority,
+            run.options.not_before.is_some(),
+            run.options.not_before.map(queue::Timestamp::as_millis),
         ])?;
     batch
         .sql("INSERT INTO inputs (run, body) VALUES (?1, ?2)")?

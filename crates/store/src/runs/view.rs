@@ -13,7 +13,8 @@ use crate::results::ResultFiles;
 use crate::row;
 
 const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
-    r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt";
+    r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt,
+    r.priority, r.not_before";
 
 fn read(row: &Row<'_>) -> Result<RunView, Fault> {
     Ok(RunView {
@@ -27,6 +28,8 @@ fn read(row: &Row<'_>) -> Result<RunView, Fault> {
         status_code: row.get(7)?,
         run_time_ms: row.get(8)?,
         accepted_at: row::time(row, 9)?,
+        priority: row.get(16)?,
+        not_before: row::optional_time(row, 17)?,
         started_at: row::optional_time(row, 10)?,
         ended_at: row::optional_time(row, 11)?,
         build: row::optional_parsed(row, 12)?,
@@ -145,7 +148,7 @@ pub(super) fn has_ended(conn: &Connection, run: RunId) -> Result<bool, Fault> {
 pub(super) fn backlog(conn: &Connection) -> Result<Vec<(AppId, u64)>, Fault> {
     let mut statement = conn.prepare_cached(
         "SELECT n.app, count(*) FROM runs r JOIN app_numbers n ON n.number = r.app
-         WHERE r.state = 'queued' GROUP BY r.app",
+         WHERE r.state = 'queued' AND r.delayed = 0 GROUP BY r.app",
     )?;
     let mut rows = statement.query([])?;
     let mut backlog = Vec::new();

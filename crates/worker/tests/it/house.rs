@@ -174,17 +174,18 @@ impl House {
             limit: Duration::from_secs(20),
             accepted_at: SystemClock.now(),
             crashes: 0,
+            priority: 0,
         }
     }
 
     /// Hands a run over as the gateway does: through memory if there is a place, else by the store.
     pub(crate) fn submit(&self, run: LeasedRun) -> RunId {
-        let id = run.lease.run;
+        let (id, priority) = (run.lease.run, run.priority);
         match self.handle.reserve(&self.app, run.input.len()) {
             Some(slot) => slot.hand_over(self.memory.lease(run)),
             None => {
                 self.memory.queue(run);
-                self.handle.wake(&self.app.id);
+                self.handle.wake(&self.app.id, priority);
             }
         }
         id

@@ -3,12 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use queue::Clock as _;
 use queue::app::AppConfig;
 use queue::lease::Release;
+use queue::limits::{BUFFERED_RUNS_PER_APP_MAX, URGENT_RUNS_PER_APP_MAX};
 use queue::outcome::{Code, Ending};
 use queue::port::Dispatch as _;
 
-use crate::house::{House, Plan, until, webhook};
+use crate::house::{House, Plan, text, until, webhook};
+use crate::store::SystemClock;
 
 const CODE: &str = r#"
 import time
@@ -72,7 +75,7 @@ def note(n):
             id
         })
         .collect();
-    house.handle.wake(&house.id());
+    house.handle.wake(&house.id(), 0);
     for run in runs {
         assert_eq!(house.result(run).await, "true");
     }
@@ -87,7 +90,7 @@ async fn while_older_runs_wait_in_the_store_new_ones_queue_behind_them() {
     for _ in 0..600 {
         house.memory.queue(house.run("echo", r#"{"n":1}"#));
     }
-    house.handle.wake(&house.id());
+    house.handle.wake(&house.id(), 0);
     assert!(house.handle.reserve(&house.app, 10).is_none());
     until("the backlog is done", || (house.memory.ended() == 600).then_some(())).await;
     until("the short way is open again", || house.handle.reserve(&house.app, 10)).await;
@@ -110,7 +113,7 @@ async fn queued_runs_of_an_earlier_life_are_found_at_the_start() {
 async fn a_place_that_is_not_used_is_given_back() {
     let house = House::with(CODE, Plan { not_deployed: true, ..Plan::default() }).await;
     let places = std::iter::from_fn(|| house.handle.reserve(&house.app, 10)).collect::<Vec<_>>();
-    assert_eq!(places.len(), queue::limits::BUFFERED_RUNS_PER_APP_MAX);
+    assert_eq!(places.len(), BUFFERED_RUNS_PER_APP_MAX - URGENT_RUNS_PER_APP_MAX);
     drop(places);
     assert!(house.handle.reserve(&house.app, queue::limits::BUFFERED_BYTES_PER_APP_MAX).is_some());
     assert!(house.handle.reserve(&house.app, queue::limits::BUFFERED_BYTES_PER_APP_MAX + 1).is_none());
@@ -177,4 +180,46 @@ async fn a_claimed_run_whose_app_is_deleted_ends_as_cancelled() {
     slot.hand_over(run);
     assert_eq!(house.outcome(id).await.ending, Ending::Cancelled);
     assert!(!house.memory.releases().iter().any(|(_, release)| *release == Release::Drained));
+}
+
+#[tokio::test]
+async fn a_delayed_run_starts_when_its_time_has_come_and_not_before() {
+    let house = House::of(CODE).await;
+    let run = house.run("echo", r#"{"n":1}"#);
+    let (id, not_before) = (run.lease.run, SystemClock.now().plus(Duration::from_millis(1_500)));
+    house.memory.delay(run, not_before);
+    let outcome = house.outcome(id).await;
+    assert_eq!(text(&outcome), "1");
+    let late = outcome.ended_at.since(not_before);
+    assert!(outcome.ended_at >= not_before && late < Duration::from_secs(5), "{late:?} late");
+}
+
+#[tokio::test]
+async fn an_urgent_run_overtakes_those_that_wait_in_memory_and_in_the_store() {
+    let config = AppConfig { replica_concurrency: Some(1), ..AppConfig::default() };
+    let code = r#"
+import os, time
+
+seen = []
+
+def note(n, gate=""):
+    seen.append(n)
+    while gate and not os.path.exists(gate):
+        time.sleep(0.005)
+    return len(seen)
+"#;
+    let house = House::with(code, Plan { config, ..Plan::default() }).await;
+    let gate = house.folder.path().join("gate");
+    let first = house.submit(house.run("note", &format!(r#"{{"n":0,"gate":"{}"}}"#, gate.display())));
+    until("the first one runs", || house.memory.started_runs().contains(&first).then_some(())).await;
+    let ordinary: Vec<_> =
+        (1..=600).map(|n| house.submit(house.run("note", &format!(r#"{{"n":{n}}}"#)))).collect();
+    let mut run = house.run("note", r#"{"n":1000}"#);
+    run.priority = 10;
+    let urgent = house.submit(run);
+    let in_the_store = 600 - (BUFFERED_RUNS_PER_APP_MAX - URGENT_RUNS_PER_APP_MAX);
+    until("it is claimed", || (house.memory.queued() == in_the_store).then_some(())).await;
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(house.result(urgent).await, "2", "only the one that ran already was before it");
+    assert_eq!(house.result(ordinary[0]).await, "3");
 }

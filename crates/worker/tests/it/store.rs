@@ -15,7 +15,7 @@ use queue::log::{LogLine, LogQuery, StoredLine};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
 use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, StoreError, Stored};
 use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
-use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, RunFilter, RunView};
+use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, BuildId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 
 #[derive(Default)]
@@ -25,6 +25,7 @@ struct State {
     ended: HashMap<RunId, Outcome>,
     crash_loops: Vec<RunId>,
     late: Vec<(AppId, RunId)>,
+    delayed: Vec<(Timestamp, LeasedRun)>,
     releases: Vec<(RunId, Release)>,
     started: Vec<RunId>,
     calls: Vec<CallRecord>,
@@ -59,7 +60,14 @@ impl Memory {
 
     /// Queues a run, as the gateway does when memory has no place for it.
     pub(crate) fn queue(&self, run: LeasedRun) {
-        self.state().queued.push_back(run);
+        let mut state = self.state();
+        let at = state.queued.partition_point(|other| other.priority >= run.priority);
+        state.queued.insert(at, run);
+    }
+
+    /// Queues a run that is to start later.
+    pub(crate) fn delay(&self, run: LeasedRun, not_before: Timestamp) {
+        self.state().delayed.push((not_before, run));
     }
 
     /// Leases a run for the short way through memory.
@@ -223,6 +231,16 @@ impl Runs for Memory {
 
     async fn expire(&self, _: Timestamp) -> Stored<Expired> {
         Ok(Expired { ended: 0, leased: std::mem::take(&mut self.state().late) })
+    }
+
+    async fn ready(&self, now: Timestamp) -> Stored<Ready> {
+        let delayed = std::mem::take(&mut self.state().delayed);
+        let (due, left): (Vec<_>, Vec<_>) = delayed.into_iter().partition(|(at, _)| *at <= now);
+        let apps = due.iter().map(|(_, run)| (run.app.clone(), run.priority)).collect();
+        due.into_iter().for_each(|(_, run)| self.queue(run));
+        let next = left.iter().map(|(at, _)| *at).min();
+        self.state().delayed.extend(left);
+        Ok(Ready { apps, next })
     }
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {

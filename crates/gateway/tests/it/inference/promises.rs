@@ -105,3 +105,29 @@ async fn ids_grow_with_time() {
     assert!(first < second);
     assert_eq!(second.parse::<queue::RunId>().unwrap().accepted_at(), rig.world.now());
 }
+
+#[tokio::test]
+async fn a_delayed_run_is_kept_and_waits_in_the_store() {
+    let rig = Rig::new();
+    deploy(&rig.world);
+    let router = rig.router();
+    let reply = call(&router, &v4("old/predict?async=true&delay=60&priority=5"), "{}").await;
+    assert_eq!(reply.status, 202);
+    let run = rig.world.hold().runs[&run_id(&reply).parse().unwrap()].clone();
+    assert_eq!(run.not_before, Some(rig.world.now().plus(Duration::from_secs(60))));
+    assert_eq!(run.priority, 5);
+    assert!(rig.handed.lock().unwrap().is_empty(), "it has no place in memory");
+    assert!(rig.world.hold().told.is_empty(), "and nobody is woken for it");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_delayed_run() {
+    let rig = Rig::new();
+    deploy(&rig.world);
+    let router = rig.router();
+    let message = call(&router, &v4("old/predict?delay=60"), "{}").await.problem(422, "invalid_parameter");
+    assert!(message.contains("?async=true"), "{message}");
+    let message = call(&router, &v4(&format!("old/predict?delay=60&webhookEndpoint={HOOK}")), "{}").await;
+    message.problem(422, "invalid_parameter");
+    assert!(rig.world.hold().runs.is_empty());
+}

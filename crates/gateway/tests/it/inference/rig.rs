@@ -115,6 +115,8 @@ fn queued(run: &NewRun) -> RunView {
         status_code: None,
         run_time_ms: None,
         accepted_at: run.accepted_at,
+        priority: run.options.priority,
+        not_before: run.options.not_before,
         started_at: None,
         ended_at: None,
         build: None,
@@ -160,6 +162,10 @@ impl Runs for Rig {
         Ok(Expired::default())
     }
 
+    async fn ready(&self, _: queue::Timestamp) -> Stored<queue::run::Ready> {
+        Ok(queue::run::Ready::default())
+    }
+
     async fn release(&self, lease: Lease, _: Release) -> Stored<Released> {
         self.released.lock().unwrap().push(lease);
         self.settled.add_permits(1);
@@ -203,8 +209,8 @@ impl Dispatch for Desk {
         self.0.slots.load(Ordering::SeqCst).then(|| Box::new(Place(Arc::clone(&self.0))) as Box<dyn Slot>)
     }
 
-    fn wake(&self, app: &AppId) {
-        Dispatch::wake(&*self.0.world, app);
+    fn wake(&self, app: &AppId, priority: i8) {
+        Dispatch::wake(&*self.0.world, app, priority);
     }
 
     fn cancel(&self, app: &AppId, run: RunId) {

@@ -9,6 +9,7 @@ pub(crate) mod endpoints;
 pub(crate) mod expiry;
 pub(crate) mod inboxes;
 pub(crate) mod logs;
+pub(crate) mod order;
 pub(crate) mod redelivery;
 pub(crate) mod registry;
 pub(crate) mod runs;
@@ -54,6 +55,15 @@ macro_rules! conformance {
             a_leased_run_past_its_time_is_named_and_expires_when_it_comes_back
             a_run_that_has_started_once_does_not_expire
             the_time_of_a_run_that_has_ended_means_nothing
+        }}
+        $crate::conformance::promises! { $open, order {
+            higher_priorities_are_claimed_first_and_the_oldest_among_equals
+            a_released_run_keeps_its_priority
+            a_delayed_run_waits_for_its_time
+            a_delayed_run_is_never_leased_at_once
+            delayed_runs_count_in_the_bound_of_the_queue
+            a_delayed_run_can_be_cancelled_and_can_expire
+            however_many_become_due_all_are_ready
         }}
         $crate::conformance::promises! { $open, deliveries {
             the_first_attempt_rides_in_the_finish

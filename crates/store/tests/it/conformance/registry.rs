@@ -162,6 +162,10 @@ pub(crate) async fn deleting_an_app_cancels_its_queued_runs_and_tells_their_webh
     for _ in 0..3 {
         queued.push(world.queued(&app("a"), &["https://a.example/"]).await);
     }
+    let mut delayed = world.new_run(&app("a"), &["https://a.example/"]);
+    delayed.options.not_before = Some(world.now().plus(Duration::from_secs(60)));
+    queued.push(delayed.id);
+    assert!(matches!(world.store.accept(delayed, Claim::Later).await.unwrap(), Accepted::Queued));
     let bystander = world.queued(&app("b"), &[]).await;
     let lease = world.leased(&app("a"), &[]).await;
 
@@ -172,7 +176,7 @@ pub(crate) async fn deleting_an_app_cancels_its_queued_runs_and_tells_their_webh
         let view = world.view(*run).await;
         assert_eq!((view.state, view.error.unwrap().code), (RunState::Cancelled, Code::Cancelled));
     }
-    assert_eq!(world.begin().await.len(), 3);
+    assert_eq!(world.begin().await.len(), 4);
     assert_eq!(world.view(bystander).await.state, RunState::Queued);
     assert_eq!(world.store.backlog().await.unwrap(), [(app("b"), 1)]);
     // What runs may end.
