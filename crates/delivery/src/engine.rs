@@ -26,7 +26,7 @@ use crate::connect::Connector;
 use crate::failure::Failure;
 use crate::guard::Guard;
 use crate::keys::Keys;
-use crate::places::{Health, Place, Places};
+use crate::places::{Caps, Health, Place, Places};
 use crate::pool::Pool;
 use crate::resolve::{Resolve, SystemResolver};
 use crate::rules::Rules;
@@ -38,6 +38,8 @@ use crate::verdict::{Seen, verdict};
 pub struct Options {
     /// Which addresses may be called.
     pub rules: Rules,
+    /// How many attempts may be under way at once.
+    pub caps: Caps,
     /// Waits before each attempt, from the first.
     pub schedule: Arc<[Duration]>,
     /// One attempt: connect and TLS.
@@ -54,6 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rules: Rules::default(),
+            caps: Caps::default(),
             schedule: Arc::new(SCHEDULE),
             connect_limit: DELIVERY_CONNECT_LIMIT,
             attempt_limit: DELIVERY_LIMIT,
@@ -117,12 +120,12 @@ impl Engine {
             sender: Sender {
                 guard: Arc::clone(&guard),
                 connector: Connector::new(Arc::clone(&guard), options.tls, options.connect_limit),
-                pool: Arc::new(Pool::default()),
+                pool: Arc::new(Pool::new(options.caps)),
                 keys: Keys::new(registry),
                 limit: options.attempt_limit,
             },
             guard,
-            places: Places::new(own),
+            places: Places::new(options.caps, own),
             deliveries,
             clock,
             entropy,

@@ -28,5 +28,6 @@ mod verdict;
 mod wire;
 
 pub use engine::{Engine, Handle, Options};
+pub use places::Caps;
 pub use resolve::{Resolve, ResolveError, SystemResolver};
 pub use rules::{OwnServer, Rules};

@@ -10,7 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use queue::limits::{DELIVERIES_IN_FLIGHT_MAX, DELIVERIES_PER_RECEIVER_MAX, DELIVERIES_PER_RECEIVER_START};
+use queue::limits::{
+    DELIVERIES_IN_FLIGHT_DEFAULT, DELIVERIES_PER_RECEIVER_DEFAULT, DELIVERIES_PER_RECEIVER_START,
+};
 use queue::port::Room;
 use queue::run::Receiver;
 use tokio::sync::Notify;
@@ -37,7 +39,30 @@ pub(crate) enum Health {
     Outage,
 }
 
+/// How many attempts may be under way at once. The default is the product's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// In all; at least 1.
+    pub in_flight: usize,
+    /// To one receiver that answers well; at least 1. It begins with 8, or with this where it is less.
+    pub per_receiver: usize,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { in_flight: DELIVERIES_IN_FLIGHT_DEFAULT, per_receiver: DELIVERIES_PER_RECEIVER_DEFAULT }
+    }
+}
+
+impl Caps {
+    /// What a receiver begins with of which nothing is known.
+    fn at_first(self) -> usize {
+        self.per_receiver.min(DELIVERIES_PER_RECEIVER_START)
+    }
+}
+
 pub(crate) struct Places {
+    caps: Caps,
     inner: Mutex<Inner>,
     /// Origins of our own: no breaker, and the full cap from the start.
     own: HashSet<Receiver>,
@@ -81,15 +106,15 @@ impl Lane {
         }
     }
 
-    fn is_forgettable(&self, now: Instant) -> bool {
+    fn is_forgettable(&self, caps: Caps, now: Instant) -> bool {
         self.in_flight == 0
             && self.granted == 0
-            && (self.is_pristine() || now.duration_since(self.last_used) > REMEMBERED)
+            && (self.is_pristine(caps) || now.duration_since(self.last_used) > REMEMBERED)
             && self.breaker.opens_at(now).is_none()
     }
 
-    fn is_pristine(&self) -> bool {
-        self.cap == DELIVERIES_PER_RECEIVER_START && self.breaker.is_pristine()
+    fn is_pristine(&self, caps: Caps) -> bool {
+        self.cap == caps.at_first() && self.breaker.is_pristine()
     }
 }
 
@@ -99,8 +124,8 @@ fn share(free: usize) -> usize {
 }
 
 impl Places {
-    pub(crate) fn new(own: HashSet<Receiver>) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::default(), own, wanted: Notify::new() })
+    pub(crate) fn new(caps: Caps, own: HashSet<Receiver>) -> Arc<Self> {
+        Arc::new(Self { caps, inner: Mutex::default(), own, wanted: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -111,13 +136,9 @@ impl Places {
         if inner.receivers.len() >= RECEIVERS_MAX && !inner.receivers.contains_key(receiver) {
             inner.receivers.retain(|_, lane| lane.in_flight + lane.granted > 0);
         }
-        let granted = if inner.asking { share(DELIVERIES_PER_RECEIVER_START) } else { 0 };
+        let granted = if inner.asking { share(self.caps.at_first()) } else { 0 };
         inner.receivers.entry(receiver.clone()).or_insert_with(|| {
-            let cap = if self.own.contains(receiver) {
-                DELIVERIES_PER_RECEIVER_MAX
-            } else {
-                DELIVERIES_PER_RECEIVER_START
-            };
+            let cap = if self.own.contains(receiver) { self.caps.per_receiver } else { self.caps.at_first() };
             Lane { granted, ..Lane::new(cap, now) }
         })
     }
@@ -126,7 +147,7 @@ impl Places {
     /// places is left to them.
     pub(crate) fn reserve(self: &Arc<Self>, receiver: Receiver, now: Instant) -> Option<Place> {
         let mut inner = self.lock();
-        if inner.closed || inner.in_flight + inner.granted >= DELIVERIES_IN_FLIGHT_MAX {
+        if inner.closed || inner.in_flight + inner.granted >= self.caps.in_flight {
             inner.starved = true;
             return None;
         }
@@ -145,7 +166,7 @@ impl Places {
     /// [`Places::take`] or [`Places::withdraw`].
     pub(crate) fn room(&self, now: Instant) -> Option<Room> {
         let mut inner = self.lock();
-        let total = share(DELIVERIES_IN_FLIGHT_MAX.saturating_sub(inner.in_flight));
+        let total = share(self.caps.in_flight.saturating_sub(inner.in_flight));
         if total == 0 || inner.closed {
             inner.starved = true;
             return None;
@@ -153,8 +174,8 @@ impl Places {
         inner.starved = false;
         inner.asking = true;
         inner.granted = total;
-        inner.receivers.retain(|_, lane| !lane.is_forgettable(now));
-        let per_receiver = share(DELIVERIES_PER_RECEIVER_START);
+        inner.receivers.retain(|_, lane| !lane.is_forgettable(self.caps, now));
+        let per_receiver = share(self.caps.at_first());
         let mut room = Room { total, per_receiver, receivers: HashMap::with_capacity(inner.receivers.len()) };
         for (receiver, lane) in &mut inner.receivers {
             lane.granted = share(lane.free(now));
@@ -189,7 +210,7 @@ impl Places {
         for (receiver, count) in counts {
             let lane = self.lane(&mut inner, receiver, now);
             lane.in_flight += count;
-            lane.waiting = count >= share(DELIVERIES_PER_RECEIVER_START);
+            lane.waiting = count >= share(self.caps.at_first());
         }
         drop(inner);
         receivers
@@ -227,10 +248,10 @@ impl Places {
         lane.in_flight = lane.in_flight.saturating_sub(1);
         lane.last_used = now;
         if !self.own.contains(receiver) {
-            lane.learn(receiver, health, now);
+            lane.learn(receiver, health, self.caps, now);
         }
         let wanted = starved || (lane.waiting && lane.free(now) > 0);
-        if lane.in_flight == 0 && lane.granted == 0 && lane.is_pristine() && !inner.asking {
+        if lane.in_flight == 0 && lane.granted == 0 && lane.is_pristine(self.caps) && !inner.asking {
             inner.receivers.remove(receiver);
         }
         drop(inner);
@@ -241,10 +262,10 @@ impl Places {
 }
 
 impl Lane {
-    fn learn(&mut self, receiver: &Receiver, health: Health, now: Instant) {
+    fn learn(&mut self, receiver: &Receiver, health: Health, caps: Caps, now: Instant) {
         match health {
             Health::Good => {
-                self.cap = (self.cap + 1).min(DELIVERIES_PER_RECEIVER_MAX);
+                self.cap = (self.cap + 1).min(caps.per_receiver);
                 self.breaker.answered();
             }
             Health::Unknown => {}

@@ -8,17 +8,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use queue::limits::{DELIVERIES_IN_FLIGHT_MAX, DELIVERIES_PER_RECEIVER_MAX};
 use queue::run::Receiver;
 use tokio::time::{Instant, sleep};
 
+use crate::places::Caps;
 use crate::wire::Wire;
 
 const IDLE_MAX: Duration = Duration::from_secs(4);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-#[derive(Default)]
 pub(crate) struct Pool {
+    caps: Caps,
     inner: Mutex<Inner>,
 }
 
@@ -36,6 +36,11 @@ struct Idle {
 }
 
 impl Pool {
+    /// Keeps no more connections than there may be attempts.
+    pub(crate) fn new(caps: Caps) -> Self {
+        Self { caps, inner: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,14 +66,14 @@ impl Pool {
             return;
         }
         let mut inner = self.lock();
-        if inner.count >= DELIVERIES_IN_FLIGHT_MAX {
+        if inner.count >= self.caps.in_flight {
             return;
         }
         let waiting = match inner.idle.get_mut(receiver) {
             Some(waiting) => waiting,
             None => inner.idle.entry(receiver.clone()).or_default(),
         };
-        if waiting.len() >= DELIVERIES_PER_RECEIVER_MAX {
+        if waiting.len() >= self.caps.per_receiver {
             return;
         }
         waiting.push(Idle { wire, since: Instant::now() });

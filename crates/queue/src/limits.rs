@@ -70,12 +70,14 @@ pub const DELIVERY_LIMIT: Duration = Duration::from_secs(30);
 pub const DELIVERY_RESPONSE_READ_MAX: usize = 64 << 10;
 /// Kept of a receiver's answer, in bytes.
 pub const DELIVERY_RESPONSE_KEPT_MAX: usize = 8 << 10;
-/// Deliveries under way at once.
-pub const DELIVERIES_IN_FLIGHT_MAX: usize = 512;
+/// Deliveries under way at once, unless the server is told otherwise.
+pub const DELIVERIES_IN_FLIGHT_DEFAULT: usize = 512;
+/// Deliveries under way at once, whatever the server is told.
+pub const DELIVERIES_IN_FLIGHT_MAX: usize = 4_096;
 /// Deliveries under way at once to one receiver, to begin with.
 pub const DELIVERIES_PER_RECEIVER_START: usize = 8;
-/// Deliveries under way at once to one receiver that answers well.
-pub const DELIVERIES_PER_RECEIVER_MAX: usize = 64;
+/// Deliveries under way at once to one receiver that answers well, unless the server is told otherwise.
+pub const DELIVERIES_PER_RECEIVER_DEFAULT: usize = 64;
 /// Body that an inbox records, in bytes.
 pub const INBOX_BODY_BYTES_MAX: usize = 100 << 20;
 /// Requests an inbox keeps; the oldest make room.
@@ -122,6 +124,16 @@ pub const TABLE: &[Limit] = &[
     limit("log of a run", "1 MiB", "head and tail are kept, the count of dropped bytes between them"),
     limit("deaths of its replica under a run", "3", "the run ends as `crash_loop`"),
     limit("losses of the server under a run", "20", "the run ends as `interrupted`"),
+    limit(
+        "webhooks under way at once",
+        "512; `serve --deliveries-in-flight`, 4,096 at most",
+        "the others wait their turn",
+    ),
+    limit(
+        "webhooks under way at once to one receiver",
+        "8, rising to 64 while it answers well; `serve --deliveries-per-receiver`",
+        "the others wait their turn",
+    ),
     limit("one webhook attempt", "30 s, 5 s of them to connect", "the attempt fails as `timeout`"),
     limit("answer of a receiver", "64 KiB read, 8 KiB kept", "the connection is closed; the status counts"),
     limit("uploaded archive", "2 GiB", "413"),

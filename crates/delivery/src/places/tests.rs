@@ -11,7 +11,7 @@ fn receiver(number: usize) -> Receiver {
 }
 
 fn places() -> Arc<Places> {
-    Places::new(HashSet::new())
+    Places::new(Caps::default(), HashSet::new())
 }
 
 fn fill(places: &Arc<Places>, receiver: &Receiver, now: Instant) -> Vec<Place> {
@@ -53,6 +53,21 @@ fn a_cap_follows_how_the_receiver_answers() {
 }
 
 #[test]
+fn caps_are_what_the_server_was_told() {
+    let now = Instant::now();
+    let places = Places::new(Caps { in_flight: 5, per_receiver: 3 }, HashSet::new());
+    let held = fill(&places, &receiver(1), now);
+    assert_eq!(held.len(), 3);
+    assert_eq!(fill(&places, &receiver(2), now).len(), 2);
+    for place in held {
+        place.give_back(Health::Good);
+    }
+    assert_eq!(fill(&places, &receiver(1), now).len(), 3);
+    let room = places.room(now).unwrap();
+    assert_eq!((room.total, room.per_receiver), (3, 2), "half of either, rounded up");
+}
+
+#[test]
 fn a_blocked_receiver_has_no_place_until_one_probe() {
     let (places, now) = (places(), Instant::now());
     for _ in 0..10 {
@@ -73,11 +88,11 @@ fn a_blocked_receiver_has_no_place_until_one_probe() {
 
 #[test]
 fn an_inbox_that_plays_dead_blocks_nobody() {
-    let (places, now) = (Places::new(HashSet::from([receiver(1)])), Instant::now());
+    let (places, now) = (Places::new(Caps::default(), HashSet::from([receiver(1)])), Instant::now());
     for _ in 0..100 {
         places.reserve(receiver(1), now).unwrap().give_back(Health::Outage);
     }
-    assert_eq!(fill(&places, &receiver(1), now).len(), DELIVERIES_PER_RECEIVER_MAX);
+    assert_eq!(fill(&places, &receiver(1), now).len(), DELIVERIES_PER_RECEIVER_DEFAULT);
 }
 
 #[test]
@@ -140,13 +155,13 @@ proptest! {
                 }
                 _ => {}
             }
-            prop_assert!(held.len() <= DELIVERIES_IN_FLIGHT_MAX);
+            prop_assert!(held.len() <= DELIVERIES_IN_FLIGHT_DEFAULT);
             let inner = places.lock();
             prop_assert_eq!(inner.in_flight, held.len());
             for (receiver, lane) in &inner.receivers {
                 let mine = held.iter().filter(|place| place.receiver == *receiver).count();
                 prop_assert_eq!(lane.in_flight, mine);
-                prop_assert!(mine <= lane.cap && lane.cap <= DELIVERIES_PER_RECEIVER_MAX);
+                prop_assert!(mine <= lane.cap && lane.cap <= DELIVERIES_PER_RECEIVER_DEFAULT);
             }
         }
         held.clear();

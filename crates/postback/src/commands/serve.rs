@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 /// What the server allows; shared with the quickstart.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(crate) struct Policy {
     /// Private networks that webhooks may go to, such as 127.0.0.0/8
     #[arg(long, env = "POSTBACK_ALLOW_PRIVATE_WEBHOOKS", value_delimiter = ',', value_name = "CIDR,…")]
@@ -46,6 +46,14 @@ pub(crate) struct Policy {
     /// Ports beside 443 (and 80) that webhooks may go to
     #[arg(long, env = "POSTBACK_ALLOW_WEBHOOK_PORTS", value_delimiter = ',', value_name = "PORT,…")]
     pub(crate) allow_webhook_ports: Vec<u16>,
+    /// Webhooks under way at once
+    #[arg(long, env = "POSTBACK_DELIVERIES_IN_FLIGHT", default_value_t = 512, value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) deliveries_in_flight: u16,
+    /// Webhooks under way at once to one receiver that answers well
+    #[arg(long, env = "POSTBACK_DELIVERIES_PER_RECEIVER", default_value_t = 64, value_name = "COUNT")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) deliveries_per_receiver: u16,
     /// Honour `disable_auth = true` in an app's config: such apps can be called without a key
     #[arg(long, env = "POSTBACK_ALLOW_OPEN_APPS")]
     pub(crate) allow_open_apps: bool,
@@ -74,6 +82,10 @@ impl Args {
             allow_private_webhooks: self.policy.allow_private_webhooks,
             allow_http_webhooks: self.policy.allow_http_webhooks,
             allow_webhook_ports: self.policy.allow_webhook_ports,
+            delivery_caps: delivery::Caps {
+                in_flight: self.policy.deliveries_in_flight.into(),
+                per_receiver: self.policy.deliveries_per_receiver.into(),
+            },
             allow_open_apps: self.policy.allow_open_apps,
             trusted_proxies: self.policy.trusted_proxy,
             cors_origins: self.policy.cors_origins,

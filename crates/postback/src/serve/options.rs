@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) allow_http_webhooks: bool,
     /// Ports beside 443 and 80 that webhooks may go to.
     pub(crate) allow_webhook_ports: Vec<u16>,
+    /// Deliveries under way at once.
+    pub(crate) delivery_caps: delivery::Caps,
     /// `disable_auth = true` in an app's config is honoured.
     pub(crate) allow_open_apps: bool,
     /// Proxies whose `X-Forwarded-*` is believed.

@@ -92,7 +92,7 @@ impl Rooms {
             own: Some(own),
         };
         let (delivery, handle) = Engine::new(
-            delivery::Options { rules, ..delivery::Options::default() },
+            delivery::Options { rules, caps: options.delivery_caps, ..delivery::Options::default() },
             deliveries.clone(),
             registry.clone(),
             inboxes.clone(),
