@@ -13,6 +13,7 @@ use crate::Bounds;
 use crate::deliveries::Failing;
 use crate::fault::Fault;
 use crate::row;
+use crate::vault::Vault;
 
 /// What a job sees: the open transaction, what the writer knows by heart, and what is to happen once
 /// the transaction is durable.
@@ -27,6 +28,7 @@ pub(crate) struct Batch<'a> {
 pub(crate) struct Setting {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) vault: Vault,
     pub(crate) incarnation: i64,
     pub(crate) bounds: Bounds,
 }

@@ -14,6 +14,7 @@ use queue::delivery::{
 };
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
+use queue::signature::CallerSecret;
 use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp, answer, retry};
 use rusqlite::{Connection, params};
 
@@ -23,6 +24,8 @@ use crate::committer::Committer;
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::runs::{Begun, story};
+use crate::secrets::Sealed;
+use crate::vault::Vault;
 
 pub(crate) use complete::complete;
 pub(crate) use failing::{Failing, forget_old};
@@ -32,6 +35,8 @@ pub(crate) use view::of_run;
 pub(crate) const OUTCOME_UNKNOWN: &str = "outcome_unknown";
 /// Why an attempt ended that had nothing to send.
 const BODY_UNREADABLE: &str = "body_unreadable";
+/// Why an attempt ended whose caller's secret could not be read.
+pub(crate) const NO_SIGNING_KEY: &str = "no_signing_key";
 
 #[async_trait]
 impl Deliveries for Store {
@@ -46,12 +51,13 @@ impl Deliveries for Store {
         }
         let held = Unsent::hold(&self.inner.committer, &begun);
         let (results, committer) = (self.inner.results.clone(), self.inner.committer.clone());
+        let vault = self.inner.vault.clone();
         let due = self
             .inner
             .memory
             .readers()
             .read(move |conn| {
-                let with_body = |begun| with_body(conn, &results, &committer, now, begun);
+                let with_body = |begun| with_body(conn, &results, &vault, &committer, now, begun);
                 Ok(begun.into_iter().filter_map(with_body).collect())
             })
             .await?;
@@ -168,23 +174,49 @@ pub(crate) fn create(
 fn with_body(
     conn: &Connection,
     results: &ResultFiles,
+    vault: &Vault,
     committer: &Committer,
     now: Timestamp,
     begun: Begun,
 ) -> Option<DueDelivery> {
-    match story(conn, results, begun.id.run) {
-        Ok(story) => {
-            let body = answer::body(begun.id.run, story.generation, &story.outcome);
-            Some(begun.with_body(story.project, body, story.caller_secret))
-        }
+    let run = begun.id.run;
+    let story = match story(conn, results, run) {
+        Ok(story) => story,
         Err(fault) => {
             tracing::error!(delivery.id = %begun.id, error = %fault, "a delivery has no body that can be read");
-            let next = retry::next_attempt(&retry::SCHEDULE, begun.step, now, 0.0, None);
-            let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
-            note_unsent(committer, begun, verdict, BODY_UNREADABLE);
+            fail_unsent(committer, now, begun, BODY_UNREADABLE);
+            return None;
+        }
+    };
+    match open_callers(vault, run, story.caller_secret) {
+        Ok(secret) => {
+            let body = answer::body(run, story.generation, &story.outcome);
+            Some(begun.with_body(story.project, body, secret))
+        }
+        Err(_) => {
+            fail_unsent(committer, now, begun, NO_SIGNING_KEY);
             None
         }
     }
+}
+
+/// The caller's own secret, if there is one. Without it nothing is sent: a receiver that checks only this
+/// signature would refuse the delivery for good.
+pub(crate) fn open_callers(
+    vault: &Vault,
+    run: RunId,
+    sealed: Option<Sealed>,
+) -> Result<Option<CallerSecret>, Fault> {
+    sealed.map(|sealed| sealed.open(vault, run)).transpose().inspect_err(|fault| {
+        tracing::error!(run.id = %run, error = %fault, "the secret that the caller brought cannot be read");
+    })
+}
+
+/// Ends a recorded attempt that had nothing to send. The schedule goes on.
+pub(crate) fn fail_unsent(committer: &Committer, now: Timestamp, begun: Begun, reason: &'static str) {
+    let next = retry::next_attempt(&retry::SCHEDULE, begun.step, now, 0.0, None);
+    let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
+    note_unsent(committer, begun, verdict, reason);
 }
 
 /// Attempts that are recorded and not yet in the hands of the caller. Dropped, they are made due again.

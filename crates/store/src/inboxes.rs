@@ -12,6 +12,7 @@ use crate::Store;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
+use crate::vault::{Place, Vault};
 
 #[async_trait]
 impl Inboxes for Store {
@@ -57,15 +58,16 @@ impl Inboxes for Store {
 }
 
 /// Every inbox, for the memory.
-pub(crate) fn load(conn: &Connection) -> Result<HashMap<InboxId, Inbox>, Fault> {
-    let mut statement = conn.prepare("SELECT id, project, view_token, created_at FROM inboxes")?;
+pub(crate) fn load(conn: &Connection, vault: &Vault) -> Result<HashMap<InboxId, Inbox>, Fault> {
+    let mut statement = conn.prepare("SELECT id, project, sealed_token, created_at FROM inboxes")?;
     let mut rows = statement.query([])?;
     let mut inboxes = HashMap::new();
     while let Some(row) = rows.next()? {
+        let id: InboxId = row::parsed(row, 0)?;
         let inbox = Inbox {
-            id: row::parsed(row, 0)?,
+            view_token: vault.open_text(token_place(&id), row.get_ref(2)?.as_blob()?)?,
+            id,
             project: row::parsed(row, 1)?,
-            view_token: row.get(2)?,
             created_at: row::time(row, 3)?,
         };
         inboxes.insert(inbox.id.clone(), inbox);
@@ -73,10 +75,15 @@ pub(crate) fn load(conn: &Connection) -> Result<HashMap<InboxId, Inbox>, Fault> 
     Ok(inboxes)
 }
 
+fn token_place(inbox: &InboxId) -> Place<'_> {
+    Place::new("inboxes", inbox.as_str().as_bytes(), "sealed_token")
+}
+
 fn create(batch: &mut Batch<'_>, inbox: &Inbox) -> Result<(), Fault> {
-    batch.sql("INSERT INTO inboxes (id, project, view_token, created_at) VALUES (?1, ?2, ?3, ?4)")?.execute(
-        params![inbox.id.as_str(), inbox.project.as_str(), inbox.view_token, inbox.created_at.as_millis()],
-    )?;
+    let token = batch.setting.vault.seal(token_place(&inbox.id), inbox.view_token.as_bytes());
+    batch
+        .sql("INSERT INTO inboxes (id, project, sealed_token, created_at) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![inbox.id.as_str(), inbox.project.as_str(), token, inbox.created_at.as_millis()])?;
     batch.effects.inboxes.push(inbox.clone());
     Ok(())
 }

@@ -33,11 +33,14 @@ mod registry;
 mod results;
 mod row;
 mod runs;
+mod secrets;
 mod snapshot;
 mod store;
 mod upkeep;
+mod vault;
 mod writer;
 
 pub use lock::Holder;
 pub use store::{Bounds, OpenError, Options, Store};
 pub use upkeep::Pruned;
+pub use vault::KeyFileError;

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::fault::Fault;
 use crate::readers::Readers;
 use crate::snapshot::Snapshot;
+use crate::vault::Vault;
 
 /// Shared by the writer and all clones of the store.
 pub(crate) struct Memory {
@@ -20,6 +21,7 @@ pub(crate) struct Memory {
     inboxes: RwLock<HashMap<InboxId, Inbox>>,
     waiting: Mutex<HashMap<RunId, Waiting>>,
     readers: Readers,
+    vault: Vault,
 }
 
 struct Waiting {
@@ -28,12 +30,13 @@ struct Waiting {
 }
 
 impl Memory {
-    pub(crate) fn load(conn: &Connection, readers: Readers) -> Result<Self, Fault> {
+    pub(crate) fn load(conn: &Connection, readers: Readers, vault: Vault) -> Result<Self, Fault> {
         Ok(Self {
-            registry: RwLock::new(Arc::new(Snapshot::load(conn)?)),
-            inboxes: RwLock::new(crate::inboxes::load(conn)?),
+            registry: RwLock::new(Arc::new(Snapshot::load(conn, &vault)?)),
+            inboxes: RwLock::new(crate::inboxes::load(conn, &vault)?),
             waiting: Mutex::default(),
             readers,
+            vault,
         })
     }
 
@@ -43,7 +46,7 @@ impl Memory {
     }
 
     pub(crate) fn reload_registry(&self, conn: &Connection) -> Result<(), Fault> {
-        let fresh = Arc::new(Snapshot::load(conn)?);
+        let fresh = Arc::new(Snapshot::load(conn, &self.vault)?);
         *self.registry.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }

@@ -12,6 +12,7 @@ pub(crate) const DATABASE: &[&str] = &[
     include_str!("../migrations/sqlite/0002_run_options.sql"),
     include_str!("../migrations/sqlite/0003_deliveries.sql"),
     include_str!("../migrations/sqlite/0004_run_order.sql"),
+    include_str!("../migrations/sqlite/0005_sealed_secrets.sql"),
     include_str!("../migrations/sqlite/0006_wire.sql"),
     include_str!("../migrations/sqlite/0007_webhook_extras.sql"),
 ];
@@ -29,6 +30,11 @@ pub(crate) fn run(conn: &Connection, path: &Path, steps: &[&str]) -> Result<(), 
             found,
             known: i64::try_from(known).unwrap_or(i64::MAX),
         })?;
+    if done == known {
+        return Ok(());
+    }
+    // What a step replaces may have been secret: it is overwritten, in the file and in its log.
+    conn.pragma_update(None, "secure_delete", true).map_err(sql)?;
     for (number, step) in steps.iter().enumerate().skip(done).map(|(index, step)| (index + 1, step)) {
         let script = format!("BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;");
         conn.execute_batch(&script).map_err(|source| {
@@ -38,5 +44,6 @@ pub(crate) fn run(conn: &Connection, path: &Path, steps: &[&str]) -> Result<(), 
         })?;
         tracing::info!(store.file = %path.display(), store.schema = number, "brought the schema forward");
     }
-    Ok(())
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sql)?;
+    conn.pragma_update(None, "secure_delete", false).map_err(sql)
 }

@@ -15,6 +15,7 @@ use crate::batch::{AppNumber, Batch};
 use crate::fault::Fault;
 use crate::row;
 use crate::runs::{Cause, end_without_lease};
+use crate::secrets::{self, Kind};
 use crate::snapshot;
 
 /// Why a queued run of a deleted app ends.
@@ -118,40 +119,34 @@ impl Registry for Store {
 }
 
 fn create_project(batch: &mut Batch<'_>, project: &NewProject) -> Result<(), Fault> {
-    batch
+    let made = batch
         .sql(
-            "INSERT INTO projects (id, public_key_hash, private_key_hash, webhook_secret, token_secret, created_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO projects (id, public_key_hash, private_key_hash, created_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO NOTHING",
         )?
         .execute(params![
             project.id.as_str(),
             project.public_key_hash,
             project.private_key_hash,
-            project.webhook_secret,
-            project.token_secret,
             project.created_at.as_millis(),
         ])?;
+    if made > 0 {
+        secrets::put(batch, &project.id, Kind::Webhook, project.webhook_secret.as_bytes())?;
+        secrets::put(batch, &project.id, Kind::Token, &project.token_secret)?;
+    }
     batch.effects.registry = true;
     Ok(())
 }
 
 fn rotate_keys(batch: &mut Batch<'_>, project: &NewProject) -> Result<(), Fault> {
     let changed = batch
-        .sql(
-            "UPDATE projects SET public_key_hash = ?2, private_key_hash = ?3, webhook_secret = ?4,
-                                 token_secret = ?5
-             WHERE id = ?1",
-        )?
-        .execute(params![
-            project.id.as_str(),
-            project.public_key_hash,
-            project.private_key_hash,
-            project.webhook_secret,
-            project.token_secret,
-        ])?;
+        .sql("UPDATE projects SET public_key_hash = ?2, private_key_hash = ?3 WHERE id = ?1")?
+        .execute(params![project.id.as_str(), project.public_key_hash, project.private_key_hash])?;
     if changed == 0 {
         return Err(Fault::Refused(format!("there is no project {}", project.id)));
     }
+    secrets::put(batch, &project.id, Kind::Webhook, project.webhook_secret.as_bytes())?;
+    secrets::put(batch, &project.id, Kind::Token, &project.token_secret)?;
     batch.effects.registry = true;
     Ok(())
 }

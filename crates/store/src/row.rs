@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use queue::registry::{BuildStatus, KeyHash};
 use queue::run::{EndpointUrl, Generation, Mode, RunState};
-use queue::signature::CallerSecret;
 use queue::{DeliveryId, RunId, Timestamp};
 use rusqlite::Row;
 use serde::Serialize;
@@ -114,10 +113,6 @@ pub(crate) fn webhooks(row: &Row<'_>, column: usize) -> Result<Vec<EndpointUrl>,
 
 pub(crate) fn to_webhooks(webhooks: &[EndpointUrl]) -> Option<String> {
     (!webhooks.is_empty()).then(|| to_json(&webhooks))
-}
-
-pub(crate) fn caller_secret(row: &Row<'_>, column: usize) -> Result<Option<CallerSecret>, Fault> {
-    Ok(row.get_ref(column)?.as_blob_or_null()?.map(CallerSecret::new))
 }
 
 pub(crate) const fn generation_word(generation: Generation) -> &'static str {

@@ -22,7 +22,7 @@ use queue::{AppId, ProjectId, RunId, Timestamp};
 
 use crate::Store;
 use crate::committer::Committer;
-use crate::deliveries::give_back_all;
+use crate::deliveries::{NO_SIGNING_KEY, fail_unsent, give_back_all, open_callers};
 
 pub(crate) use end::{Begun, Cause, end_without_lease};
 pub(crate) use release::requeue;
@@ -90,11 +90,17 @@ impl Runs for Store {
         if ended.begun.is_empty() {
             return Ok(Finished::Recorded(Vec::new()));
         }
+        let Ok(secret) = open_callers(&self.inner.vault, lease.run, ended.caller_secret) else {
+            for begun in ended.begun {
+                fail_unsent(&self.inner.committer, outcome.ended_at, begun, NO_SIGNING_KEY);
+            }
+            return Ok(Finished::Recorded(Vec::new()));
+        };
         let body = answer::body(lease.run, ended.generation, &outcome);
         let due = ended
             .begun
             .into_iter()
-            .map(|begun| begun.with_body(ended.project.clone(), body.clone(), ended.caller_secret.clone()));
+            .map(|begun| begun.with_body(ended.project.clone(), body.clone(), secret.clone()));
         Ok(Finished::Recorded(due.collect()))
     }
 

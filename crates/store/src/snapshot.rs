@@ -11,6 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::fault::Fault;
 use crate::row;
+use crate::secrets::Secrets;
+use crate::vault::Vault;
 
 #[derive(Default)]
 pub(crate) struct Snapshot {
@@ -22,11 +24,10 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn load(conn: &Connection) -> Result<Self, Fault> {
+    pub(crate) fn load(conn: &Connection, vault: &Vault) -> Result<Self, Fault> {
         let mut snapshot = Self::default();
         let mut statement = conn.prepare_cached(
-            "SELECT id, public_key_hash, private_key_hash, webhook_secret, token_secret, created_at
-             FROM projects ORDER BY created_at, rowid",
+            "SELECT id, public_key_hash, private_key_hash, created_at FROM projects ORDER BY created_at, rowid",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -34,11 +35,12 @@ impl Snapshot {
             for (column, scope) in [(1, Scope::Inference), (2, Scope::Everything)] {
                 snapshot.keys.insert(row::key_hash(row, column)?, Identity { project: id.clone(), scope });
             }
+            let secrets = Secrets::load(conn, vault, &id)?;
             snapshot.projects.push(Project {
+                webhook_secret: secrets.webhook,
+                token_secret: secrets.token,
+                created_at: row::time(row, 3)?,
                 id,
-                webhook_secret: row.get(3)?,
-                token_secret: row.get(4)?,
-                created_at: row::time(row, 5)?,
             });
         }
         let mut statement = conn.prepare_cached(

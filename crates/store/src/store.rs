@@ -19,16 +19,20 @@ use crate::logs::LogFile;
 use crate::memory::Memory;
 use crate::readers::Readers;
 use crate::results::ResultFiles;
+use crate::vault::{KeyFileError, Vault};
 use crate::writer::Writer;
 use crate::{migrate, recovery};
 
 const DATABASE_FILE: &str = "postback.db";
+const KEY_FILE: &str = "secret.key";
 
 /// How to open a store.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The data directory. Made when it is not there, for its owner only.
     pub dir: PathBuf,
+    /// The file with the keys that open the secrets in the database. Made when there are none yet.
+    pub key_file: PathBuf,
     /// Connections that read.
     pub readers: usize,
     /// How long to wait for a server that is leaving the directory.
@@ -38,9 +42,16 @@ pub struct Options {
 }
 
 impl Options {
-    /// The options of a server on `dir`.
+    /// The options of a server on `dir`, with its key file there.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), readers: 4, lock_patience: Duration::from_secs(2), bounds: Bounds::default() }
+        let dir = dir.into();
+        Self {
+            key_file: dir.join(KEY_FILE),
+            dir,
+            readers: 4,
+            lock_patience: Duration::from_secs(2),
+            bounds: Bounds::default(),
+        }
     }
 }
 
@@ -122,6 +133,14 @@ pub enum OpenError {
         /// Which file system.
         kind: &'static str,
     },
+    /// The key file is missing, not the right one, or open to others.
+    #[error("the key file {} cannot be used, and nothing was changed: {why}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: KeyFileError,
+    },
     /// SQLite refused.
     #[error("the database {} could not be opened: {source}", path.display())]
     Database {
@@ -159,6 +178,7 @@ pub(crate) struct Inner {
     pub(crate) memory: Arc<Memory>,
     pub(crate) results: ResultFiles,
     pub(crate) logs: LogFile,
+    pub(crate) vault: Vault,
     pub(crate) bounds: Bounds,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -169,13 +189,14 @@ impl Store {
     /// still held by a server that is going away.
     ///
     /// # Errors
-    /// When the directory is held by another server, belongs to a newer postback, or fails.
+    /// When the directory is held by another server, belongs to a newer postback, or fails; when the key
+    /// file does not open the secrets in the database.
     pub fn open(
         options: Options,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenError> {
-        let Options { dir, readers, lock_patience, bounds } = options;
+        let Options { dir, key_file, readers, lock_patience, bounds } = options;
         connection::check_version()?;
         make_private_dir(&dir)?;
         refuse_network(&dir)?;
@@ -188,16 +209,17 @@ impl Store {
         #[cfg(feature = "mutant-sync-normal")]
         let durability = Durability::Normal;
         let conn = connection::writer(&path, durability)?;
+        let vault = Vault::unlock(&conn, &key_file, Arc::clone(&entropy))?;
         migrate::run(&conn, &path, migrate::DATABASE)?;
         let results =
             ResultFiles::open(&dir).map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
         let incarnation = batch::next_incarnation(&conn).map_err(recovery)?;
-        let setting = Setting { clock, entropy, incarnation, bounds };
+        let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds };
         recovery::run(&conn, &setting, &results).map_err(recovery)?;
 
         let logs = LogFile::open(&dir, &lock)?;
         let readers = Readers::open(&path, readers)?;
-        let memory = Arc::new(Memory::load(&conn, readers).map_err(recovery)?);
+        let memory = Arc::new(Memory::load(&conn, readers, vault.clone()).map_err(recovery)?);
         let (committer, receiver, health) = Committer::new();
         let writer =
             Writer::new(conn, setting, Arc::clone(&memory), receiver, health, lock).map_err(recovery)?;
@@ -206,7 +228,7 @@ impl Store {
             .spawn(move || writer.run())
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
         let threads = Mutex::new(vec![writer]);
-        let inner = Inner { committer, memory, results, logs, bounds, threads };
+        let inner = Inner { committer, memory, results, logs, vault, bounds, threads };
         Ok(Self { inner: Arc::new(inner) })
     }
 

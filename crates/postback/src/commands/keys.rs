@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::serve::KeyFile;
 use super::{Context, ExitStatus};
 use crate::credentials::{self, Credentials};
 use crate::print::WithHint;
@@ -21,7 +22,13 @@ enum Action {
     /// Print the project and its keys, from the data directory on this machine
     Show,
     /// Replace all keys and the webhook secret; the server must not be running
-    Rotate,
+    Rotate {
+        /// Change the key that secrets in the database are encrypted with, and nothing else
+        #[arg(long)]
+        encryption: bool,
+        #[command(flatten)]
+        key_file: KeyFile,
+    },
 }
 
 /// Shows or replaces the keys.
@@ -37,13 +44,21 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 "the first `postback serve` makes it; name its directory with `--data-dir`",
             )
         })?,
-        Action::Rotate => {
+        Action::Rotate { encryption, key_file } => {
             let store = store::Store::open(
-                store::Options::new(data_dir.clone()),
+                key_file.store_options(data_dir.clone()),
                 Arc::new(SystemClock),
                 Arc::new(OsEntropy),
             )
             .context("failed to open the store; keys are replaced while no server runs")?;
+            if encryption {
+                let resealed = store.rotate_encryption().await;
+                store.close().await;
+                return told(
+                    resealed.context("the change is not finished; the same command goes on with it")?,
+                    context,
+                );
+            }
             let rotated = credentials::rotate(&data_dir, &store, &SystemClock, &OsEntropy).await;
             store.close().await;
             context.printer.note("new keys; the old ones open nothing any more");
@@ -51,6 +66,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         }
     };
     show(&credentials, context)
+}
+
+/// How many secrets a new encryption key has reached: all.
+fn told(resealed: u64, context: &Context) -> anyhow::Result<ExitStatus> {
+    if context.printer.wants_json() {
+        context.printer.json(&serde_json::json!({"resealed": resealed}));
+    } else {
+        context.printer.done(&format!(
+            "{resealed} secrets are encrypted with a new key; the old one opens nothing any more"
+        ));
+        context.printer.note("keep a copy of the key file apart from the copies of the database");
+    }
+    Ok(ExitStatus::Success)
 }
 
 fn show(credentials: &Credentials, context: &Context) -> anyhow::Result<ExitStatus> {

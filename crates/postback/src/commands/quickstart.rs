@@ -51,6 +51,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     let options = serve::Args {
         listen: free_address()?,
         public_url: None,
+        key_file: serve::KeyFile::default(),
         policy: args.policy,
         drain_timeout: 5,
         log: String::new(),

@@ -22,6 +22,8 @@ pub(crate) struct Args {
     #[arg(long, env = "POSTBACK_PUBLIC_URL", value_name = "URL")]
     pub(crate) public_url: Option<String>,
     #[command(flatten)]
+    pub(crate) key_file: KeyFile,
+    #[command(flatten)]
     pub(crate) policy: Policy,
     /// Seconds that runs under way get to finish after SIGTERM
     #[arg(long, env = "POSTBACK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
@@ -32,6 +34,26 @@ pub(crate) struct Args {
     /// Write log lines as JSON
     #[arg(long, env = "POSTBACK_LOG_JSON")]
     pub(crate) log_json: bool,
+}
+
+/// Where the key file lies; shared with `keys rotate`.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct KeyFile {
+    /// File with the key that secrets in the database are encrypted with [default: secret.key in the data
+    /// directory]
+    #[arg(long, env = "POSTBACK_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+impl KeyFile {
+    /// How to open the store of a data directory.
+    pub(crate) fn store_options(&self, data_dir: PathBuf) -> store::Options {
+        let mut options = store::Options::new(data_dir);
+        if let Some(file) = &self.key_file {
+            options.key_file.clone_from(file);
+        }
+        options
+    }
 }
 
 /// What the server allows; shared with the quickstart.
@@ -73,10 +95,12 @@ impl Args {
     pub(crate) fn options(self, data_dir: Option<PathBuf>) -> anyhow::Result<Options> {
         let data_dir = data_dir.map_or_else(system::default_data_dir, Ok)?;
         let public_url = self.public_url.map(|url| origin(&url)).transpose()?;
+        let data_dir =
+            std::path::absolute(&data_dir).with_context(|| format!("`{}` is no path", data_dir.display()))?;
         Ok(Options {
             listen: self.listen,
-            data_dir: std::path::absolute(&data_dir)
-                .with_context(|| format!("`{}` is no path", data_dir.display()))?,
+            store: self.key_file.store_options(data_dir.clone()),
+            data_dir,
             cache_dir: system::default_cache_dir()?,
             public_url,
             allow_private_webhooks: self.policy.allow_private_webhooks,

@@ -13,6 +13,8 @@ pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     /// Where the data lies.
     pub(crate) data_dir: PathBuf,
+    /// How to open the store there.
+    pub(crate) store: store::Options,
     /// Where what can be fetched again lies.
     pub(crate) cache_dir: PathBuf,
     /// The address people and webhooks use; from the listener when `None`.

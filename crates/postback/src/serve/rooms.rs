@@ -46,7 +46,7 @@ pub(super) struct Rooms {
 /// # Errors
 /// When another server has the directory, or it cannot be opened.
 pub(super) async fn open_store(options: &Options) -> anyhow::Result<Store> {
-    let store_options = store::Options::new(options.data_dir.clone());
+    let store_options = options.store.clone();
     let opening = tokio::task::spawn_blocking(move || {
         Store::open(store_options, Arc::new(SystemClock), Arc::new(OsEntropy))
     });

@@ -10,6 +10,7 @@ mod faults;
 mod flow;
 #[cfg(target_os = "linux")]
 mod honeypot;
+mod keys;
 mod lifecycle;
 mod load;
 mod runs;

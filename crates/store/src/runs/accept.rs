@@ -4,13 +4,12 @@ use queue::lease::Lease;
 use queue::outcome::{Code, RunError};
 use queue::port::{Accepted, Claim};
 use queue::run::{CallRecord, Idempotency, NewRun};
-use queue::signature::CallerSecret;
 use rusqlite::params;
 
 use super::end::{Cause, end_without_lease};
 use crate::batch::Batch;
 use crate::fault::Fault;
-use crate::row;
+use crate::{row, secrets};
 
 pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Result<Accepted, Fault> {
     let app = batch.app(&run.app)?;
@@ -27,6 +26,11 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
     if token.is_none() && queued >= batch.setting.bounds.queued_runs_per_app {
         return Ok(Accepted::QueueFull);
     }
+    let sealed_secret = run
+        .options
+        .caller_secret
+        .as_ref()
+        .map(|secret| secrets::seal_callers(&batch.setting.vault, run.id, secret));
     batch
         .sql(
             "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, limit_ms, webhooks,
@@ -49,7 +53,7 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             token.map(|_| batch.now().as_millis()),
             token.map(queue::LeaseToken::into_bytes),
             token.map(|_| batch.setting.incarnation),
-            run.options.caller_secret.as_ref().map(CallerSecret::as_bytes),
+            sealed_secret,
             run.options.priority,
             run.options.not_before.is_some(),
             run.options.not_before.map(queue::Timestamp::as_millis),

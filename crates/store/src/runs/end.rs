@@ -15,12 +15,13 @@ use super::accept::finite;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
+use crate::secrets::Sealed;
 
 /// A run that ended just now.
 pub(crate) struct Ended {
     pub(crate) project: ProjectId,
     pub(crate) generation: Generation,
-    pub(crate) caller_secret: Option<CallerSecret>,
+    pub(crate) caller_secret: Option<Sealed>,
     /// Deliveries whose first attempt is recorded.
     pub(crate) begun: Vec<Begun>,
 }
@@ -115,7 +116,7 @@ struct Told {
     app: i64,
     generation: Generation,
     webhooks: Vec<EndpointUrl>,
-    caller_secret: Option<CallerSecret>,
+    caller_secret: Option<Sealed>,
 }
 
 impl Told {
@@ -124,7 +125,7 @@ impl Told {
             app: row.get(0)?,
             generation: row::generation(row, 1)?,
             webhooks: row::webhooks(row, 2)?,
-            caller_secret: row::caller_secret(row, 3)?,
+            caller_secret: Sealed::read(row, 3)?,
         })
     }
 }

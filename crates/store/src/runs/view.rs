@@ -3,7 +3,6 @@
 use queue::lease::AttemptView;
 use queue::outcome::{Ending, Outcome};
 use queue::run::{Generation, RunFilter, RunState, RunView};
-use queue::signature::CallerSecret;
 use queue::{AppId, ProjectId, RunId};
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row, params};
@@ -11,6 +10,7 @@ use rusqlite::{Connection, Row, params};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::row;
+use crate::secrets::Sealed;
 
 const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
     r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt,
@@ -163,7 +163,7 @@ pub(crate) struct Story {
     pub(crate) project: ProjectId,
     pub(crate) generation: Generation,
     pub(crate) outcome: Outcome,
-    pub(crate) caller_secret: Option<CallerSecret>,
+    pub(crate) caller_secret: Option<Sealed>,
 }
 
 /// The end of a run as it was told to the store, to the byte.
@@ -200,6 +200,6 @@ pub(crate) fn story(conn: &Connection, results: &ResultFiles, run: RunId) -> Res
         project: row::parsed(row, 0)?,
         generation: row::generation(row, 1)?,
         outcome,
-        caller_secret: row::caller_secret(row, 8)?,
+        caller_secret: Sealed::read(row, 8)?,
     })
 }

@@ -13,6 +13,7 @@ use crate::world::{INBOX_REQUESTS_MAX, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, Worl
 mod opening;
 mod restart;
 mod upkeep;
+mod vault;
 
 conformance!(crate::sqlite::fresh);
 
