@@ -1,15 +1,19 @@
 //! Repository tasks, run as `cargo xtask TASK`.
 
+mod mutants;
 mod prove;
+mod tests;
 mod tidy;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  prove [--kills N] [--runs M]
-         the promises under faults for longer (10,000 runs through 200 kills), and deliberate
-         bugs that the tests must find; prints a report
+  prove [--kills N] [--runs M] [--seed S] [--debug] [--no-mutants]
+         the promises under faults for longer (10,000 runs through 200 kills, on a release build),
+         and the mutants; prints a report
+  mutants [NAME...]
+         deliberate bugs that the tests must find
   tidy   check what no compiler checks: who depends on whom, licences and sources of
          dependencies, where SQL, processes and the environment may appear, file sizes";
 
@@ -21,6 +25,16 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }),
+        Some("mutants") => match mutants::run(&arguments[1..]) {
+            Ok((found, skipped)) => {
+                println!("mutants: {found} found, {skipped} skipped");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Some("tidy") => match tidy::check() {
             Ok(findings) if findings.is_empty() => {
                 println!("tidy: nothing to report");

@@ -1,93 +1,113 @@
-//! `cargo xtask prove`: the kill harness for longer, and deliberate bugs that its tests must find.
-//!
-//! A suite that is green on a broken build proves nothing. Each mutant is a feature of one crate that
-//! puts a bug in; the test named beside it must fail, in the words named beside it.
+//! `cargo xtask prove`: the faults for longer, and the mutants; prints a report.
 
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 
-/// A deliberate bug, the test that must find it, and words of the finding.
-struct Mutant {
-    feature: &'static str,
-    test: &'static str,
-    finding: &'static str,
-}
+use crate::mutants;
+use crate::tests::{Run, SKIP};
 
-const MUTANTS: [Mutant; 2] = [
-    Mutant { feature: "mutant-sync-normal", test: "faults::power_cuts", finding: "which is lost" },
-    Mutant {
-        feature: "mutant-device-errors-pass",
-        test: "faults::io_errors",
-        finding: "neither webhook nor end",
-    },
+/// What the tests print for the report.
+const REPORTED: [&str; 9] = [
+    "seed:",
+    "progress:",
+    "figure:",
+    "crash points",
+    "power cuts,",
+    "the slowest end",
+    "finding(s)",
+    "versions:",
+    SKIP,
 ];
 
-const KILLS: &str = "200";
-const RUNS: &str = "10000";
+struct Wanted {
+    kills: u64,
+    runs: u64,
+    seed: Option<u64>,
+    release: bool,
+    mutants: bool,
+}
+
+impl Wanted {
+    fn read(arguments: &[String]) -> anyhow::Result<Self> {
+        let mut wanted = Self { kills: 200, runs: 10_000, seed: None, release: true, mutants: true };
+        let mut arguments = arguments.iter();
+        while let Some(name) = arguments.next() {
+            let mut number = || -> anyhow::Result<u64> {
+                let value = arguments.next().with_context(|| format!("`{name}` needs a number"))?;
+                value.parse().with_context(|| format!("`{name} {value}`: that is no number"))
+            };
+            match name.as_str() {
+                "--kills" => wanted.kills = number()?,
+                "--runs" => wanted.runs = number()?,
+                "--seed" => wanted.seed = Some(number()?),
+                "--debug" => wanted.release = false,
+                "--no-mutants" => wanted.mutants = false,
+                _ => bail!(
+                    "`{name}` is not understood; there are --kills N, --runs M, --seed S, --debug and --no-mutants"
+                ),
+            }
+        }
+        Ok(wanted)
+    }
+}
 
 /// Runs it all and prints the report.
 ///
 /// # Errors
-/// When the arguments are malformed, a test fails that should not, or the other way round.
+/// When the arguments are malformed, a test fails that should not, or a mutant lives.
 #[expect(clippy::print_stdout, reason = "the report is for the terminal")]
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
-    let (mut kills, mut runs) = (KILLS, RUNS);
-    for pair in arguments.chunks(2) {
-        match pair {
-            [name, value] if name == "--kills" => kills = value,
-            [name, value] if name == "--runs" => runs = value,
-            _ => bail!("`{}` is not understood; `--kills N` and `--runs M` are", pair.join(" ")),
-        }
-    }
-    println!("prove: {runs} runs through {kills} kills");
-    let environment = [("POSTBACK_PROVE_KILLS", kills), ("POSTBACK_PROVE_RUNS", runs)];
-    let crash = test(&[], "crash::", &environment)?;
-    report(&crash.said, &["seed:", "fsync p50", "finding(s)"]);
-    ensure!(crash.passed, "the kill harness has findings:\n{}", crash.said);
+    let wanted = Wanted::read(arguments)?;
+    let began = Instant::now();
+    let Wanted { kills, runs, release, .. } = wanted;
+    println!("prove: {runs} runs through {kills} kills, {} build", if release { "release" } else { "debug" });
+    println!("  versions: {}", versions());
+    let mut environment =
+        vec![("POSTBACK_PROVE_KILLS", kills.to_string()), ("POSTBACK_PROVE_RUNS", runs.to_string())];
+    environment.extend(wanted.seed.map(|seed| ("POSTBACK_TEST_SEED", seed.to_string())));
+    let it = |name| Run::new("postback", &["--test", "it"], name).release(release);
+    let crash = it("crash::").environment(&environment).finish(&REPORTED)?;
+    ensure!(crash.passed, "verdict: NOT PROVEN, the kill harness has findings:\n{}", told(&crash.said));
 
-    println!("prove: the faults, on the product as it is");
-    let faults = test(&[], "faults::", &[])?;
-    report(&faults.said, &["crash points", "power cuts,", "the slowest end", "SKIP"]);
-    ensure!(faults.passed, "a fault test failed:\n{}", faults.said);
+    println!("prove: the faults, one by one");
+    let faults = it("faults::").finish(&REPORTED)?;
+    ensure!(faults.passed, "verdict: NOT PROVEN, a fault test failed:\n{}", told(&faults.said));
 
-    for Mutant { feature, test: name, finding } in MUTANTS {
-        let mutant = test(&["--features", feature], name, &[])?;
-        if mutant.said.contains("SKIP:") {
-            println!("  SKIP: {feature}: its test skips here");
-            continue;
-        }
-        ensure!(!mutant.passed, "`{feature}` lives: {name} passes with the bug in");
-        ensure!(mutant.said.contains(finding), "`{feature}` fails in another way:\n{}", mutant.said);
-        println!("  {feature}: found by {name}");
+    let mut verdict = format!("{kills} kills, 0 findings");
+    if wanted.mutants {
+        println!("prove: deliberate bugs");
+        let (found, skipped) = mutants::run(&[])?;
+        verdict += &format!(", {found} mutants found, {skipped} skipped");
     }
-    println!("prove: proven");
+    if faults.said.contains(SKIP) {
+        verdict += "; what is skipped above is not proven on this machine";
+    }
+    println!("verdict: PROVEN in {} s: {verdict}", began.elapsed().as_secs());
     Ok(ExitCode::SUCCESS)
 }
 
-struct Told {
-    passed: bool,
-    said: String,
+/// What the tests themselves said, without the servers' log.
+fn told(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().filter(|line| !line.starts_with("server: ")).collect();
+    lines.join("\n")
 }
 
-fn test(features: &[&str], name: &str, environment: &[(&str, &str)]) -> anyhow::Result<Told> {
-    let output = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "--package", "postback", "--test", "it"])
-        .args(features)
-        .args(["--", "--nocapture", "--test-threads=1", name])
-        .envs(environment.iter().copied())
-        .output()
-        .context("cargo cannot be started")?;
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    ensure!(said.contains("running "), "the tests were not built:\n{said}");
-    Ok(Told { passed: output.status.success(), said })
-}
-
-/// Lines that contain one of these.
-#[expect(clippy::print_stdout, reason = "the report is for the terminal")]
-fn report(said: &str, wanted: &[&str]) {
-    for line in said.lines().filter(|line| wanted.iter().any(|word| line.contains(word))) {
-        println!("  {line}");
-    }
+/// What was proven, on what.
+fn versions() -> String {
+    let first_line = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.lines().next().map(str::to_owned)
+    };
+    let commit = first_line("git", &["describe", "--always", "--dirty"]).map(|id| format!("commit {id}"));
+    let parts = [
+        commit,
+        first_line("rustc", &["--version"]),
+        first_line("python3", &["--version"]),
+        first_line("uname", &["-sr"]),
+        std::thread::available_parallelism().ok().map(|cores| format!("{cores} cores")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -82,7 +82,11 @@ fn request(
     key: &SigningKey,
     at: Timestamp,
 ) -> Option<Request<Full<bytes::Bytes>>> {
-    let id = due.id.webhook_id();
+    let id = if cfg!(feature = "mutant-id-per-attempt") {
+        format!("{}_{}", due.id.webhook_id(), due.attempt)
+    } else {
+        due.id.webhook_id()
+    };
     let signature = key.sign(&id, at, &due.body);
     let own = due.caller_secret.as_ref().map(|secret| secret.sign(due.id.run, at, &due.body));
     let authority = &url[Position::BeforeHost..Position::AfterPort];

@@ -145,7 +145,8 @@ pub(crate) fn create(
 ) -> Result<Option<Begun>, Fault> {
     let disabled = batch.books.is_disabled(project, &url);
     let first = first && !disabled;
-    let state = match (disabled, first) {
+    let recorded = first && !cfg!(feature = "mutant-attempt-row-after-send");
+    let state = match (disabled, recorded) {
         (true, _) => "disabled",
         (false, true) => "sending",
         (false, false) => "pending",
@@ -162,9 +163,9 @@ pub(crate) fn create(
             url.receiver().as_str(),
             state,
             (state == "pending").then_some(due_at.as_millis()),
-            u32::from(first),
-            first.then_some(batch.setting.incarnation),
-            first.then(|| batch.now().as_millis()),
+            u32::from(recorded),
+            recorded.then_some(batch.setting.incarnation),
+            recorded.then(|| batch.now().as_millis()),
         ])?;
     Ok(first.then_some(Begun { id, url, attempt: 1, step: 1 }))
 }

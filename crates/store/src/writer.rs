@@ -156,7 +156,15 @@ impl Writer {
         }
         match self.attempt(&mut jobs) {
             Ending::Committed(effects) => match self.publish(effects) {
-                Ok(()) => answer(jobs, &Ok(())),
+                Ok(()) => {
+                    answer(jobs, &Ok(()));
+                    if cfg!(feature = "mutant-ack-before-commit")
+                        && let Err(error) = self.conn.execute_batch("COMMIT")
+                    {
+                        self.roll_back();
+                        self.fail(&error.into());
+                    }
+                }
                 Err(fault) => {
                     self.fail(&fault);
                     answer(jobs, &Err(StoreError::Unknown(fault.to_string())));
@@ -205,7 +213,11 @@ impl Writer {
             return Ending::Refused(fault);
         }
         let start = Instant::now();
-        let committed = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
+        let committed = if cfg!(feature = "mutant-ack-before-commit") {
+            Ok(0)
+        } else {
+            self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]))
+        };
         metrics::histogram!("postback_store_commit_seconds").record(start.elapsed().as_secs_f64());
         match committed {
             Ok(_) => Ending::Committed(effects),

@@ -91,8 +91,8 @@ async fn every_attempt_has_the_same_id_and_bytes_and_a_signature_of_its_own() {
     let (first, second) = (&arrivals[0], &arrivals[1]);
     verify(first);
     verify(second);
-    assert_eq!(first.header("webhook-id"), second.header("webhook-id"));
-    assert_eq!(first.body, second.body);
+    assert_eq!(first.header("webhook-id"), second.header("webhook-id"), "one id for every attempt");
+    assert_eq!(first.body, second.body, "one body for every attempt");
     assert_ne!(first.header("webhook-timestamp"), second.header("webhook-timestamp"));
     assert_ne!(first.header("webhook-signature"), second.header("webhook-signature"));
 }

@@ -13,6 +13,8 @@ use crate::support::Stage;
 
 const RUNS: u64 = 2_500;
 const KILLS: u64 = 50;
+/// Between two words about how far it is.
+const PROGRESS_EVERY: u64 = 20;
 /// One answer in so many is a file of its own.
 const LARGE_EVERY: u64 = 50;
 /// From one kill to the next, beside the restart.
@@ -95,6 +97,11 @@ async fn every_acknowledged_run_survives_kills_at_random_moments() {
                 killed.fetch_add(1, Ordering::SeqCst);
                 stage.restart().await;
             }
+            let done = killed.load(Ordering::SeqCst);
+            if done.is_multiple_of(PROGRESS_EVERY) {
+                let (sent, seconds) = (next.load(Ordering::SeqCst).min(runs), began.elapsed().as_secs());
+                println!("progress: {done} of {kills} kills, {sent} of {runs} requests, {seconds} s");
+            }
         }
     };
     tokio::join!(killer, client(), client(), client(), client());
@@ -106,25 +113,25 @@ async fn every_acknowledged_run_survives_kills_at_random_moments() {
     let unknown = evidence.count(|known| *known == Known::Unknown);
     let (servers, replicas) = (evidence.deaths(Victim::Server), evidence.deaths(Victim::Replica));
     println!(
-        "{runs} runs through {kills} kills in {:.1} s ({servers} of the server, {replicas} of replicas)",
+        "figure: {runs} runs through {kills} kills in {:.1} s ({servers} of the server, {replicas} of replicas)",
         loaded.as_secs_f64()
     );
     println!(
-        "requests: {acked} acknowledged, {refused} refused, {unknown} unknown, {} of these made again with their key",
+        "figure: requests: {acked} acknowledged, {refused} refused, {unknown} unknown, {} of these made again with their key",
         evidence.retried.len()
     );
     println!(
-        "executions: {}, {} of them again; deliveries: {}, {} of them again",
+        "figure: executions: {}, {} of them again; deliveries: {}, {} of them again",
         evidence.effects.len(),
         evidence.executions_again(),
         evidence.arrivals.len(),
         evidence.deliveries_again(),
     );
     if let Some((before, after)) = evidence.footprints {
-        println!("taken before the load: {before:?}; after: {after:?}");
+        println!("figure: taken before the load: {before:?}; after: {after:?}");
     }
     println!(
-        "fsync of 4 KiB in that minute: p50 {:.2} ms, p99 {:.2} ms",
+        "figure: fsync of 4 KiB in that minute: p50 {:.2} ms, p99 {:.2} ms",
         median.as_secs_f64() * 1e3,
         slow.as_secs_f64() * 1e3,
     );

@@ -65,7 +65,12 @@ pub(crate) fn finish(
     let Lease { run, token, .. } = finish.lease;
     let token = token.into_bytes();
     let outcome = &finish.outcome;
-    let Some(told) = set_outcome(batch, run, outcome, &Guard::Token(&token))? else { return Ok(None) };
+    let guard = if cfg!(feature = "mutant-completion-without-token") {
+        Guard::State("running")
+    } else {
+        Guard::Token(&token)
+    };
+    let Some(told) = set_outcome(batch, run, outcome, &guard)? else { return Ok(None) };
     if let Some(result) = &outcome.result {
         let body = file.is_none().then_some(result.as_ref());
         batch.sql("INSERT INTO results (run, body, file) VALUES (?1, ?2, ?3)")?.execute(params![

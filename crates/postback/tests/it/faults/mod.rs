@@ -18,8 +18,10 @@ use testkit::checker::{Crash, Known, Victim};
 use testkit::wall_clock;
 
 use crate::load::Load;
-use crate::support::{PATIENCE, Stage};
+use crate::support::Stage;
 
+/// From a request to its webhook, or to the end of the server.
+const FAULT_PATIENCE: Duration = Duration::from_secs(30);
 /// Requests until a fault must have struck.
 const REQUESTS_MAX: u64 = 40;
 
@@ -68,7 +70,7 @@ async fn load_until_it_ends(
                 return (status, acked);
             }
             assert!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < FAULT_PATIENCE,
                 "neither webhook nor end after request {}: {known:?}",
                 *next - 1
             );
