@@ -38,7 +38,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::port::{Logs, Outbox, Registry, Runs};
-use queue::{Clock, Entropy, limits};
+use queue::{AppId, Clock, Entropy, limits};
+use tokio::sync::mpsc;
 
 pub use supervise::{Lifeline, SUBCOMMAND, supervise};
 pub use worker::{Handle, Worker};
@@ -94,4 +95,6 @@ pub(crate) struct Ports {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// Takes the apps of runs that went back to the store from a pool that takes nothing more.
+    pub(crate) returned: mpsc::UnboundedSender<AppId>,
 }

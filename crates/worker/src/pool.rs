@@ -60,6 +60,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    pub(crate) fn mailbox(&self) -> mpsc::UnboundedSender<Message> {
+        self.mailbox.clone()
+    }
+
     pub(crate) fn tell(&self, message: Message) {
         // A pool that has ended needs no telling.
         let _ = self.mailbox.send(message);
@@ -171,8 +175,12 @@ impl Pool {
     pub(crate) async fn run(mut self) {
         let done = CancellationToken::new();
         let Some(recorder) = self.recorder_task.take() else { return };
-        let mut recording =
-            tokio::spawn(recorder.run(Arc::clone(&self.ports), Arc::clone(&self.waiting), done.clone()));
+        let mut recording = tokio::spawn(recorder.run(
+            self.app.clone(),
+            Arc::clone(&self.ports),
+            Arc::clone(&self.waiting),
+            done.clone(),
+        ));
         self.keep().await;
         let Self { recorder, stop, app, .. } = self;
         drop(recorder);

@@ -15,7 +15,7 @@ use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Finish, Finished, Outcome};
 use queue::port::{Departure, StoreError};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun};
-use queue::{RunId, Timestamp};
+use queue::{AppId, RunId, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -114,7 +114,13 @@ impl Recorder {
 
 impl RecorderTask {
     /// Records until every [`Recorder`] is gone, or `done`, and nothing is pending.
-    pub(crate) async fn run(mut self, ports: Arc<Ports>, waiting: Arc<Waiting>, done: CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        app: AppId,
+        ports: Arc<Ports>,
+        waiting: Arc<Waiting>,
+        done: CancellationToken,
+    ) {
         let mut under_way = FuturesUnordered::new();
         let mut batch = Vec::with_capacity(BATCH);
         let mut open = true;
@@ -124,9 +130,9 @@ impl RecorderTask {
                     open = count > 0;
                     for end in batch.drain(..) {
                         let bytes = end.bytes();
-                        let (ports, waiting) = (&*ports, &*waiting);
+                        let (app, ports, waiting) = (&app, &*ports, &*waiting);
                         under_way.push(async move {
-                            record(ports, waiting, end).await;
+                            record(app, ports, waiting, end).await;
                             bytes
                         });
                     }
@@ -145,7 +151,7 @@ impl RecorderTask {
     }
 }
 
-async fn record(ports: &Ports, waiting: &Waiting, end: End) {
+async fn record(app: &AppId, ports: &Ports, waiting: &Waiting, end: End) {
     let run = end.run();
     match end {
         End::Outcome { lease, webhooks, outcome } => {
@@ -153,6 +159,10 @@ async fn record(ports: &Ports, waiting: &Waiting, end: End) {
             waiting.forget(run);
         }
         End::Release { lease, release } => match release_lease(ports, lease, release).await {
+            Released::Queued if waiting.is_closed() => {
+                // When the server stops nobody listens, and the next start finds the run.
+                let _ = ports.returned.send(app.clone());
+            }
             Released::Queued => waiting.wake(LOWEST),
             Released::Ended(state) => {
                 meters::ended_in_store(state);

@@ -390,6 +390,11 @@ impl Waiting {
         self.lock().closed = Some(why);
     }
 
+    /// Whether no more work comes in.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         let inner = self.lock();

@@ -35,11 +35,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Worker {
     shared: Arc<Shared>,
     new_pools: mpsc::UnboundedReceiver<Pool>,
+    returned: mpsc::UnboundedReceiver<AppId>,
 }
 
 struct Shared {
     ports: Arc<Ports>,
     pools: RwLock<HashMap<AppId, Arc<Entry>>>,
+    /// The mailboxes of pools whose apps are gone, until their last run has ended.
+    retired: Mutex<Vec<(AppId, mpsc::UnboundedSender<Message>)>>,
     /// Apps whose pools are being made; held while one is, so that there is one per app.
     making: Mutex<()>,
     new_pools: mpsc::UnboundedSender<Pool>,
@@ -64,17 +67,19 @@ impl Worker {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        let ports = Arc::new(Ports { options, runs, registry, logs, outbox, clock, entropy });
+        let (returning, returned) = mpsc::unbounded_channel();
+        let ports = Ports { options, runs, registry, logs, outbox, clock, entropy, returned: returning };
         let (sender, new_pools) = mpsc::unbounded_channel();
         let shared = Shared {
-            ports,
+            ports: Arc::new(ports),
             pools: RwLock::default(),
+            retired: Mutex::default(),
             making: Mutex::default(),
             new_pools: sender,
             stopping: AtomicBool::new(false),
             stop: CancellationToken::new(),
         };
-        Self { shared: Arc::new(shared), new_pools }
+        Self { shared: Arc::new(shared), new_pools, returned }
     }
 
     /// Its ports.
@@ -99,6 +104,7 @@ impl Worker {
                 () = &mut first_look, if looking => looking = false,
                 () = &mut times => {}
                 Some(pool) = self.new_pools.recv() => drop(pools.spawn(pool.run())),
+                Some(app) = self.returned.recv() => handle.take_up(&app),
                 Some(ended) = pools.join_next(), if !pools.is_empty() => report(ended),
             }
         }
@@ -206,9 +212,11 @@ impl Handle {
         Some(entry)
     }
 
-    fn tell(&self, app: &AppId, message: Message) {
+    /// A run of an app that was deleted while it ran went back to the store: an app that has the name by
+    /// now gets it. Without one it ends with the others that were queued.
+    fn take_up(&self, app: &AppId) {
         if let Some(entry) = self.existing(app) {
-            entry.tell(message);
+            entry.waiting.wake(LOWEST);
         }
     }
 }
@@ -285,6 +293,10 @@ impl Dispatch for Handle {
         if let Some(entry) = self.existing(app) {
             entry.cancel(run);
         }
+        let retired = self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, mailbox) in retired.iter().filter(|(of, _)| of == app) {
+            let _ = mailbox.send(Message::Cancel(run));
+        }
     }
 
     async fn call(&self, call: Call) -> Result<Outcome, Refused> {
@@ -337,6 +349,8 @@ impl Replicas for Handle {
     fn switch(&self, app: &Arc<App>) {
         if let Some(entry) = self.entry(&app.id, Some(app)) {
             entry.tell(Message::Switch(Arc::clone(app)));
+            // A run may have come back from the replicas of an app that had this name before.
+            entry.waiting.wake(LOWEST);
         }
     }
 
@@ -348,9 +362,14 @@ impl Replicas for Handle {
     }
 
     fn retire(&self, app: &AppId) {
-        self.tell(app, Message::Retire);
         // An app of the same name that comes later gets a pool of its own.
-        self.shared.pools.write().unwrap_or_else(PoisonError::into_inner).remove(app);
+        let mut pools = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = pools.remove(app) else { return };
+        drop(pools);
+        entry.tell(Message::Retire);
+        let mut retired = self.shared.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|(_, mailbox)| !mailbox.is_closed());
+        retired.push((app.clone(), entry.mailbox()));
     }
 
     fn count(&self, app: &AppId) -> usize {

@@ -109,3 +109,40 @@ async fn a_deleted_app_ends_its_waiting_calls_and_lets_running_ones_finish() {
     until("no replica is left", || (house.replicas() == 0).then_some(())).await;
     assert!(house.handle.reserve(&house.app, 1).is_some(), "an app of the same name may come again");
 }
+
+/// Dies in the hands of the first replica that gets it, once told to, and ends in the second one's.
+const FRAGILE: &str = r#"
+import os, time
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+def fragile():
+    mark = os.path.join(HERE, "begun")
+    if os.path.exists(mark):
+        return "carried on"
+    with open(mark, "w") as f:
+        f.write("begun\n")
+    while not os.path.exists(os.path.join(HERE, "die")):
+        time.sleep(0.005)
+    os._exit(3)
+"#;
+
+#[tokio::test]
+async fn a_run_that_comes_back_after_its_app_was_deleted_goes_on_in_the_app_that_has_the_name_by_then() {
+    let mut house = House::of(FRAGILE).await;
+    let run = house.submit(house.run("fragile", "{}"));
+    house.written("begun").await;
+    house.handle.retire(&house.id());
+    house.deploy(&build(2, house.folder.path(), AppConfig::default())).await.unwrap();
+    std::fs::write(house.folder.path().join("die"), "").unwrap();
+    assert_eq!(house.result(run).await, r#""carried on""#);
+}
+
+#[tokio::test]
+async fn a_run_of_a_deleted_app_can_be_cancelled_while_it_is_executed() {
+    let house = House::of(OLD).await;
+    let run = house.submit(house.run("wait", r#"{"seconds":600}"#));
+    until("the run is under way", || house.memory.started_runs().contains(&run).then_some(())).await;
+    house.handle.retire(&house.id());
+    house.handle.cancel(&house.id(), run);
+    assert_eq!(house.outcome(run).await.ending, Ending::Cancelled);
+}
