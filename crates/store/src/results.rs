@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use queue::RunId;
@@ -20,20 +21,23 @@ use crate::fault::Fault;
 #[derive(Clone)]
 pub(crate) struct ResultFiles {
     dir: Arc<Path>,
+    incarnation: i64,
+    written: Arc<AtomicU64>,
 }
 
 impl ResultFiles {
-    pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(data_dir: &Path, incarnation: i64) -> io::Result<Self> {
         let dir = data_dir.join("results");
         fs::create_dir_all(&dir)?;
         File::open(data_dir)?.sync_all()?;
-        Ok(Self { dir: dir.into() })
+        Ok(Self { dir: dir.into(), incarnation, written: Arc::default() })
     }
 
-    /// Writes a result and returns its name once it is safe. The name is the attempt's own, so that a
-    /// stale attempt cannot overwrite what the current one wrote.
+    /// Writes a result and returns its name once it is safe. The name is this write's own, so that one
+    /// which comes too late, even from the same attempt, cannot touch what an earlier one wrote.
     pub(crate) fn write(&self, lease: &Lease, result: &[u8]) -> io::Result<String> {
-        let name = format!("{}-{}.json", lease.run, lease.attempt);
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{}-{}-{number}.json", lease.run, lease.attempt, self.incarnation);
         let path = self.path(&name);
         let unfinished = path.with_extension("tmp");
         let mut file = File::create(&unfinished)?;

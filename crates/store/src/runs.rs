@@ -79,12 +79,15 @@ impl Runs for Store {
                     give_back_all(committer, ended.map(|ended| ended.begun).unwrap_or_default());
                 },
             )
-            .await?;
-        let Some(ended) = ended else {
+            .await;
+        // What was written beside a commit that nobody can speak for may be needed.
+        if let (Some(name), Ok(None) | Err(StoreError::Unavailable(_) | StoreError::Full(_))) =
+            (written, &ended)
+        {
+            self.remove_result(name);
+        }
+        let Some(ended) = ended? else {
             metrics::counter!("postback_store_stale_results_total").increment(1);
-            if let Some(name) = written {
-                self.remove_result(name);
-            }
             return Ok(Finished::Stale);
         };
         if ended.begun.is_empty() {
@@ -196,12 +199,12 @@ impl Store {
         }
     }
 
-    /// What a stale attempt wrote. Left behind by a crash, it is swept at the next start.
+    /// What was written and is not wanted. Left behind by a crash, it is swept at the next start.
     fn remove_result(&self, name: String) {
         let files = self.inner.results.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = std::fs::remove_file(files.path(&name)) {
-                tracing::warn!(%error, store.file = name, "could not remove the result of a stale attempt");
+                tracing::warn!(%error, store.file = name, "could not remove a result that nothing points at");
             }
         });
     }

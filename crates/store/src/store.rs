@@ -211,9 +211,9 @@ impl Store {
         let conn = connection::writer(&path, durability)?;
         let vault = Vault::unlock(&conn, &key_file, Arc::clone(&entropy))?;
         migrate::run(&conn, &path, migrate::DATABASE)?;
-        let results =
-            ResultFiles::open(&dir).map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
         let incarnation = batch::next_incarnation(&conn).map_err(recovery)?;
+        let results = ResultFiles::open(&dir, incarnation)
+            .map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
         let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds };
         recovery::run(&conn, &setting, &results).map_err(recovery)?;
 

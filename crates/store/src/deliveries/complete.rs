@@ -13,10 +13,7 @@ use crate::row;
 
 pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fault> {
     let state = match end.verdict {
-        Verdict::Delivered => {
-            failing::note_success(batch, end)?;
-            DeliveryState::Delivered
-        }
+        Verdict::Delivered => DeliveryState::Delivered,
         failed => after_failure(batch, end)?.unwrap_or(failed.state()),
     };
     let next_at = match end.verdict {
@@ -50,6 +47,8 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
         ])?;
     if changed == 0 {
         tracing::debug!(delivery.id = %end.id, delivery.attempt = end.attempt, "an attempt ended that is not under way");
+    } else if end.verdict == Verdict::Delivered {
+        failing::note_success(batch, end)?;
     }
     Ok(())
 }
@@ -57,6 +56,8 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
 /// What a failure means for the endpoint: it may be the last one it gets. Returns the state of the delivery
 /// where that differs from what the attempt alone says.
 fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<DeliveryState>, Fault> {
+    // The end of an attempt that is over says nothing about anything.
+    let Some(started_at) = started_at(batch, end)? else { return Ok(None) };
     let Some((project, url)) = endpoint(batch, end.id)? else { return Ok(None) };
     // One that was under way when its endpoint was disabled waits like the others.
     if batch.books.is_disabled(&project, &url) {
@@ -70,7 +71,6 @@ fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<Deliv
         if end.id.is_progress() {
             return Ok(None);
         }
-        let Some(started_at) = started_at(batch, end)? else { return Ok(None) };
         let failure = failing::note_failure(batch, &project, &url, started_at, end.ended_at)?;
         if end.verdict != Verdict::Exhausted || !failure.is_hopeless(end.ended_at) {
             return Ok(None);

@@ -251,8 +251,11 @@ pub(crate) async fn an_end_of_an_attempt_that_is_over_changes_nothing(world: Wor
     let first = world.begin().await;
     world.end(&first[0], Verdict::Retry(world.now()), 500);
     let second = world.begin().await;
-    world.end(&first[0], Verdict::Delivered, 200);
-    assert_eq!(delivery(&world, run).await.state, DeliveryState::Sending);
+    for (verdict, status) in [(Verdict::Delivered, 200), (Verdict::Disabled, 410)] {
+        world.end(&first[0], verdict, status);
+        assert_eq!(delivery(&world, run).await.state, DeliveryState::Sending);
+    }
+    assert!(world.store.endpoints(&project(1)).await.unwrap().is_empty());
     world.end(&second[0], Verdict::Delivered, 200);
     world.end(&second[0], Verdict::Retry(world.now()), 500);
     assert_eq!(delivery(&world, run).await.state, DeliveryState::Delivered);

@@ -173,6 +173,11 @@ pub(crate) async fn a_large_result_is_kept_to_the_byte(world: World<impl Engine>
         let result = Bytes::from(format!("\"{}\"", "x".repeat(bytes - 2)));
         world.finish(lease, Outcome::succeeded(result.clone(), 200, 1.0, world.now()), &[]).await;
         assert_eq!(world.view(lease.run).await.result, Some(result.clone()));
+        // The same lease once more is stale, and what came with it goes without a trace.
+        let other = Bytes::from(vec![b'7'; bytes]);
+        let again = world.finish(lease, Outcome::succeeded(other, 200, 1.0, world.now()), &[]).await;
+        assert!(matches!(again, Finished::Stale));
+        assert_eq!(world.view(lease.run).await.result, Some(result.clone()));
         let due = world.begin().await;
         let body: serde_json::Value = serde_json::from_slice(&due[0].body).unwrap();
         assert_eq!(body["result"].as_str().unwrap().len(), bytes - 2);
