@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::conformance::conformance;
 use crate::world::{INBOX_REQUESTS_MAX, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, clock, entropy};
 
+mod model;
 mod opening;
 mod restart;
 mod upkeep;
@@ -50,7 +51,7 @@ fn again(world: &World<Store>) -> Result<Store, OpenError> {
 /// The world as it would be found after the process was killed at this moment: a store opened on what
 /// is in the files now, while the old process goes nowhere near it.
 fn after_a_kill(world: &World<Store>) -> World<Store> {
-    let copy = tempfile::tempdir().unwrap();
+    let copy = TempDir::new_in(dir(world).parent().unwrap()).unwrap();
     for entry in fs::read_dir(dir(world)).unwrap() {
         let (from, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
         if from.is_dir() {

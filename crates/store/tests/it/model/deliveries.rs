@@ -1,0 +1,387 @@
+//! The model's deliveries and endpoints.
+
+use std::collections::{BTreeMap, HashSet};
+
+use queue::delivery::{
+    AttemptEnd, AttemptReport, DeliveryState, DueDelivery, EndpointEvent, EndpointState, Endpoints,
+    Redelivered, Verdict,
+};
+use queue::outcome::Finish;
+use queue::port::Room;
+use queue::run::{EndpointUrl, Receiver};
+use queue::{DeliveryId, ProjectId, Timestamp, answer, retry};
+
+use super::state::{Mismatch, Model, Run, same};
+
+/// One delivery.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) url: EndpointUrl,
+    pub(super) state: DeliveryState,
+    /// When it is due while it is pending: not before the first, not after the second. They differ
+    /// until the store has said which moment it chose.
+    pub(super) due: Option<(Timestamp, Timestamp)>,
+    pub(super) attempts: Vec<Attempt>,
+    /// Attempts made before the schedule began anew.
+    pub(super) schedule_from: usize,
+}
+
+/// One attempt of a delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Attempt {
+    pub(super) started_at: Timestamp,
+    pub(super) ended: Option<(Timestamp, AttemptReport)>,
+}
+
+/// An endpoint about which there is something to remember.
+#[derive(Clone, Default)]
+pub(super) struct Endpoint {
+    pub(super) disabled: bool,
+    pub(super) events: Vec<EndpointEvent>,
+    /// What failed since something got through.
+    pub(super) failing: Option<Failing>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Failing {
+    since: Timestamp,
+    attempts: usize,
+    pub(super) last: Timestamp,
+}
+
+impl Delivery {
+    pub(super) fn new(url: EndpointUrl, due: Timestamp, waits: bool, first: bool, now: Timestamp) -> Self {
+        let state = if waits { DeliveryState::Disabled } else { DeliveryState::Pending };
+        let mut delivery = Self { url, state, due: None, attempts: Vec::new(), schedule_from: 0 };
+        if !waits {
+            delivery.due = Some((due, due));
+            if first {
+                delivery.begin(now);
+            }
+        }
+        delivery
+    }
+
+    fn begin(&mut self, now: Timestamp) {
+        self.state = DeliveryState::Sending;
+        self.due = None;
+        self.attempts.push(Attempt { started_at: now, ended: None });
+    }
+
+    fn make_due(&mut self, now: Timestamp) {
+        self.state = DeliveryState::Pending;
+        self.due = Some((now, now));
+        self.schedule_from = self.attempts.len();
+    }
+
+    fn step(&self) -> usize {
+        (self.attempts.len() - self.schedule_from.min(self.attempts.len())).max(1)
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.due.is_some_and(|(at, _)| at <= now)
+    }
+
+    fn last_end(&self) -> Option<&(Timestamp, AttemptReport)> {
+        self.attempts.last().and_then(|attempt| attempt.ended.as_ref())
+    }
+
+    pub(super) fn keeps_run(&self, undelivered: Timestamp) -> bool {
+        match self.state {
+            DeliveryState::Pending | DeliveryState::Sending | DeliveryState::Disabled => true,
+            DeliveryState::Exhausted => self.last_end().is_some_and(|(at, _)| *at >= undelivered),
+            DeliveryState::Delivered => false,
+        }
+    }
+}
+
+impl Model {
+    /// The endpoints that get nothing.
+    pub(super) fn disabled(&self) -> HashSet<(ProjectId, String)> {
+        let disabled = self.endpoints.iter().filter(|(_, endpoint)| endpoint.disabled);
+        disabled.map(|(key, _)| key.clone()).collect()
+    }
+
+    pub(super) fn delivery(&self, id: DeliveryId) -> Option<(&Run, &Delivery)> {
+        let run = self.runs.get(&id.run)?;
+        Some((run, run.deliveries.get(usize::from(id.index))?))
+    }
+
+    pub(super) fn delivery_mut(&mut self, id: DeliveryId) -> Option<&mut Delivery> {
+        self.runs.get_mut(&id.run)?.deliveries.get_mut(usize::from(id.index))
+    }
+
+    /// Every delivery with its project.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = (DeliveryId, ProjectId, &Delivery)> {
+        self.runs.values().flat_map(|run| {
+            (0..)
+                .zip(&run.deliveries)
+                .map(|(index, delivery)| (DeliveryId::outcome(run.given.id, index), run.project(), delivery))
+        })
+    }
+
+    /// The attempts that rode in a finish are those that were asked for, but to disabled endpoints.
+    pub(super) fn first_attempts(&self, finish: &Finish, due: &[DueDelivery]) -> Result<(), Mismatch> {
+        let run = finish.lease.run;
+        let sending = self
+            .deliveries()
+            .filter(|(id, _, delivery)| id.run == run && delivery.state == DeliveryState::Sending);
+        let wanted: Vec<_> = sending.map(|(id, ..)| id).collect();
+        same("the first attempts", &due.iter().map(|due| due.id).collect(), &wanted)?;
+        due.iter().try_for_each(|due| self.is_as_recorded(due))
+    }
+
+    /// What is to be sent must be what the model has as under way.
+    fn is_as_recorded(&self, due: &DueDelivery) -> Result<(), Mismatch> {
+        let (run, delivery) = self.delivery(due.id).ok_or("an unknown delivery is to be sent")?;
+        same("its project", &due.project, &run.project())?;
+        same("its address", &due.url, &delivery.url)?;
+        same("its attempt", &(due.attempt as usize), &delivery.attempts.len())?;
+        same("its step", &(due.step as usize), &delivery.step())?;
+        let secret = |secret: &Option<queue::signature::CallerSecret>| {
+            secret.as_ref().map(|secret| secret.as_bytes().to_vec())
+        };
+        same("the caller's secret", &secret(&due.caller_secret), &secret(&run.given.options.caller_secret))?;
+        let outcome = run.outcome.as_ref().ok_or("a run that has not ended is told about")?;
+        if run.words_open {
+            return Ok(());
+        }
+        same("its body", &due.body, &answer::body(due.id.run, run.given.generation, outcome))
+    }
+
+    /// Which deliveries begin is a matter of order and room: the oldest of each receiver, no more than
+    /// fit, no fewer than there is room for, and nobody is served twice while another one waits.
+    pub(super) fn begin(&mut self, room: &Room, due: &[DueDelivery], now: Timestamp) -> Result<(), Mismatch> {
+        let places = |receiver: &Receiver| room.receivers.get(receiver).copied().unwrap_or(room.per_receiver);
+        let mut could: BTreeMap<Receiver, Vec<(Timestamp, DeliveryId)>> = BTreeMap::new();
+        for (id, _, delivery) in self.deliveries().filter(|(_, _, delivery)| delivery.is_due(now)) {
+            let at = delivery.due.map_or(now, |(at, _)| at);
+            could.entry(delivery.url.receiver()).or_default().push((at, id));
+        }
+        let mut begun: BTreeMap<Receiver, Vec<DeliveryId>> = BTreeMap::new();
+        for due in due {
+            begun.entry(due.url.receiver()).or_default().push(due.id);
+        }
+        for (receiver, ids) in &begun {
+            let mut due = could.get(receiver).cloned().unwrap_or_default();
+            due.sort_unstable();
+            let time = |id: &DeliveryId| due.iter().find(|(_, own)| own == id).map(|(at, _)| *at);
+            let times: Option<Vec<_>> = ids.iter().map(time).collect();
+            let times = times.ok_or_else(|| format!("{ids:?} begin, of which some are not due"))?;
+            let oldest: Vec<_> = due.iter().take(ids.len()).map(|(at, _)| *at).collect();
+            same("the due times of what begins", &times, &oldest)?;
+            if ids.len() > places(receiver) {
+                return Err(format!(
+                    "{} attempts to {} with {} places",
+                    ids.len(),
+                    receiver.as_str(),
+                    places(receiver)
+                ));
+            }
+        }
+        let fits: usize = could.iter().map(|(receiver, due)| due.len().min(places(receiver))).sum();
+        same("how many begin", &due.len(), &fits.min(room.total))?;
+        self.take_turns(&begun.keys().cloned().collect(), |receiver| {
+            could.contains_key(receiver) && places(receiver) > 0 && room.total > 0
+        })?;
+        for DueDelivery { id, .. } in due {
+            let delivery = self.delivery_mut(*id).ok_or("an unknown delivery begins")?;
+            delivery.begin(now);
+        }
+        due.iter().try_for_each(|due| self.is_as_recorded(due))
+    }
+
+    fn take_turns(
+        &mut self,
+        served: &HashSet<Receiver>,
+        could: impl Fn(&Receiver) -> bool,
+    ) -> Result<(), Mismatch> {
+        let all: HashSet<_> = self.deliveries().map(|(_, _, delivery)| delivery.url.receiver()).collect();
+        for receiver in all {
+            if served.contains(&receiver) || !could(&receiver) {
+                self.waiting.remove(&receiver);
+                continue;
+            }
+            let before = self.waiting.entry(receiver.clone()).or_default();
+            if let Some(twice) = before.intersection(served).next() {
+                let (twice, receiver) = (twice.as_str(), receiver.as_str());
+                return Err(format!("{twice} was served twice while {receiver} was waiting"));
+            }
+            before.extend(served.iter().cloned());
+        }
+        Ok(())
+    }
+
+    pub(super) fn complete(&mut self, end: &AttemptEnd) {
+        let Some((run, delivery)) = self.delivery(end.id) else { return };
+        let key = (run.project(), delivery.url.as_str().to_owned());
+        let attempt = delivery.attempts.last().filter(|_| delivery.attempts.len() == end.attempt as usize);
+        let attempt = attempt.filter(|_| delivery.state == DeliveryState::Sending);
+        // The end of an attempt that is over changes nothing.
+        let Some(started_at) = attempt.map(|attempt| attempt.started_at) else { return };
+        let state = self.after(end, &key, started_at);
+        let Some(delivery) = self.delivery_mut(end.id) else { return };
+        if let Some(attempt) = delivery.attempts.last_mut() {
+            attempt.ended = Some((end.ended_at, end.report.clone()));
+        }
+        delivery.state = state;
+        if let (DeliveryState::Pending, Verdict::Retry(at)) = (state, end.verdict) {
+            delivery.due = Some((at, at));
+        }
+    }
+
+    /// What the end of an attempt means for the endpoint, and where it leaves the delivery.
+    fn after(&mut self, end: &AttemptEnd, key: &(ProjectId, String), started_at: Timestamp) -> DeliveryState {
+        let endpoint = self.endpoints.entry(key.clone()).or_default();
+        if end.verdict == Verdict::Delivered {
+            endpoint.failing = None;
+            return DeliveryState::Delivered;
+        }
+        if endpoint.disabled {
+            return DeliveryState::Disabled;
+        }
+        let reason = if end.verdict == Verdict::Disabled {
+            format!("http_status {}", end.report.status_code.unwrap_or(0))
+        } else {
+            let new = Failing { since: started_at, attempts: 0, last: end.ended_at };
+            let failing = endpoint.failing.get_or_insert(new);
+            failing.attempts += 1;
+            failing.last = end.ended_at;
+            let schedule = retry::SCHEDULE;
+            let hopeless = failing.attempts >= schedule.len()
+                && failing.since.plus(schedule.iter().sum()) <= end.ended_at;
+            if end.verdict != Verdict::Exhausted || !hopeless {
+                return end.verdict.state();
+            }
+            format!("exhausted: {} attempts failed", failing.attempts)
+        };
+        *endpoint = Endpoint { disabled: true, failing: None, events: std::mem::take(&mut endpoint.events) };
+        endpoint.events.push(EndpointEvent { at: end.ended_at, state: EndpointState::Disabled, reason });
+        for delivery in self.deliveries_to(key).filter(|delivery| delivery.state == DeliveryState::Pending) {
+            delivery.state = DeliveryState::Disabled;
+            delivery.due = None;
+        }
+        DeliveryState::Disabled
+    }
+
+    fn deliveries_to(&mut self, endpoint: &(ProjectId, String)) -> impl Iterator<Item = &mut Delivery> {
+        let (project, url) = endpoint.clone();
+        let runs = self.runs.values_mut().filter(move |run| run.project() == project);
+        runs.flat_map(|run| run.deliveries.iter_mut()).filter(move |delivery| delivery.url.as_str() == url)
+    }
+
+    pub(super) fn redeliver(
+        &mut self,
+        project: &ProjectId,
+        id: DeliveryId,
+        answer: Redelivered,
+        now: Timestamp,
+    ) -> Result<(), Mismatch> {
+        let disabled = self.disabled();
+        let wanted = match self.delivery(id).filter(|(run, _)| run.project() == *project) {
+            None => Redelivered::Unknown,
+            Some((_, delivery))
+                if disabled.contains(&(project.clone(), delivery.url.as_str().to_owned())) =>
+            {
+                Redelivered::EndpointDisabled
+            }
+            Some((_, delivery)) if delivery.state == DeliveryState::Sending => Redelivered::UnderWay,
+            Some(_) => Redelivered::Due,
+        };
+        if wanted == Redelivered::Due
+            && let Some(delivery) = self.delivery_mut(id)
+        {
+            delivery.make_due(now);
+        }
+        same("the answer to a redelivery", &answer, &wanted)
+    }
+
+    pub(super) fn redeliver_failed(
+        &mut self,
+        project: &ProjectId,
+        endpoints: &Endpoints,
+        since: Timestamp,
+        answer: u64,
+        now: Timestamp,
+    ) -> Result<(), Mismatch> {
+        let disabled = self.disabled();
+        let failed = |delivery: &Delivery| {
+            let for_good = delivery.state == DeliveryState::Exhausted;
+            let so_far = delivery.due.is_some_and(|(at, _)| at > now);
+            let reason = |(at, report): &(Timestamp, AttemptReport)| *at >= since && report.reason.is_some();
+            (for_good || so_far) && delivery.last_end().is_some_and(reason)
+        };
+        let wanted: Vec<_> = self
+            .deliveries()
+            .filter(|(_, owner, delivery)| {
+                owner == project
+                    && delivery.url.receiver() == endpoints.receiver()
+                    && endpoints.url().is_none_or(|url| *url == delivery.url)
+                    && !disabled.contains(&(owner.clone(), delivery.url.as_str().to_owned()))
+                    && failed(delivery)
+            })
+            .map(|(id, ..)| id)
+            .collect();
+        same("how many are redelivered", &answer, &(wanted.len() as u64))?;
+        for id in wanted {
+            self.delivery_mut(id).ok_or("it was there")?.make_due(now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn enable(
+        &mut self,
+        endpoint: &(ProjectId, String),
+        answer: Option<u64>,
+        now: Timestamp,
+    ) -> Result<(), Mismatch> {
+        let known = self.endpoints.get_mut(endpoint).filter(|known| !known.events.is_empty());
+        let Some(known) = known else {
+            return same("the enabling of an unknown endpoint", &answer, &None);
+        };
+        let mut replayed = 0;
+        if std::mem::take(&mut known.disabled) {
+            let (state, reason) = (EndpointState::Enabled, "requested".to_owned());
+            known.events.push(EndpointEvent { at: now, state, reason });
+            let waits = |delivery: &&mut Delivery| delivery.state == DeliveryState::Disabled;
+            for delivery in self.deliveries_to(endpoint).filter(waits) {
+                delivery.make_due(now);
+                replayed += 1;
+            }
+        }
+        same("how many are replayed", &answer, &Some(replayed))
+    }
+
+    /// The server is gone: nobody knows what became of the attempts under way. They are made again no
+    /// later than the schedule would have had it.
+    pub(super) fn lose_attempts(&mut self, now: Timestamp) {
+        let sending = self.deliveries().filter(|(_, _, delivery)| delivery.state == DeliveryState::Sending);
+        let sending: Vec<_> = sending.map(|(id, _, delivery)| (id, delivery.clone())).collect();
+        for (id, delivery) in sending {
+            let Some(attempt) = delivery.attempts.last() else { continue };
+            let step = u32::try_from(delivery.step()).unwrap_or(u32::MAX);
+            let next = |chance| retry::next_attempt(&retry::SCHEDULE, step, attempt.started_at, chance, None);
+            let due = next(0.0).zip(next(1.0));
+            let report =
+                AttemptReport { reason: Some("outcome_unknown".to_owned()), ..AttemptReport::default() };
+            self.complete(&AttemptEnd {
+                id,
+                url: delivery.url.clone(),
+                attempt: u32::try_from(delivery.attempts.len()).unwrap_or(u32::MAX),
+                ended_at: now,
+                verdict: due.map_or(Verdict::Exhausted, |(first, _)| Verdict::Retry(first)),
+                report,
+            });
+            if let Some(delivery) = self.delivery_mut(id).filter(|delivery| delivery.due.is_some()) {
+                delivery.due = due;
+            }
+        }
+    }
+
+    /// When the next delivery is due to a receiver with a place left.
+    pub(super) fn next_due(&self, room: &Room) -> Option<Timestamp> {
+        let places = |receiver: &Receiver| room.receivers.get(receiver).copied().unwrap_or(room.per_receiver);
+        let open = self.deliveries().filter(|(_, _, delivery)| places(&delivery.url.receiver()) > 0);
+        open.filter_map(|(_, _, delivery)| delivery.due.map(|(at, _)| at)).min().filter(|_| room.total > 0)
+    }
+}

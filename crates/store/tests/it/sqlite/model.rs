@@ -1,0 +1,47 @@
+//! SQLite held against the model.
+
+use std::path::Path;
+
+use store::Store;
+use tempfile::TempDir;
+
+use super::{after_a_kill, again, open_in};
+use crate::model::{Rig, random_lives};
+use crate::world::World;
+
+struct Sqlite;
+
+impl Rig for Sqlite {
+    type Store = Store;
+
+    fn fresh() -> World<Store> {
+        // What survives a power cut is not the subject here, so nothing need be waited for.
+        let memory = Path::new("/dev/shm");
+        open_in(if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap())
+    }
+
+    async fn killed(world: World<Store>) -> World<Store> {
+        let found = after_a_kill(&world);
+        Self::close(world).await;
+        found
+    }
+
+    async fn reopened(world: World<Store>) -> World<Store> {
+        world.store.close().await;
+        let store = again(&world).unwrap();
+        World { store, ..world }
+    }
+
+    async fn prune(world: &World<Store>) -> u64 {
+        world.store.prune(world.now()).await.unwrap().runs
+    }
+
+    async fn close(world: World<Store>) {
+        world.store.close().await;
+    }
+}
+
+#[test]
+fn whatever_happens_the_store_shows_what_the_model_holds() {
+    random_lives::<Sqlite>();
+}
