@@ -14,6 +14,7 @@ use queue::ProjectId;
 use queue::registry::{Identity, Scope};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::Gateway;
 use crate::problem::{Answer, Problem};
@@ -45,7 +46,11 @@ pub(crate) async fn identify(gateway: &Gateway, headers: &HeaderMap) -> Answer<I
     } else {
         gateway.registry.identify(&Sha256::digest(credential.as_bytes()).into()).await?
     };
-    identity.ok_or_else(|| Problem::unauthorized(REFUSED))
+    let identity = identity.ok_or_else(|| Problem::unauthorized(REFUSED))?;
+    if let Some(rate) = &gateway.rate_of_key {
+        rate.count(credential, Instant::now())?;
+    }
+    Ok(identity)
 }
 
 fn without_scheme(value: &str) -> &str {

@@ -7,7 +7,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::{Method, StatusCode, Uri};
+use tokio::time::Instant;
 
+use crate::listener::one_customer;
 use crate::meter::RouteClass;
 use crate::problem::{Problem, clip};
 use crate::{Gateway, peer};
@@ -15,9 +17,16 @@ use crate::{Gateway, peer};
 /// Counts the answer; a panic becomes one.
 pub(crate) async fn surround(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let class = RouteClass::of(request.uri().path());
-    let client = tracing::enabled!(tracing::Level::DEBUG)
+    let is_counted = gateway.rate_of_address.is_some() && class != RouteClass::Health;
+    let client = (is_counted || tracing::enabled!(tracing::Level::DEBUG))
         .then(|| peer::client(&request, &gateway.options.trusted_proxies))
         .flatten();
+    if let (true, Some(rate), Some(client)) = (is_counted, &gateway.rate_of_address, client)
+        && let Err(problem) = rate.count(one_customer(client), Instant::now())
+    {
+        gateway.meter.responded(class, problem.status);
+        return problem.into_response();
+    }
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let response = answered.unwrap_or_else(|panic| {
         let said = panic

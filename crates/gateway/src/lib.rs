@@ -19,6 +19,7 @@ pub mod listener;
 mod meter;
 mod peer;
 mod problem;
+mod rate;
 mod reserved;
 mod scan;
 
@@ -35,7 +36,9 @@ use queue::{Clock, Entropy, ProjectId, RunId};
 use tokio::sync::OnceCell;
 
 use meter::Meter;
+use rate::Rate;
 
+pub use rate::RateLimits;
 pub use reserved::RESERVED_APP_NAMES;
 
 /// Renders the metrics as Prometheus text.
@@ -80,6 +83,8 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
     /// Which web origins may call inference.
     pub cors_origins: CorsOrigins,
+    /// How often one caller may ask.
+    pub rates: RateLimits,
     /// The product's version, as `/healthz` says it.
     pub version: String,
 }
@@ -107,6 +112,8 @@ pub struct Parts {
     pub(crate) options: Options,
     pub(crate) ready: AtomicBool,
     pub(crate) meter: Meter,
+    pub(crate) rate_of_address: Option<Rate>,
+    pub(crate) rate_of_key: Option<Rate>,
     pub(crate) bodies: inference::Budget,
     default_project: OnceCell<ProjectId>,
 }
@@ -152,6 +159,8 @@ impl Gateway {
             clock,
             entropy,
             metrics,
+            rate_of_address: Rate::new(options.rates.per_address),
+            rate_of_key: Rate::new(options.rates.per_key),
             options,
             ready: AtomicBool::new(true),
             meter: Meter::new(),

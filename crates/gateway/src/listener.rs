@@ -4,6 +4,7 @@
 //! is watched: its first bytes, each header, and idle time have limits; bodies must keep a minimum rate
 //! (see [`Paced`]); the number of connections, headers and HTTP/2 streams is bounded.
 
+mod crowd;
 mod paced;
 mod watch;
 
@@ -19,14 +20,18 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use ipnet::IpNet;
+use queue::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use crowd::{Crowd, Member, turn_away};
 use watch::Watch;
 
+pub(crate) use crowd::one_customer;
 pub use paced::{Paced, TooSlow};
 
 /// What connections may cost.
@@ -34,6 +39,10 @@ pub use paced::{Paced, TooSlow};
 pub struct ListenerOptions {
     /// Connections open at once; the next one waits in the backlog of the operating system.
     pub connections_max: usize,
+    /// Of them from one address (of IPv6: from one /64); beyond it a connection gets 429. 0 is no bound.
+    pub connections_per_address_max: usize,
+    /// Proxies, whose connections are other people's.
+    pub trusted_proxies: Vec<IpNet>,
     /// Time for the first request after connecting, and for each header once its first byte is there.
     pub header_limit: Duration,
     /// Time without a byte in either direction, between requests.
@@ -42,9 +51,10 @@ pub struct ListenerOptions {
     pub header_bytes_max: usize,
     /// Header lines of one request.
     pub headers_max: usize,
-    /// Time without a byte of a body that is expected.
+    /// Time without a byte of a body that is expected, or of an answer that waits to be taken.
     pub body_stall_limit: Duration,
-    /// Bytes per second that a body must bring on average, after a grace of `body_stall_limit`.
+    /// Bytes per second that a body must bring, and an answer be taken, on average after a grace of
+    /// `body_stall_limit`.
     pub body_rate_min: u32,
     /// Requests at once on one HTTP/2 connection.
     pub streams_max: u32,
@@ -55,13 +65,15 @@ pub struct ListenerOptions {
 impl Default for ListenerOptions {
     fn default() -> Self {
         Self {
-            connections_max: 4_096,
-            header_limit: Duration::from_secs(10),
-            idle_limit: Duration::from_secs(60),
-            header_bytes_max: 64 << 10,
-            headers_max: 100,
-            body_stall_limit: Duration::from_secs(30),
-            body_rate_min: 1 << 10,
+            connections_max: limits::CONNECTIONS_MAX,
+            connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_MAX,
+            trusted_proxies: Vec::new(),
+            header_limit: limits::HEADER_LIMIT,
+            idle_limit: limits::IDLE_LIMIT,
+            header_bytes_max: limits::HEADER_BYTES_MAX,
+            headers_max: limits::HEADERS_MAX,
+            body_stall_limit: limits::BODY_STALL_LIMIT,
+            body_rate_min: limits::BODY_RATE_MIN,
             streams_max: 256,
             drain_limit: Duration::from_secs(30),
         }
@@ -88,13 +100,19 @@ pub async fn serve(
     let host = Arc::new(Host {
         protocol: protocol(&options),
         places: Arc::new(Semaphore::new(options.connections_max)),
+        crowd: Crowd::new(options.connections_per_address_max, options.trusted_proxies.clone()),
         router,
         shutdown,
         cut: cut.clone(),
         options,
     });
     while let Some((stream, peer, place)) = host.accept(&listener).await {
-        connections.spawn(Arc::clone(&host).converse(stream, peer, place));
+        match host.crowd.admit(peer.ip()) {
+            Some(member) => {
+                connections.spawn(Arc::clone(&host).converse(stream, peer, (place, member)));
+            }
+            None => turn_away(stream),
+        }
     }
     drop(listener);
     connections.close();
@@ -128,6 +146,7 @@ fn protocol(options: &ListenerOptions) -> auto::Builder<TokioExecutor> {
 struct Host {
     protocol: auto::Builder<TokioExecutor>,
     places: Arc<Semaphore>,
+    crowd: Arc<Crowd>,
     router: Router,
     shutdown: CancellationToken,
     cut: CancellationToken,
@@ -157,12 +176,17 @@ impl Host {
         }
     }
 
-    async fn converse(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
+    async fn converse(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        _place: (OwnedSemaphorePermit, Member),
+    ) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error.message = %error, "the connection was gone before it began");
             return;
         }
-        let watch = Arc::new(Watch::new(self.options.header_limit, self.options.idle_limit));
+        let watch = Arc::new(Watch::new(&self.options));
         let (stall, rate) = (self.options.body_stall_limit, self.options.body_rate_min);
         let router = self.router.clone();
         let watched = Arc::clone(&watch);

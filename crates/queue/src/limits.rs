@@ -2,6 +2,22 @@
 
 use std::time::Duration;
 
+/// Connections open at once; the next one waits.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Connections open at once from one address, or one /64 of IPv6.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_024;
+/// Time for the first request of a connection, and for each header once it has begun.
+pub const HEADER_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of one request's header.
+pub const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Header lines of one request.
+pub const HEADERS_MAX: usize = 100;
+/// Time without a byte between requests.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// Time without a byte of a body that is expected, or of an answer that waits to be taken.
+pub const BODY_STALL_LIMIT: Duration = Duration::from_secs(30);
+/// Bytes a second of a body or an answer, on average.
+pub const BODY_RATE_MIN: u32 = 1 << 10;
 /// Largest request body of an inference call, in bytes.
 pub const REQUEST_BODY_BYTES_MAX: usize = 100 << 20;
 /// Largest result of a run, in bytes of JSON.
@@ -101,6 +117,21 @@ const fn limit(what: &'static str, value: &'static str, beyond: &'static str) ->
 
 /// The bounds a user can meet, in the order of a run's path.
 pub const TABLE: &[Limit] = &[
+    limit("connections", "4,096 (`--max-connections`)", "the next one waits"),
+    limit("connections from one address", "1,024 (`--max-connections-per-address`)", "429"),
+    limit(
+        "requests a second, of one address or key",
+        "none, unless `--requests-per-second-…` says so",
+        "429",
+    ),
+    limit("header of a request", "64 KiB, 100 lines", "431"),
+    limit("time for a header", "10 s (`--header-timeout`)", "the connection is closed"),
+    limit("idle connection", "60 s (`--idle-timeout`)", "the connection is closed"),
+    limit(
+        "pace of a body, and of taking an answer",
+        "1 KiB/s on average after 30 s (`--body-timeout`)",
+        "408, or the connection is closed",
+    ),
     limit("request body", "100 MiB", "413"),
     limit("nesting of a request body", "128 levels", "400"),
     limit("webhook address", "2,048 bytes", "422"),

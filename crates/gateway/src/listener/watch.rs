@@ -12,7 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// No header is under way.
+use super::ListenerOptions;
+
+/// No header is under way; nothing waits to be taken.
 const NONE: u64 = u64::MAX;
 
 /// What a connection is doing, and since when. Times are milliseconds since it was opened.
@@ -20,6 +22,8 @@ pub(super) struct Watch {
     opened: Instant,
     header_limit: Duration,
     idle_limit: Duration,
+    stall_limit: Duration,
+    rate_min: u64,
     /// Requests whose answer has not begun.
     active: AtomicUsize,
     /// The last byte in either direction.
@@ -28,18 +32,25 @@ pub(super) struct Watch {
     header_since: AtomicU64,
     /// Frames of HTTP/2 are not headers; its own bounds apply.
     is_h2: AtomicBool,
+    /// Since when the peer has had something to take, and the bytes it has taken since.
+    waiting_since: AtomicU64,
+    taken: AtomicU64,
 }
 
 impl Watch {
-    pub(super) fn new(header_limit: Duration, idle_limit: Duration) -> Self {
+    pub(super) fn new(options: &ListenerOptions) -> Self {
         Self {
             opened: Instant::now(),
-            header_limit,
-            idle_limit,
+            header_limit: options.header_limit,
+            idle_limit: options.idle_limit,
+            stall_limit: options.body_stall_limit,
+            rate_min: options.body_rate_min.max(1).into(),
             active: AtomicUsize::new(0),
             moved_at: AtomicU64::new(0),
             header_since: AtomicU64::new(0),
             is_h2: AtomicBool::new(false),
+            waiting_since: AtomicU64::new(NONE),
+            taken: AtomicU64::new(0),
         }
     }
 
@@ -61,13 +72,17 @@ impl Watch {
     /// Returns once a limit is exceeded.
     pub(super) async fn exceeded(&self) {
         // Coarse on purpose: one timer per connection, not one per request.
-        let step = (self.header_limit.min(self.idle_limit) / 2).max(Duration::from_millis(5));
+        let step =
+            (self.header_limit.min(self.idle_limit).min(self.stall_limit) / 2).max(Duration::from_millis(5));
         while !self.is_exceeded() {
             tokio::time::sleep(step).await;
         }
     }
 
     fn is_exceeded(&self) -> bool {
+        if self.is_read_too_slowly() {
+            return true;
+        }
         if self.active.load(Ordering::Relaxed) > 0 {
             return false;
         }
@@ -76,6 +91,15 @@ impl Watch {
         let header_since = self.header_since.load(Ordering::Relaxed);
         since(self.moved_at.load(Ordering::Relaxed)) > self.idle_limit
             || (header_since != NONE && since(header_since) > self.header_limit)
+    }
+
+    /// Whoever asks and does not take the answer holds memory for as long as it likes.
+    fn is_read_too_slowly(&self) -> bool {
+        let since = self.waiting_since.load(Ordering::Relaxed);
+        let earned = Duration::from_secs(self.taken.load(Ordering::Relaxed) / self.rate_min);
+        since != NONE
+            && Duration::from_millis(self.now().saturating_sub(since))
+                > self.stall_limit.saturating_add(earned)
     }
 
     fn now(&self) -> u64 {
@@ -93,6 +117,28 @@ impl Watch {
 
     fn wrote(&self) {
         self.moved_at.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// The peer's window took some bytes, or is full.
+    fn offered(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(count)) if *count > 0 => {
+                self.wrote();
+                if self.waiting_since.load(Ordering::Relaxed) != NONE {
+                    self.taken.fetch_add(*count as u64, Ordering::Relaxed);
+                }
+            }
+            Poll::Pending if self.waiting_since.load(Ordering::Relaxed) == NONE => {
+                self.taken.store(0, Ordering::Relaxed);
+                self.waiting_since.store(self.now(), Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything that was there to write has been taken.
+    fn emptied(&self) {
+        self.waiting_since.store(NONE, Ordering::Relaxed);
     }
 }
 
@@ -130,9 +176,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
-            self.watch.wrote();
-        }
+        self.watch.offered(&written);
         written
     }
 
@@ -142,9 +186,7 @@ impl AsyncWrite for Watched {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
-            self.watch.wrote();
-        }
+        self.watch.offered(&written);
         written
     }
 
@@ -153,7 +195,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.watch.emptied();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// More than the buffers of two sockets hold.
+const BIG: usize = 32 << 20;
+
 struct Served {
     address: SocketAddr,
     stop: CancellationToken,
@@ -52,6 +55,7 @@ async fn start(options: ListenerOptions) -> Served {
     let router = Router::new()
         .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }))
         .route("/slow", get(slow))
+        .route("/big", get(|| async { vec![b'x'; BIG] }))
         .route("/echo", post(|body: Bytes| async move { body }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -238,4 +242,51 @@ async fn http2_is_spoken_and_its_idle_connections_end_too() {
     let answer = sender.send_request(request).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "127.0.0.1");
     let _ = tokio::time::timeout(PATIENCE, connection).await.expect("it is closed when idle");
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_is_closed_and_a_slow_one_is_not() {
+    // One place only: whoever comes next is served once it is free.
+    let limits = ListenerOptions { connections_max: 1, idle_limit: PATIENCE * 10, ..options() };
+    let served = start(limits).await;
+    let mut stuck = served.connect().await;
+    stuck.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut next = served.connect().await;
+    next.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(&mut next).await.contains("200"), "the place is free again");
+    let mut part = Vec::new();
+    let _ = stuck.read_to_end(&mut part).await;
+    assert!(part.len() < BIG, "{} bytes were taken", part.len());
+
+    // Longer than the limit in all, but never slower than the rate.
+    let mut slow = served.connect().await;
+    slow.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let (mut taken, mut piece) = (0, vec![0; BIG / 10]);
+    let began = tokio::time::Instant::now();
+    loop {
+        let read = tokio::time::timeout(PATIENCE, slow.read(&mut piece)).await.unwrap().unwrap();
+        taken += read;
+        if read == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(taken >= BIG, "{taken} bytes came in {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn one_address_has_its_share_of_the_connections() {
+    let served = start(ListenerOptions { connections_per_address_max: 1, ..options() }).await;
+    let mut first = served.connect().await;
+    first.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut first, "127.0.0.1").await;
+    assert!(rest(&mut served.connect().await).await.starts_with("HTTP/1.1 429"));
+    // A proxy brings the connections of others.
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let served =
+        start(ListenerOptions { connections_per_address_max: 1, trusted_proxies, ..options() }).await;
+    for mut stream in [served.connect().await, served.connect().await] {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert!(until(&mut stream, "127.0.0.1").await.starts_with("HTTP/1.1 200"));
+    }
 }

@@ -53,6 +53,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         public_url: None,
         key_file: serve::KeyFile::default(),
         policy: args.policy,
+        edge: serve::Edge::default(),
         drain_timeout: 5,
         log: String::new(),
         log_json: false,

@@ -1,5 +1,7 @@
 //! `postback serve`
 
+mod edge;
+
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use ipnet::IpNet;
+
+pub(crate) use edge::Edge;
 
 use super::{Context, ExitStatus};
 use crate::serve::{EXIT_STORE_FAILED, Options, Server, Stopped};
@@ -25,6 +29,8 @@ pub(crate) struct Args {
     pub(crate) key_file: KeyFile,
     #[command(flatten)]
     pub(crate) policy: Policy,
+    #[command(flatten)]
+    pub(crate) edge: Edge,
     /// Seconds that runs under way get to finish after SIGTERM
     #[arg(long, env = "POSTBACK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_timeout: u64,
@@ -97,7 +103,11 @@ impl Args {
         let public_url = self.public_url.map(|url| origin(&url)).transpose()?;
         let data_dir =
             std::path::absolute(&data_dir).with_context(|| format!("`{}` is no path", data_dir.display()))?;
+        let rates = self.edge.rates();
+        let listener = self.edge.listener(self.policy.trusted_proxy.clone());
         Ok(Options {
+            listener,
+            rates,
             listen: self.listen,
             store: self.key_file.store_options(data_dir.clone()),
             data_dir,

@@ -82,7 +82,7 @@ impl Server {
         let working = tokio::spawn(worker.run(stop_working.clone()));
         let delivering = tokio::spawn(delivery.run(stop_delivering.clone()));
         let limits =
-            ListenerOptions { drain_limit: options.drain_timeout + SPARE, ..ListenerOptions::default() };
+            ListenerOptions { drain_limit: options.drain_timeout + SPARE, ..options.listener.clone() };
         let http = tokio::spawn(listener::serve(socket, rooms.router(), stop_accepting.clone(), limits));
         rooms.builder.resume().await.context("failed to take up unfinished builds")?;
         let upkeep = tokio::spawn(upkeep::run(rooms.upkeep(), stop_delivering.clone()));

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use gateway::RateLimits;
+use gateway::listener::ListenerOptions;
 use ipnet::IpNet;
 
 /// A server's options, resolved: no environment is read below this point.
@@ -33,6 +35,10 @@ pub(crate) struct Options {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Origins whose pages may call apps; empty means any.
     pub(crate) cors_origins: Vec<String>,
+    /// What connections may cost.
+    pub(crate) listener: ListenerOptions,
+    /// How often one caller may ask.
+    pub(crate) rates: RateLimits,
     /// Time for runs under way after SIGTERM.
     pub(crate) drain_timeout: Duration,
 }

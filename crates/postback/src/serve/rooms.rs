@@ -162,6 +162,7 @@ impl Rooms {
                 allow_open_apps: options.allow_open_apps,
                 trusted_proxies: options.trusted_proxies.clone(),
                 cors_origins,
+                rates: options.rates,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
         );

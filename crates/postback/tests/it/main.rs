@@ -5,6 +5,7 @@
 mod cli;
 mod crash;
 mod deliveries;
+mod edge;
 mod errors;
 mod faults;
 mod flow;

@@ -62,6 +62,7 @@ impl Rig {
             allow_open_apps: false,
             trusted_proxies: Vec::new(),
             cors_origins: CorsOrigins::Any,
+            rates: gateway::RateLimits::default(),
             version: "0.0.0-test".into(),
         }
     }
