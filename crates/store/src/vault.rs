@@ -12,6 +12,9 @@ mod reseal;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use tests::newest_schema;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};

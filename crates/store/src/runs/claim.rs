@@ -95,17 +95,12 @@ pub(crate) fn started(batch: &mut Batch<'_>, leases: &[Lease]) -> Result<(), Fau
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use rusqlite::Connection;
-
     use super::*;
 
     /// However many wait, a claim sorts nothing and looks at no run that it does not take.
     #[test]
     fn a_claim_is_a_walk_of_the_index() {
-        let conn = Connection::open_in_memory().unwrap();
-        crate::migrate::run(&conn, Path::new("memory"), crate::migrate::DATABASE).unwrap();
+        let conn = crate::vault::newest_schema();
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {NEXT}")).unwrap();
         let steps = statement.query_map(params![1, 256], |row| row.get::<_, String>(3)).unwrap();
         let steps: Vec<_> = steps.map(Result::unwrap).collect();

@@ -33,6 +33,15 @@ fn vault(path: &Path) -> Vault {
     Vault { ring: Arc::new(RwLock::new(Ring::new(file))), entropy: entropy() }
 }
 
+/// A database in memory with the newest schema, for tests that look at plans.
+pub(crate) fn newest_schema() -> Connection {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = Connection::open_in_memory().unwrap();
+    Vault::unlock(&conn, &dir.path().join("key"), entropy()).unwrap();
+    migrate::run(&conn, Path::new("memory"), migrate::DATABASE).unwrap();
+    conn
+}
+
 #[test]
 fn a_sealed_value_opens_in_its_own_place_only() {
     let dir = tempfile::tempdir().unwrap();
