@@ -1,11 +1,12 @@
 //! Measures the main job on this machine: durable acknowledgements, webhooks end to end, latency at a
 //! gentle load, memory at rest, time from start to the first answer.
 //!
-//! `cargo run --release -p bench [-- --quick] [--binary FILE]`. It drives the release binary from outside, with its load
+//! `cargo run --release -p bench [-- --quick] [--binary FILE]`, or [`hanging`]. It drives the release binary from outside, with its load
 //! generator and its receiver on the same machine, and prints the disk's sync rate beside the figures,
 //! since no durable system can be judged without it.
 
 mod disk;
+mod hanging;
 mod load;
 mod report;
 
@@ -26,16 +27,26 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (mut quick, mut binary) = (false, None);
+    let (mut quick, mut binary, mut hangs) = (false, None, false);
+    let mut plan = hanging::Plan { seconds: 20, pairs: 5 };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "hanging" => hangs = true,
+            "--seconds" if hangs => plan.seconds = arguments.next().context("`--seconds N`")?.parse()?,
+            "--pairs" if hangs => plan.pairs = arguments.next().context("`--pairs N`")?.parse()?,
             "--quick" => quick = true,
             "--binary" => binary = Some(PathBuf::from(arguments.next().context("`--binary` names a file")?)),
-            other => anyhow::bail!("`{other}` is no option; there are --quick and --binary FILE"),
+            other => anyhow::bail!(
+                "`{other}` is no option; there are --quick and --binary FILE, and `hanging` with --seconds N and --pairs N"
+            ),
         }
     }
     let (acks, webhooks, gentle) = if quick { (5_000, 2_000, 60) } else { (40_000, 20_000, 200) };
     let binary = binary.map_or_else(release_binary, Ok)?;
+    if hangs {
+        ensure!(hanging::run(&plan, &binary).await?, "the others feel the receiver that hangs");
+        return Ok(());
+    }
     let mut report = Report::default();
     for _ in 0..if quick { 1 } else { ROUNDS } {
         report.add("disk: append 600 B + fdatasync", "per s", disk::syncs_per_second()?);

@@ -14,5 +14,6 @@ mod honeypot;
 mod keys;
 mod lifecycle;
 mod load;
+mod receivers;
 mod runs;
 mod support;
