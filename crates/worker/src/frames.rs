@@ -136,6 +136,11 @@ impl Outgoing {
         self.sealed.is_empty() && self.open.is_empty()
     }
 
+    /// How much is not written yet.
+    pub fn bytes(&self) -> usize {
+        self.sealed.iter().map(Bytes::len).sum::<usize>() + self.open.len()
+    }
+
     /// Writes as much as the socket takes now.
     ///
     /// # Errors

@@ -31,8 +31,9 @@ pub(crate) const LOWEST: i8 = -PRIORITY_MAX;
 const SUSPECTS_MAX: usize = 10_000;
 /// How long a cancelled run may be on its way from the store.
 const ON_ITS_WAY: Duration = Duration::from_secs(60);
-/// While a suspect waits, replicas take nothing new during every other of these stretches, so that
-/// one of them becomes empty; in between work goes on, however long a call takes.
+/// While a suspect waits, replicas take nothing new for this long, so that one of them becomes empty; then
+/// work goes on for as long, and so in turns. Each stretch without new work is twice as long as the one
+/// before: however long calls take, one of them outlasts those that began before it.
 const HOLD: Duration = Duration::from_secs(30);
 
 /// Something to execute.
@@ -51,6 +52,13 @@ pub(crate) struct WaitingCall {
 }
 
 impl Work {
+    fn input_bytes(&self) -> usize {
+        match self {
+            Self::Run(run) => run.input.len(),
+            Self::Call(waiting) => waiting.call.input.len(),
+        }
+    }
+
     pub(crate) fn id(&self) -> RunId {
         match self {
             Self::Run(run) => run.lease.run,
@@ -249,13 +257,15 @@ impl Waiting {
         }
     }
 
-    /// Gives a replica work for up to `places`, and notes how many places it has left. `under_way`
-    /// is what it has already. Returns whether it is held back and should ask again soon.
+    /// Gives a replica work for up to `places`, none beyond `bytes_max` of bodies, and notes how many places
+    /// it has left. `under_way` is what it has already. Returns whether it is held back and
+    /// should ask again soon.
     pub(crate) fn take(
         &self,
         seat: &mut Seat,
         under_way: usize,
         places: usize,
+        bytes_max: usize,
         batch: &mut Vec<Work>,
     ) -> bool {
         let mut inner = self.lock();
@@ -272,13 +282,19 @@ impl Waiting {
                     self.work.notify_waiters();
                 }
             } else {
-                let count = places.min(inner.ready.len());
-                for _ in 0..count {
+                let (mut taken, mut bytes) = (0, 0);
+                while taken < places {
                     let Some(work) = inner.ready.pop_front() else { break };
+                    taken += 1;
+                    bytes += work.input_bytes();
                     inner.left(&work);
                     batch.push(work);
+                    if bytes >= bytes_max {
+                        break;
+                    }
                 }
-                seat.free = places - count;
+                // With its hands full it hears of nothing more until they are empty.
+                seat.free = if bytes < bytes_max { places - taken } else { 0 };
                 inner.free += seat.free;
             }
         }
@@ -489,13 +505,23 @@ impl Inner {
     }
 
     fn holds(&self) -> bool {
-        self.alone_since.is_some_and(|since| (since.elapsed().as_secs() / HOLD.as_secs()).is_multiple_of(2))
+        self.alone_since.is_some_and(|since| holds_after(since.elapsed()))
     }
 
     fn wants_claim(&self) -> bool {
         let room = self.held <= CLAIM_AT || (self.urgent > 0 && self.held < BUFFERED_RUNS_PER_APP_MAX);
         self.backlog && !self.claiming && room
     }
+}
+
+/// Whether replicas are held back when a suspect has waited for so long.
+fn holds_after(waited: Duration) -> bool {
+    let (mut hold, mut rest) = (HOLD, waited);
+    while rest >= hold + HOLD {
+        rest -= hold + HOLD;
+        hold *= 2;
+    }
+    rest < hold
 }
 
 #[cfg(test)]
@@ -535,8 +561,36 @@ mod tests {
 
     fn taken(waiting: &Waiting, places: usize) -> Vec<u8> {
         let mut batch = Vec::new();
-        waiting.take(&mut Seat::default(), 0, places, &mut batch);
+        waiting.take(&mut Seat::default(), 0, places, usize::MAX, &mut batch);
         batch.iter().map(|work| work.id().into_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn a_replica_takes_no_more_bytes_than_it_may_hold() {
+        let waiting = Waiting::default();
+        for number in 1..=5 {
+            assert!(waiting.reserve(40));
+            let large = LeasedRun { input: Bytes::from(vec![b' '; 40]), ..run(number, 0) };
+            assert!(waiting.fill(large, 40).is_ok());
+        }
+        let (mut seat, mut batch) = (Seat::default(), Vec::new());
+        waiting.take(&mut seat, 0, 10, 100, &mut batch);
+        assert_eq!((batch.len(), seat.free), (3, 0), "the third reaches the bound");
+        waiting.take(&mut seat, 3, 7, 100, &mut batch);
+        assert_eq!((batch.len(), seat.free), (5, 5));
+    }
+
+    #[test]
+    fn holds_grow_until_they_outlast_every_call() {
+        let stretches = |from: u64, to: u64, held| {
+            (from..to).step_by(15).all(|second| holds_after(Duration::from_secs(second)) == held)
+        };
+        assert!(stretches(0, 30, true) && stretches(30, 60, false));
+        assert!(stretches(60, 120, true) && stretches(120, 150, false));
+        assert!(stretches(150, 270, true) && stretches(270, 300, false));
+        let longest = queue::limits::RESPONSE_GRACE_PERIOD_MAX.as_secs();
+        let begins = (0..2 * longest).step_by(30).find(|from| stretches(*from, from + longest, true));
+        assert!(begins.is_some(), "before as much time has passed again, a hold outlasts the longest call");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The room's front: the ports it fulfils, and the task that keeps the pools of all apps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,6 +43,8 @@ struct Shared {
     pools: RwLock<HashMap<AppId, Arc<Entry>>>,
     /// The mailboxes of pools whose apps are gone, until their last run has ended.
     retired: Mutex<Vec<(AppId, mpsc::UnboundedSender<Message>)>>,
+    /// Deleted apps with a run that went back to the store, until an app has the name again.
+    left_behind: Mutex<HashSet<AppId>>,
     /// Apps whose pools are being made; held while one is, so that there is one per app.
     making: Mutex<()>,
     new_pools: mpsc::UnboundedSender<Pool>,
@@ -74,6 +76,7 @@ impl Worker {
             ports: Arc::new(ports),
             pools: RwLock::default(),
             retired: Mutex::default(),
+            left_behind: Mutex::default(),
             making: Mutex::default(),
             new_pools: sender,
             stopping: AtomicBool::new(false),
@@ -215,9 +218,16 @@ impl Handle {
     /// A run of an app that was deleted while it ran went back to the store: an app that has the name by
     /// now gets it. Without one it ends with the others that were queued.
     fn take_up(&self, app: &AppId) {
+        // Kept before looking for a pool: one that is made meanwhile finds it.
+        self.left_behind().insert(app.clone());
         if let Some(entry) = self.existing(app) {
+            self.left_behind().remove(app);
             entry.waiting.wake(LOWEST);
         }
+    }
+
+    fn left_behind(&self) -> MutexGuard<'_, HashSet<AppId>> {
+        self.shared.left_behind.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -349,8 +359,9 @@ impl Replicas for Handle {
     fn switch(&self, app: &Arc<App>) {
         if let Some(entry) = self.entry(&app.id, Some(app)) {
             entry.tell(Message::Switch(Arc::clone(app)));
-            // A run may have come back from the replicas of an app that had this name before.
-            entry.waiting.wake(LOWEST);
+            if self.left_behind().remove(&app.id) {
+                entry.waiting.wake(LOWEST);
+            }
         }
     }
 

@@ -35,6 +35,8 @@ use ending::Fate;
 const ENTRY: &str = "main.py";
 /// Reads of the socket before other things get their turn.
 const READS_PER_TURN: usize = 16;
+/// Bytes on their way to the runner that keep a replica from taking more work.
+const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// A replica that must wait for others before it takes work asks again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// From the end of the socket to the end of the process.
@@ -314,19 +316,23 @@ impl Replica {
     }
 
     fn may_take(&self) -> bool {
-        self.stage == Stage::Serving && self.calls.len() < self.concurrency && self.recorder.has_room()
+        self.stage == Stage::Serving
+            && self.calls.len() < self.concurrency
+            && self.outgoing.bytes() < OUTGOING_BYTES_MAX
+            && self.recorder.has_room()
     }
 
     fn take_work(&mut self) {
         if !self.may_take() {
             if self.stage == Stage::Serving {
-                self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), 0, &mut self.batch);
+                self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), 0, 0, &mut self.batch);
             }
             return;
         }
         let places = self.concurrency - self.calls.len();
         let mut batch = std::mem::take(&mut self.batch);
-        self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), places, &mut batch);
+        self.held_back =
+            self.waiting.take(&mut self.seat, self.calls.len(), places, OUTGOING_BYTES_MAX, &mut batch);
         if !batch.is_empty() {
             let (now, started_at) = (Instant::now(), self.ports.clock.now());
             for work in batch.drain(..) {

@@ -138,6 +138,18 @@ async fn a_run_that_comes_back_after_its_app_was_deleted_goes_on_in_the_app_that
 }
 
 #[tokio::test]
+async fn a_run_that_came_back_before_an_app_has_the_name_again_goes_on_when_one_has() {
+    let mut house = House::of(FRAGILE).await;
+    let run = house.submit(house.run("fragile", "{}"));
+    house.written("begun").await;
+    house.handle.retire(&house.id());
+    std::fs::write(house.folder.path().join("die"), "").unwrap();
+    until("the run went back", || (!house.memory.releases().is_empty()).then_some(())).await;
+    house.deploy(&build(2, house.folder.path(), AppConfig::default())).await.unwrap();
+    assert_eq!(house.result(run).await, r#""carried on""#);
+}
+
+#[tokio::test]
 async fn a_run_of_a_deleted_app_can_be_cancelled_while_it_is_executed() {
     let house = House::of(OLD).await;
     let run = house.submit(house.run("wait", r#"{"seconds":600}"#));
