@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use crate::conformance::conformance;
 use crate::world::{INBOX_REQUESTS_MAX, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, clock, entropy};
 
+#[cfg(target_os = "linux")]
+mod crash_points;
 mod model;
 mod opening;
 mod restart;
