@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
+use crate::rerun::RetryOn;
 
 /// Everything the config files and the control plane can say about an app. Serialises as the
 /// camelCase JSON of the control plane's create-app request.
@@ -31,6 +32,10 @@ pub struct AppConfig {
     pub cooldown_seconds: Option<u64>,
     /// Calls one replica works on at once; see [`AppConfig::concurrency`] for the default.
     pub replica_concurrency: Option<u32>,
+    /// Attempts of a run after the first, when it fails with one of `retry_on`.
+    pub retries: Option<u32>,
+    /// The end codes on which a run is executed again.
+    pub retry_on: Option<RetryOn>,
     /// Limit of one attempt of a run.
     pub response_grace_period_seconds: Option<u64>,
     /// Time a replica has to import `main.py`.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::id::{LeaseToken, RunId};
+use crate::outcome::RunError;
 use crate::run::RunState;
 
 /// The right to execute one run. A write about the run counts only while its token is current.
@@ -64,4 +65,7 @@ pub struct AttemptView {
     pub ended_at: Option<Timestamp>,
     /// Its end code; `None` while it runs.
     pub end: Option<String>,
+    /// Why it failed, when it did and another one followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
 }

@@ -25,6 +25,7 @@ pub mod log;
 pub mod outcome;
 pub mod port;
 pub mod registry;
+pub mod rerun;
 pub mod retry;
 pub mod run;
 pub mod signature;

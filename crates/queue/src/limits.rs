@@ -44,6 +44,12 @@ pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 pub const QUEUED_RUNS_PER_APP_MAX: u64 = 1_000_000;
 /// Longest `max_queue_time`.
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// Attempts of a run that an app or a call may ask for after the first.
+pub const RETRIES_MAX: u32 = 10;
+/// Wait after the first failure of a run that is executed again; doubles with each …
+pub const RERUN_PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// … up to this.
+pub const RERUN_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Longest delay of a run.
 pub const DELAY_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// Priorities go from the negative of this to this.
@@ -144,6 +150,7 @@ pub const TABLE: &[Limit] = &[
     ),
     limit("delay of a run", "7 days", "422"),
     limit("priority of a run", "-100 to 100", "422"),
+    limit("retries of a run", "10, after 1 s, 2 s, 4 s … 5 min", "422; the run ends with the last error"),
     limit("synchronous calls waiting per app", "4,096", "429 with Retry-After"),
     limit("synchronous call, v3 and legacy", "180 s", "504; the run ends as `timeout`"),
     limit(

@@ -110,6 +110,10 @@ pub trait Runs: Send + Sync {
     /// Gives a run back, or ends it when it has no chances left or was cancelled meanwhile.
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released>;
 
+    /// Ends an attempt that failed, of a run that is to be executed again: it is queued again, after a
+    /// pause. Its webhooks are not told. A run that was cancelled meanwhile, or whose app is gone, ends.
+    async fn retry(&self, lease: Lease, error: RunError) -> Stored<Released>;
+
     /// Records a synchronous call that ended. Rides in the next batch; nobody waits; under pressure
     /// the record is dropped and counted, never the call.
     fn record_call(&self, call: CallRecord);

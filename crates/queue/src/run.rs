@@ -12,6 +12,7 @@ use crate::delivery::DeliveryView;
 use crate::id::{AppId, BuildId, ProjectId, RunId};
 use crate::lease::{AttemptView, Lease};
 use crate::outcome::{Ending, RunError};
+use crate::rerun::RetryPolicy;
 use crate::signature::CallerSecret;
 
 /// Which generation of the API a run came through. It decides the keys of answers and webhooks.
@@ -189,6 +190,8 @@ pub struct RunOptions {
     pub start_by: Option<Timestamp>,
     /// Higher ones start first; see [`PRIORITY_MAX`](crate::limits::PRIORITY_MAX).
     pub priority: i8,
+    /// When it is executed again after a failure.
+    pub retry: Option<Arc<RetryPolicy>>,
     /// Signs the run's deliveries beside the project's secret.
     pub caller_secret: Option<CallerSecret>,
 }
@@ -243,6 +246,10 @@ pub struct LeasedRun {
     pub crashes: u32,
     /// Higher ones start first.
     pub priority: i8,
+    /// When it is executed again after a failure.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Failures after which it was executed again.
+    pub failures: u32,
 }
 
 /// A synchronous call that ended: metadata only, recorded without being waited for.
@@ -301,6 +308,8 @@ pub struct RunView {
     pub priority: i8,
     /// Before which it was not to start, when there is such a moment.
     pub not_before: Option<Timestamp>,
+    /// When it is executed again after a failure.
+    pub retry: Option<Arc<RetryPolicy>>,
     /// When its current or last attempt was claimed.
     pub started_at: Option<Timestamp>,
     /// When it ended.

@@ -11,7 +11,7 @@ pub(crate) const DATABASE: &[&str] = &[
     include_str!("../migrations/sqlite/0001_initial.sql"),
     include_str!("../migrations/sqlite/0002_run_options.sql"),
     include_str!("../migrations/sqlite/0003_deliveries.sql"),
-    include_str!("../migrations/sqlite/0004_run_order.sql"),
+    include_str!("../migrations/sqlite/0004_runs.sql"),
     include_str!("../migrations/sqlite/0005_sealed_secrets.sql"),
     include_str!("../migrations/sqlite/0006_wire.sql"),
     include_str!("../migrations/sqlite/0007_webhook_extras.sql"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use queue::registry::{BuildStatus, KeyHash};
+use queue::rerun::RetryPolicy;
 use queue::run::{EndpointUrl, Generation, Mode, RunState};
 use queue::{DeliveryId, RunId, Timestamp};
 use rusqlite::Row;
@@ -113,6 +114,12 @@ pub(crate) fn webhooks(row: &Row<'_>, column: usize) -> Result<Vec<EndpointUrl>,
 
 pub(crate) fn to_webhooks(webhooks: &[EndpointUrl]) -> Option<String> {
     (!webhooks.is_empty()).then(|| to_json(&webhooks))
+}
+
+/// The columns `retries` and `retry_on`.
+pub(crate) fn retry(row: &Row<'_>, column: usize) -> Result<Option<Arc<RetryPolicy>>, Fault> {
+    let Some(retries) = row.get(column)? else { return Ok(None) };
+    Ok(Some(Arc::new(RetryPolicy { retries, on: parsed(row, column + 1)? })))
 }
 
 pub(crate) const fn generation_word(generation: Generation) -> &'static str {

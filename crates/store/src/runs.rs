@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use queue::answer;
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Cancellation, Expired, Finish, Finished};
+use queue::outcome::{Cancellation, Expired, Finish, Finished, RunError};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
 use queue::run::{CallRecord, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, ProjectId, RunId, Timestamp};
@@ -146,6 +146,10 @@ impl Runs for Store {
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {
         self.inner.committer.write(0, move |batch| release::release(batch, lease, release)).await
+    }
+
+    async fn retry(&self, lease: Lease, error: RunError) -> Stored<Released> {
+        self.inner.committer.write(0, move |batch| release::retry(batch, lease, &error)).await
     }
 
     fn record_call(&self, call: CallRecord) {

@@ -184,6 +184,8 @@ mod tests {
             accepted_at: Timestamp::default(),
             crashes: 0,
             priority: 0,
+            retry: None,
+            failures: 0,
         })
     }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Finish, Finished, Outcome};
-use queue::port::{Departure, StoreError};
+use queue::outcome::{Finish, Finished, Outcome, RunError};
+use queue::port::{Departure, StoreError, Stored};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun};
 use queue::{AppId, RunId, Timestamp};
 use tokio::sync::mpsc;
@@ -34,21 +34,35 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The end of an attempt.
 #[derive(Debug)]
 enum End {
-    Outcome { lease: Lease, webhooks: Vec<EndpointUrl>, outcome: Outcome },
-    Release { lease: Lease, release: Release },
+    Outcome {
+        lease: Lease,
+        webhooks: Vec<EndpointUrl>,
+        outcome: Outcome,
+    },
+    /// It failed, and the run is to be executed again.
+    Failed {
+        lease: Lease,
+        error: RunError,
+    },
+    Release {
+        lease: Lease,
+        release: Release,
+    },
 }
 
 impl End {
     fn run(&self) -> RunId {
         match self {
-            Self::Outcome { lease, .. } | Self::Release { lease, .. } => lease.run,
+            Self::Outcome { lease, .. } | Self::Failed { lease, .. } | Self::Release { lease, .. } => {
+                lease.run
+            }
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Outcome { outcome, .. } => outcome.result.as_ref().map_or(0, bytes::Bytes::len),
-            Self::Release { .. } => 0,
+            Self::Failed { .. } | Self::Release { .. } => 0,
         }
     }
 }
@@ -93,8 +107,14 @@ impl Recorder {
         self.pending.has_room()
     }
 
-    /// The run ended.
+    /// The run ended, unless its caller wants it executed again after such a failure.
     pub(crate) fn finish(&self, run: LeasedRun, outcome: Outcome) {
+        let retried = run.retry.as_ref().zip(outcome.error.as_ref());
+        if retried.is_some_and(|(policy, error)| policy.allows(run.failures, error.code))
+            && let Some(error) = outcome.error
+        {
+            return self.send(End::Failed { lease: run.lease, error });
+        }
         self.send(End::Outcome { lease: run.lease, webhooks: run.webhooks, outcome });
     }
 
@@ -158,19 +178,35 @@ async fn record(app: &AppId, ports: &Ports, waiting: &Waiting, end: End) {
             finish(ports, lease, &webhooks, outcome).await;
             waiting.forget(run);
         }
-        End::Release { lease, release } => match release_lease(ports, lease, release).await {
-            Released::Queued if waiting.is_closed() => {
-                // When the server stops nobody listens, and the next start finds the run.
-                let _ = ports.returned.send(app.clone());
+        End::Failed { lease, error } => {
+            let released = insist(run, || ports.runs.retry(lease, error.clone())).await;
+            // What is queued waits for a while; whoever looks after that finds it.
+            gave_back(ports, waiting, run, &released);
+        }
+        End::Release { lease, release } => {
+            let released = insist(run, || ports.runs.release(lease, release)).await;
+            if released == Released::Queued {
+                if waiting.is_closed() {
+                    // When the server stops nobody listens, and the next start finds the run.
+                    let _ = ports.returned.send(app.clone());
+                } else {
+                    waiting.wake(LOWEST);
+                }
             }
-            Released::Queued => waiting.wake(LOWEST),
-            Released::Ended(state) => {
-                meters::ended_in_store(state);
-                waiting.forget(run);
-                ports.outbox.wake();
-            }
-            Released::Stale => meters::stale(),
-        },
+            gave_back(ports, waiting, run, &released);
+        }
+    }
+}
+
+fn gave_back(ports: &Ports, waiting: &Waiting, run: RunId, released: &Released) {
+    match released {
+        Released::Queued => {}
+        Released::Ended(state) => {
+            meters::ended_in_store(*state);
+            waiting.forget(run);
+            ports.outbox.wake();
+        }
+        Released::Stale => meters::stale(),
     }
 }
 
@@ -216,10 +252,11 @@ async fn finish(ports: &Ports, lease: Lease, webhooks: &[EndpointUrl], outcome: 
     }
 }
 
-async fn release_lease(ports: &Ports, lease: Lease, release: Release) -> Released {
-    let mut pause = Pause::new(lease.run);
+/// Writes until it is written.
+async fn insist<F: Future<Output = Stored<Released>>>(run: RunId, write: impl Fn() -> F) -> Released {
+    let mut pause = Pause::new(run);
     loop {
-        match ports.runs.release(lease, release).await {
+        match write().await {
             Ok(released) => return released,
             Err(error) => pause.after(&error).await,
         }

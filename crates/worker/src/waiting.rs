@@ -551,6 +551,8 @@ mod tests {
             accepted_at: Timestamp::default(),
             crashes: 0,
             priority,
+            retry: None,
+            failures: 0,
         }
     }
 

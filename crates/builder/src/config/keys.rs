@@ -3,6 +3,8 @@
 //! It is the only place that knows a key's name. Files are read by it, unknown keys are compared with
 //! it, and `docs/reference/config.md` is printed from it.
 
+use queue::rerun::RetryOn;
+
 use super::{Config, Form};
 
 /// One key.
@@ -38,6 +40,8 @@ pub(super) enum Effect {
     Patterns(fn(&mut Config, Vec<String>)),
     /// Hardware ids: one, or a list in order of preference.
     Compute(fn(&mut Config, Vec<String>)),
+    /// End codes on which runs are executed again.
+    RetryOn(fn(&mut Config, RetryOn)),
     /// A table `name = "version"`.
     Packages {
         line: fn(&str, &str) -> String,
@@ -63,6 +67,7 @@ impl Effect {
             Self::List(_) => "list of texts".into(),
             Self::Patterns(_) => "list of file patterns, or one string `\"[a, b]\"`".into(),
             Self::Compute(_) => "hardware id, or a list of up to 5".into(),
+            Self::RetryOn(_) => "list of end codes".into(),
             Self::Packages { .. } => "table `name = \"version\"`".into(),
             Self::PackageFile(_) => "path of a file with one package a line".into(),
             Self::Warned(_) | Self::Refused(_) => String::new(),
@@ -115,6 +120,10 @@ const CUSTOM: &str = "custom runtimes are not supported by this version; offer t
 const PARTNER: &str = "partner runtimes belong to the hosted platform; deploy the model with a `main.py`";
 const CUDA: &str = "the CUDA libraries of this machine are used";
 const PROMPT: &str = "the client never asks and shows no such thing";
+
+const RETRIES: &str = "ours: how often a run that failed is executed again, after 1 s, 2 s, 4 s …";
+const RETRY_ON: &str = "ours: the end codes after which it is";
+const RETRY_ON_DEFAULT: &str = "`[\"user_error\", \"timeout\"]`";
 
 const DEFAULT_INCLUDE: &str = "`[./*, main.py, requirements.txt, pkglist.txt, conda_pkglist.txt]`";
 
@@ -181,6 +190,13 @@ const YAML: &[Key] = &[
         List(|c, v| c.app.shell_commands = v),
         "commands run in the app's folder after the packages are installed",
     ),
+    key(
+        "postback.retries",
+        "0",
+        Whole { min: 0, max: 10, set: |c, v| c.app.retries = Some(narrow(v)) },
+        RETRIES,
+    ),
+    key("postback.retry_on", RETRY_ON_DEFAULT, Effect::RetryOn(|c, v| c.app.retry_on = Some(v)), RETRY_ON),
     key(
         "api_key",
         "",
@@ -339,6 +355,18 @@ const TOML: &[Key] = &[
         "900",
         Whole { min: 1, max: 43_200, set: |c, v| c.app.response_grace_period_seconds = Some(v) },
         "seconds one attempt of a run may take",
+    ),
+    key(
+        "cerebrium.postback.retries",
+        "0",
+        Whole { min: 0, max: 10, set: |c, v| c.app.retries = Some(narrow(v)) },
+        RETRIES,
+    ),
+    key(
+        "cerebrium.postback.retry_on",
+        RETRY_ON_DEFAULT,
+        Effect::RetryOn(|c, v| c.app.retry_on = Some(v)),
+        RETRY_ON,
     ),
     key("cerebrium.scaling.scaling_metric", "", Warned(SCALING), "what scaling follows"),
     key("cerebrium.scaling.scaling_target", "", Warned(SCALING), "how full replicas are kept"),

@@ -290,6 +290,15 @@ impl Reader<'_> {
                 app.pip = BASE_IMAGE_PACKAGES.iter().map(|&package| package.to_owned()).collect();
             }
         }
+        if app.retry_on.is_some() && app.retries.is_none() {
+            return Err(ConfigError::Invalid {
+                file: self.config.file,
+                line: 1,
+                key: "retry_on".into(),
+                message: "says after what a run is executed again; say how often with `retries` beside it"
+                    .into(),
+            });
+        }
         if let Some(max) = app.max_replicas.filter(|max| *max < app.min_replicas) {
             let message = format!(
                 "is {max}, below `min_replicas` ({}); raise it or lower `min_replicas`",

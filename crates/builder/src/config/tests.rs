@@ -139,6 +139,8 @@ cuda = "11.8"
         max_replicas: Some(3),
         cooldown_seconds: Some(30),
         replica_concurrency: Some(4),
+        retries: None,
+        retry_on: None,
         response_grace_period_seconds: Some(3600),
         start_limit_seconds: Some(120),
         disable_auth: true,
@@ -292,4 +294,24 @@ fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let error = Config::read(folder.path(), "config.yaml").unwrap_err().to_string();
     assert!(error.starts_with("cannot read config.yaml: "), "{error}");
+}
+
+#[test]
+fn retries_are_read_from_both_kinds_of_files_and_refused_by_name() {
+    let folder = Path::new("/nowhere");
+    let toml = "[cerebrium.postback]\nretries = 3\nretry_on = [\"timeout\", \"user_error\"]\n";
+    let yaml = "postback:\n  retries: 3\n  retry_on: [timeout, user_error]\n";
+    for (file, source) in [("cerebrium.toml", toml), ("config.yaml", yaml)] {
+        let config = Config::parse(source, file, folder).unwrap();
+        assert_eq!(config.app.retries, Some(3));
+        assert_eq!(config.app.retry_on.unwrap().to_string(), "timeout,user_error");
+        assert_eq!(config.warnings, []);
+    }
+    let wrong = "[cerebrium.postback]\nretries = 3\nretry_on = [\"cancelled\"]\n";
+    let message = Config::parse(wrong, "cerebrium.toml", folder).unwrap_err().to_string();
+    assert!(message.starts_with("cerebrium.toml:3: `cerebrium.postback.retry_on`"), "{message}");
+    assert!(message.contains("user_error,timeout"), "{message}");
+    let lonely = "[cerebrium.postback]\nretry_on = [\"timeout\"]\n";
+    let message = Config::parse(lonely, "cerebrium.toml", folder).unwrap_err().to_string();
+    assert!(message.contains("`retries`"), "{message}");
 }

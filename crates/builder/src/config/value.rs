@@ -1,5 +1,7 @@
 //! Values: from the source's text to what a key's kind asks for, or what to write instead.
 
+use queue::rerun::RetryOn;
+
 use super::Config;
 use super::document::{Node, Value};
 use super::keys::{COMPUTE, Effect};
@@ -32,6 +34,12 @@ pub(super) fn apply(effect: &Effect, node: &Node) -> Result<Set, String> {
         }
         Effect::List(set) => {
             let value = texts(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::RetryOn(set) => {
+            let words = texts(node)?;
+            let value = RetryOn::of(words.iter().map(String::as_str))
+                .map_err(|error| format!("is wrong: {error}"))?;
             Box::new(move |config| set(config, value))
         }
         Effect::Patterns(set) => {

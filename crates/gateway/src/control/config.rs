@@ -6,6 +6,7 @@
 
 use queue::app::AppConfig;
 use queue::limits::{REPLICA_CONCURRENCY_MAX, REPLICAS_PER_APP_MAX, RESPONSE_GRACE_PERIOD_MAX};
+use queue::rerun::RetryOn;
 use queue::{AppName, limits};
 use serde_json::Value;
 
@@ -74,6 +75,8 @@ pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
             &["deploymentInitializationTimeout", "startLimitSeconds"],
             1..=limits::BUILD_LIMIT.as_secs(),
         )?,
+        retries: fields.whole(&["retries"], 0..=u64::from(limits::RETRIES_MAX))?,
+        retry_on: retry_on(fields)?,
         disable_auth: fields.flag(&["disableAuth"])?.unwrap_or(false),
         pre_build_commands: fields.texts(&["preBuildCommands"])?,
         shell_commands: fields.texts(&["shellCommands"])?,
@@ -178,6 +181,16 @@ fn compute(fields: &Fields) -> Answer<Vec<String>> {
         ));
     }
     Ok(available)
+}
+
+fn retry_on(fields: &Fields) -> Answer<Option<RetryOn>> {
+    let words = fields.texts(&["retryOn"])?;
+    if words.is_empty() {
+        return Ok(None);
+    }
+    RetryOn::of(words.iter().map(String::as_str))
+        .map(Some)
+        .map_err(|error| refused(format!("`retryOn` cannot be used: {error}")))
 }
 
 fn python_version(fields: &Fields) -> Answer<Option<String>> {

@@ -1,5 +1,6 @@
 //! Runs: listed and shown, in our own words under `/runs`, in those of Cerebrium's clients under an app.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -9,6 +10,7 @@ use http::{StatusCode, header};
 use queue::delivery::DeliveryView;
 use queue::lease::AttemptView;
 use queue::outcome::{Cancellation, RunError};
+use queue::rerun::RetryPolicy;
 use queue::run::{EndpointUrl, Generation, Mode, RunFilter, RunState, RunView};
 use queue::{AppId, BuildId, ProjectId, RunId, Timestamp};
 use serde::Serialize;
@@ -49,6 +51,8 @@ pub(super) struct RunRow {
     priority: i8,
     /// Before which it does not start.
     not_before: Option<Timestamp>,
+    /// How often it is executed again after a failure, and on which end codes.
+    retry: Option<Arc<RetryPolicy>>,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     /// From its acceptance to its first attempt.
@@ -85,6 +89,7 @@ impl RunRow {
             accepted_at: run.accepted_at,
             priority: run.priority,
             not_before: run.not_before,
+            retry: run.retry.clone(),
             started_at: run.started_at,
             ended_at: run.ended_at,
             queue_time_ms: first_start.map(|at| millis(at.since(run.accepted_at))),

@@ -140,14 +140,11 @@ async fn infer(
         (webhook::in_body(form, function, field)?, query)
     };
     let plan = webhook::plan(gateway, form, address, query, secret).await?;
+    queueing.check(form, !matches!(plan, webhook::Plan::Acknowledge(_)), &build.config)?;
+    let kept = key.is_some() || queueing.is_asked();
     let order = promise::Order { target: &target, build, function, input, key, queueing };
-    if queueing.delay.is_some() && !matches!(plan, webhook::Plan::Acknowledge(_)) {
-        return Err(queueing::nobody_waits_for_a_delay(form));
-    }
     match plan {
-        webhook::Plan::Wait if key.is_some() || queueing.is_asked() => {
-            call::wait_durably(gateway, order, webhook::Told::default()).await
-        }
+        webhook::Plan::Wait if kept => call::wait_durably(gateway, order, webhook::Told::default()).await,
         webhook::Plan::Wait => call::wait(gateway, order).await,
         webhook::Plan::WaitAndTell(told) => call::wait_durably(gateway, order, told).await,
         webhook::Plan::Acknowledge(told) => promise::acknowledge(gateway, order, told, began).await,

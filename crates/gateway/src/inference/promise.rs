@@ -85,7 +85,7 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
         options.idempotency = Some(bound);
     }
     let accepted_at = gateway.clock.now();
-    order.queueing.apply(&mut options, accepted_at);
+    order.queueing.apply(&mut options, accepted_at, &order.build.config);
     let run = NewRun {
         id: RunId::generate(accepted_at, &*gateway.entropy),
         app: order.target.app.id.clone(),
@@ -165,6 +165,8 @@ fn leased(run: NewRun, lease: Lease) -> LeasedRun {
         accepted_at: run.accepted_at,
         crashes: 0,
         priority: run.options.priority,
+        retry: run.options.retry,
+        failures: 0,
     }
 }
 

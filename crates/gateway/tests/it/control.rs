@@ -53,6 +53,7 @@ pub(crate) fn a_run(world: &World, app: &AppId, state: RunState) -> RunView {
         accepted_at,
         priority: 0,
         not_before: None,
+        retry: None,
         started_at: ended.then(|| accepted_at.plus(Duration::from_millis(40))),
         ended_at: ended.then(|| accepted_at.plus(Duration::from_millis(90))),
         build: None,
@@ -347,7 +348,7 @@ async fn a_run_is_shown_whole_and_its_result_byte_for_byte() {
     let mut run = a_run(&world, &app, RunState::Succeeded);
     run.result = Some(result.into());
     run.warning = Some("does not resolve".into());
-    run.attempts = vec![AttemptView { number: 1, started_at, ended_at: None, end: None }];
+    run.attempts = vec![AttemptView { number: 1, started_at, ended_at: None, end: None, error: None }];
     run.deliveries = vec![DeliveryView {
         id: "msg_1_0".into(),
         run_id: run.id,

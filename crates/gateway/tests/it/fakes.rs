@@ -19,7 +19,7 @@ use queue::app::{AppConfig, Contract, Function, Parameter};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::lease::{Lease, Release, Released};
 use queue::log::{LogLine, LogQuery, LogScope, StoredLine};
-use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
 use queue::port::*;
 use queue::registry::{
     App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Scope,
@@ -338,6 +338,10 @@ impl Runs for World {
 
     async fn ready(&self, _: Timestamp) -> Stored<Ready> {
         Ok(Ready::default())
+    }
+
+    async fn retry(&self, _: Lease, _: RunError) -> Stored<Released> {
+        Ok(Released::Queued)
     }
 
     async fn release(&self, _: Lease, _: Release) -> Stored<Released> {

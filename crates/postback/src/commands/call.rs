@@ -36,6 +36,12 @@ pub(crate) struct Args {
     /// Start it before runs of a lower priority, after those of a higher one: -100 to 100
     #[arg(long, allow_negative_numbers = true)]
     priority: Option<i8>,
+    /// When it fails with an error to retry on, execute it again so many times at most
+    #[arg(long, value_name = "TIMES")]
+    retries: Option<u32>,
+    /// End codes to retry on, with commas between them; `user_error,timeout` without it
+    #[arg(long, value_name = "CODES")]
+    retry_on: Option<String>,
     /// With `--async` or `--webhook`: wait for the run's end and print the run
     #[arg(long)]
     wait: bool,
@@ -71,6 +77,12 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     }
     if let Some(priority) = args.priority {
         ask = ask.query("priority", priority);
+    }
+    if let Some(retries) = args.retries {
+        ask = ask.query("retries", retries);
+    }
+    if let Some(codes) = args.retry_on {
+        ask = ask.query("retry_on", codes);
     }
     let (status, text) = ask.any().await?;
     if args.wait && status.is_success() {

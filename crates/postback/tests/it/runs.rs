@@ -206,3 +206,44 @@ async fn a_delayed_run_starts_when_it_is_due_and_a_crash_does_not_change_that() 
     assert_eq!(waiting.status(), 422);
     assert!(body(waiting).await["message"].as_str().unwrap().contains("`?async=true`"));
 }
+
+#[tokio::test]
+async fn a_run_is_executed_again_after_the_errors_that_its_app_or_its_call_chose() {
+    let stage = Stage::empty();
+    let folder = stage.home.scratch().join("moody");
+    std::fs::create_dir(&folder).unwrap();
+    let code = "import os\n\
+                def third_time(path):\n    \
+                    with open(path, 'a') as file:\n        file.write('.')\n    \
+                    if os.path.getsize(path) < 3:\n        raise OSError('not yet')\n    \
+                    return os.path.getsize(path)\n";
+    std::fs::write(folder.join("main.py"), code).unwrap();
+    let config = "[cerebrium.deployment]\nname = \"moody\"\n\
+                  [cerebrium.postback]\nretries = 2\nretry_on = [\"user_error\"]\n";
+    std::fs::write(folder.join("cerebrium.toml"), config).unwrap();
+    stage.deploy(&folder, &["moody"]);
+    let recorder = Recorder::start().await.unwrap();
+    let path = stage.v3("moody/third_time");
+    let call = async |name: &str, headers: &[(&str, &str)]| {
+        let notes = stage.home.scratch().join(name);
+        let work = json!({"path": notes, "webhook_endpoint": recorder.url(name)});
+        let run = body(call_with(&stage, &path, headers, &work).await).await["run_id"].clone();
+        stage.ended_run(run.as_str().unwrap()).await
+    };
+    let ended = call("app", &[]).await;
+    assert_eq!((&ended["state"], &ended["result"]), (&json!("succeeded"), &json!(3)), "{ended}");
+    assert_eq!(ended["retry"], json!({"retries": 2, "on": ["user_error"]}));
+    let attempts = ended["attempts"].as_array().unwrap();
+    let ends: Vec<_> = attempts.iter().map(|attempt| attempt["end"].as_str().unwrap()).collect();
+    assert_eq!(ends, ["user_error", "user_error", "succeeded"]);
+    assert_eq!(attempts[0]["error"]["message"], "not yet");
+
+    let ended = call("less", &[("x-retries", "1")]).await;
+    assert_eq!((&ended["state"], &ended["error"]["type"]), (&json!("failed"), &json!("OSError")));
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 2);
+    let ended = call("other", &[("x-retry-on", "timeout")]).await;
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 1);
+
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= 3).await, "a webhook did not come");
+    assert_eq!(recorder.arrivals().len(), 3, "one webhook per run");
+}

@@ -35,8 +35,8 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
         .sql(
             "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, limit_ms, webhooks,
                                warning, attempt, started_at, token, incarnation, caller_secret,
-                               priority, delayed, not_before)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                               priority, delayed, not_before, retries, retry_on)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
         )?
         .execute(params![
             run.id.into_bytes(),
@@ -57,6 +57,8 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             run.options.priority,
             run.options.not_before.is_some(),
             run.options.not_before.map(queue::Timestamp::as_millis),
+            run.options.retry.as_ref().map(|policy| policy.retries),
+            run.options.retry.as_ref().map(|policy| policy.on.to_string()),
         ])?;
     batch
         .sql("INSERT INTO inputs (run, body) VALUES (?1, ?2)")?

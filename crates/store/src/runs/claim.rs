@@ -13,7 +13,7 @@ use crate::row;
 
 /// A walk of the index `runs_queued`, as far as there is room.
 const NEXT: &str = "SELECT r.id, r.function, r.generation, r.webhooks, r.limit_ms, r.accepted_at, r.attempt,
-        r.crashes, length(i.body), i.body, r.priority
+        r.crashes, length(i.body), i.body, r.priority, r.retries, r.retry_on, r.failures
      FROM runs r JOIN inputs i ON i.run = r.id
      WHERE r.app = ?1 AND r.state = 'queued' AND r.delayed = 0
      ORDER BY r.priority DESC, r.accepted_at, r.id
@@ -79,6 +79,8 @@ fn next(
             accepted_at: row::time(row, 5)?,
             crashes: row.get(7)?,
             priority: row.get(10)?,
+            retry: row::retry(row, 11)?,
+            failures: row.get(13)?,
         });
     }
     Ok(runs)

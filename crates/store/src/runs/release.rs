@@ -2,32 +2,82 @@
 
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Code, Outcome, RunError};
-use queue::{RunId, limits};
+use queue::{RunId, limits, rerun};
 use rusqlite::params;
 
 use super::end::{Cause, end_without_lease};
 use crate::batch::Batch;
 use crate::fault::Fault;
+use crate::row;
 
 pub(crate) fn release(batch: &mut Batch<'_>, lease: Lease, release: Release) -> Result<Released, Fault> {
+    if is_current(batch, lease)? { requeue(batch, lease.run, release) } else { Ok(Released::Stale) }
+}
+
+fn is_current(batch: &Batch<'_>, lease: Lease) -> Result<bool, Fault> {
     let mut statement = batch.sql("SELECT 1 FROM runs WHERE id = ?1 AND state = 'running' AND token = ?2")?;
-    let current = statement.exists(params![lease.run.into_bytes(), lease.token.into_bytes()])?;
-    drop(statement);
-    if !current {
+    Ok(statement.exists(params![lease.run.into_bytes(), lease.token.into_bytes()])?)
+}
+
+/// The attempt goes into the history.
+fn note_attempt(batch: &Batch<'_>, run: RunId, end: &str, error: Option<&RunError>) -> Result<(), Fault> {
+    batch
+        .sql(
+            "INSERT INTO run_attempts (run, number, started_at, ended_at, end_code, error)
+             SELECT id, attempt, started_at, ?2, ?3, ?4 FROM runs WHERE id = ?1",
+        )?
+        .execute(params![run.into_bytes(), batch.now().as_millis(), end, error.map(row::to_json)])?;
+    Ok(())
+}
+
+/// Ends an attempt that failed, of a run that is to be executed again.
+pub(crate) fn retry(batch: &mut Batch<'_>, lease: Lease, error: &RunError) -> Result<Released, Fault> {
+    if !is_current(batch, lease)? {
         return Ok(Released::Stale);
     }
-    requeue(batch, lease.run, release)
+    let id = lease.run.into_bytes();
+    note_attempt(batch, lease.run, error.code.as_str(), Some(error))?;
+    let (app, failures, cancelled): (i64, u32, bool) = batch
+        .sql("UPDATE runs SET failures = failures + 1 WHERE id = ?1 RETURNING app, failures, cancel_asked")?
+        .query_row(params![id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    super::expire::forget(batch, lease.run)?;
+    if let Some(error) = given_up(batch, app, cancelled) {
+        return end(batch, lease.run, error);
+    }
+    let not_before = batch.now().plus(rerun::pause(failures, batch.setting.entropy.fraction()));
+    batch
+        .sql(
+            "UPDATE runs SET state = 'queued', token = NULL, incarnation = NULL, delayed = 1, not_before = ?2
+             WHERE id = ?1",
+        )?
+        .execute(params![id, not_before.as_millis()])?;
+    batch.books.queue_grew(app);
+    Ok(Released::Queued)
+}
+
+/// Why a run is not executed again that has chances left.
+fn given_up(batch: &Batch<'_>, app: i64, cancelled: bool) -> Option<RunError> {
+    let why = if cancelled {
+        "the run was cancelled"
+    } else if batch.is_deleted(app) {
+        "the app was deleted before the run could start again"
+    } else {
+        return None;
+    };
+    Some(RunError::new(Code::Cancelled, why))
+}
+
+/// Ends a run whose attempt is in the history.
+fn end(batch: &mut Batch<'_>, run: RunId, error: RunError) -> Result<Released, Fault> {
+    let state = Outcome::failed(error.clone(), 0.0, batch.now()).ending.state();
+    end_without_lease(batch, run, Cause::Running, error)?;
+    Ok(Released::Ended(state))
 }
 
 /// Ends the attempt of a running run. What becomes of the run depends on how often this happened.
 pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Result<Released, Fault> {
     let id = run.into_bytes();
-    batch
-        .sql(
-            "INSERT INTO run_attempts (run, number, started_at, ended_at, end_code)
-             SELECT id, attempt, started_at, ?2, ?3 FROM runs WHERE id = ?1",
-        )?
-        .execute(params![id, batch.now().as_millis(), release.as_str()])?;
+    note_attempt(batch, run, release.as_str(), None)?;
     let (app, crashes, losses, cancelled, begun): (i64, u32, u32, bool, bool) = batch
         .sql(
             "UPDATE runs SET crashes = crashes + ?2, server_losses = server_losses + (?3 AND with_replica)
@@ -41,7 +91,7 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
         super::expire::forget(batch, run)?;
     }
     let no_chance = if cancelled {
-        Some(RunError::new(Code::Cancelled, "the run was cancelled"))
+        given_up(batch, app, cancelled)
     } else if crashes >= limits::CRASHES_MAX {
         let message = format!(
             "the run took its replica down {crashes} times; the last lines of its log and the app's \
@@ -51,15 +101,13 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
     } else if losses >= limits::SERVER_LOSSES_MAX {
         let message = format!("the server was lost {losses} times while a replica worked on the run");
         Some(RunError::new(Code::Interrupted, message))
-    } else if batch.is_deleted(app) {
-        Some(RunError::new(Code::Cancelled, "the app was deleted before the run could start again"))
+    } else if let Some(error) = given_up(batch, app, cancelled) {
+        Some(error)
     } else {
         super::expire::over(batch, run)?
     };
     if let Some(error) = no_chance {
-        let ended = Outcome::failed(error.clone(), 0.0, batch.now()).ending.state();
-        end_without_lease(batch, run, Cause::Running, error)?;
-        return Ok(Released::Ended(ended));
+        return end(batch, run, error);
     }
     batch
         .sql("UPDATE runs SET state = 'queued', token = NULL, incarnation = NULL WHERE id = ?1")?

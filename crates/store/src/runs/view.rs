@@ -14,7 +14,7 @@ use crate::secrets::Sealed;
 
 const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
     r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt,
-    r.priority, r.not_before";
+    r.priority, r.not_before, r.retries, r.retry_on";
 
 fn read(row: &Row<'_>) -> Result<RunView, Fault> {
     Ok(RunView {
@@ -30,6 +30,7 @@ fn read(row: &Row<'_>) -> Result<RunView, Fault> {
         accepted_at: row::time(row, 9)?,
         priority: row.get(16)?,
         not_before: row::optional_time(row, 17)?,
+        retry: row::retry(row, 18)?,
         started_at: row::optional_time(row, 10)?,
         ended_at: row::optional_time(row, 11)?,
         build: row::optional_parsed(row, 12)?,
@@ -67,7 +68,7 @@ pub(super) fn one(
 /// takes its place there.
 fn attempts(conn: &Connection, view: &RunView, current: u32) -> Result<Vec<AttemptView>, Fault> {
     let mut statement = conn.prepare_cached(
-        "SELECT number, started_at, ended_at, end_code FROM run_attempts WHERE run = ?1 ORDER BY number",
+        "SELECT number, started_at, ended_at, end_code, error FROM run_attempts WHERE run = ?1 ORDER BY number",
     )?;
     let mut rows = statement.query(params![view.id.into_bytes()])?;
     let mut attempts = Vec::new();
@@ -77,6 +78,7 @@ fn attempts(conn: &Connection, view: &RunView, current: u32) -> Result<Vec<Attem
             started_at: row::time(row, 1)?,
             ended_at: row::optional_time(row, 2)?,
             end: Some(row.get(3)?),
+            error: row::optional_json(row, 4)?,
         });
     }
     let noted = attempts.last().map_or(0, |last| last.number);
@@ -87,7 +89,7 @@ fn attempts(conn: &Connection, view: &RunView, current: u32) -> Result<Vec<Attem
             let code = view.error.as_ref().map_or(view.state.as_str(), |error| error.code.as_str());
             code.to_owned()
         });
-        attempts.push(AttemptView { number: current, started_at, ended_at: view.ended_at, end });
+        attempts.push(AttemptView { number: current, started_at, ended_at: view.ended_at, end, error: None });
     }
     Ok(attempts)
 }

@@ -175,6 +175,8 @@ impl House {
             accepted_at: SystemClock.now(),
             crashes: 0,
             priority: 0,
+            retry: None,
+            failures: 0,
         }
     }
 

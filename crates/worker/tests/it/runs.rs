@@ -1,5 +1,6 @@
 //! Asynchronous runs: claimed, executed once, recorded once, their webhooks sent on their way.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use queue::lease::Release;
 use queue::limits::{BUFFERED_RUNS_PER_APP_MAX, URGENT_RUNS_PER_APP_MAX};
 use queue::outcome::{Code, Ending};
 use queue::port::Dispatch as _;
+use queue::rerun::{RetryOn, RetryPolicy};
 
 use crate::house::{House, Plan, text, until, webhook};
 use crate::store::SystemClock;
@@ -98,7 +100,7 @@ async fn while_older_runs_wait_in_the_store_new_ones_queue_behind_them() {
 
 #[tokio::test]
 async fn queued_runs_of_an_earlier_life_are_found_at_the_start() {
-    let memory = std::sync::Arc::new(crate::store::Memory::default());
+    let memory = Arc::new(crate::store::Memory::default());
     // The first house only lends its shape to the run.
     let shape = House::with(CODE, Plan { not_deployed: true, ..Plan::default() }).await;
     let run = shape.run("echo", r#"{"n":5}"#);
@@ -222,4 +224,25 @@ def note(n, gate=""):
     std::fs::write(&gate, "").unwrap();
     assert_eq!(house.result(urgent).await, "2", "only the one that ran already was before it");
     assert_eq!(house.result(ordinary[0]).await, "3");
+}
+
+#[tokio::test]
+async fn a_failure_that_the_caller_chose_is_tried_again_until_it_is_the_last() {
+    let house = House::of(CODE).await;
+    let retry = |words: [&str; 1]| {
+        let on = RetryOn::of(words).unwrap();
+        Some(Arc::new(RetryPolicy { retries: 2, on }))
+    };
+    let mut run = house.run("fail", "{}");
+    (run.retry, run.webhooks) = (retry(["user_error"]), webhook("https://receiver.example/hook"));
+    let chosen = house.submit(run);
+    let mut run = house.run("fail", "{}");
+    run.retry = retry(["timeout"]);
+    let other = house.submit(run);
+    for run in [chosen, other] {
+        assert_eq!(house.outcome(run).await.error.unwrap().code, Code::UserError);
+    }
+    assert_eq!(house.memory.retried(), [(chosen, Code::UserError); 2]);
+    let sent = until("the delivery", || Some(house.memory.sent()).filter(|sent| !sent.is_empty())).await;
+    assert_eq!(sent.len(), 1, "only the end is told");
 }

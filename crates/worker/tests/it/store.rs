@@ -12,7 +12,7 @@ use queue::id::DeliveryId;
 use queue::lease::{Lease, Release, Released};
 use queue::limits::CRASHES_MAX;
 use queue::log::{LogLine, LogQuery, StoredLine};
-use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
+use queue::outcome::{Cancellation, Code, Expired, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, StoreError, Stored};
 use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunView};
@@ -25,6 +25,7 @@ struct State {
     ended: HashMap<RunId, Outcome>,
     crash_loops: Vec<RunId>,
     late: Vec<(AppId, RunId)>,
+    retried: Vec<(RunId, Code)>,
     delayed: Vec<(Timestamp, LeasedRun)>,
     releases: Vec<(RunId, Release)>,
     started: Vec<RunId>,
@@ -110,6 +111,10 @@ impl Memory {
     /// The run should have started by now.
     pub(crate) fn is_late(&self, app: AppId, run: RunId) {
         self.state().late.push((app, run));
+    }
+
+    pub(crate) fn retried(&self) -> Vec<(RunId, Code)> {
+        self.state().retried.clone()
     }
 
     pub(crate) fn crash_loops(&self) -> Vec<RunId> {
@@ -241,6 +246,17 @@ impl Runs for Memory {
         let next = left.iter().map(|(at, _)| *at).min();
         self.state().delayed.extend(left);
         Ok(Ready { apps, next })
+    }
+
+    async fn retry(&self, lease: Lease, error: RunError) -> Stored<Released> {
+        let mut state = self.state();
+        Self::may_write(&mut state)?;
+        let Some(mut run) = state.leased.remove(&lease.run) else { return Ok(Released::Stale) };
+        run.failures += 1;
+        state.retried.push((lease.run, error.code));
+        // The store makes it wait; here it is due at the next look.
+        state.delayed.push((Timestamp::default(), run));
+        Ok(Released::Queued)
     }
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {

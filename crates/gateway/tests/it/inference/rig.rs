@@ -118,6 +118,7 @@ fn queued(run: &NewRun) -> RunView {
         accepted_at: run.accepted_at,
         priority: run.options.priority,
         not_before: run.options.not_before,
+        retry: run.options.retry.clone(),
         started_at: None,
         ended_at: None,
         build: None,
@@ -165,6 +166,10 @@ impl Runs for Rig {
 
     async fn ready(&self, _: queue::Timestamp) -> Stored<queue::run::Ready> {
         Ok(queue::run::Ready::default())
+    }
+
+    async fn retry(&self, _: Lease, _: queue::outcome::RunError) -> Stored<Released> {
+        Ok(Released::Queued)
     }
 
     async fn release(&self, lease: Lease, _: Release) -> Stored<Released> {

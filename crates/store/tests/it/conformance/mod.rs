@@ -12,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod order;
 pub(crate) mod redelivery;
 pub(crate) mod registry;
+pub(crate) mod reruns;
 pub(crate) mod runs;
 
 macro_rules! conformance {
@@ -64,6 +65,13 @@ macro_rules! conformance {
             delayed_runs_count_in_the_bound_of_the_queue
             a_delayed_run_can_be_cancelled_and_can_expire
             however_many_become_due_all_are_ready
+        }}
+        $crate::conformance::promises! { $open, reruns {
+            a_failed_attempt_is_kept_with_its_error_and_the_run_waits
+            pauses_grow_with_each_failure
+            a_run_between_two_attempts_can_be_cancelled
+            a_stale_attempt_cannot_have_its_run_executed_again
+            failures_and_deaths_are_counted_apart
         }}
         $crate::conformance::promises! { $open, deliveries {
             the_first_attempt_rides_in_the_finish

@@ -68,7 +68,13 @@ impl Run {
         self.state = RunState::Running;
         self.lease = Some(lease);
         self.with_replica = false;
-        self.attempts.push(AttemptView { number: lease.attempt, started_at: now, ended_at: None, end: None });
+        self.attempts.push(AttemptView {
+            number: lease.attempt,
+            started_at: now,
+            ended_at: None,
+            end: None,
+            error: None,
+        });
     }
 }
 
@@ -350,6 +356,7 @@ impl Model {
             started_at,
             ended_at: Some(call.ended_at),
             end: Some(end.clone()),
+            error: None,
         };
         let run = Run {
             state: call.ending.state(),
