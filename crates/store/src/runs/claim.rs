@@ -7,6 +7,7 @@ use queue::run::LeasedRun;
 use queue::{AppId, LeaseToken};
 use rusqlite::params;
 
+use super::expire;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
@@ -90,7 +91,10 @@ fn next(
 pub(crate) fn started(batch: &mut Batch<'_>, leases: &[Lease]) -> Result<(), Fault> {
     let mut statement = batch.sql("UPDATE runs SET with_replica = 1 WHERE id = ?1 AND token = ?2")?;
     for lease in leases {
-        statement.execute(params![lease.run.into_bytes(), lease.token.into_bytes()])?;
+        if statement.execute(params![lease.run.into_bytes(), lease.token.into_bytes()])? > 0 {
+            // Else the limits of long runs would stand in the way of those that still wait.
+            expire::forget(batch, lease.run)?;
+        }
     }
     Ok(())
 }

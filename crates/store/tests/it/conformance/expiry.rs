@@ -60,6 +60,8 @@ pub(crate) async fn a_run_that_has_started_once_does_not_expire(world: World<imp
     let id = hurried(&world).await;
     let lease = world.claim_one(&app("a")).await.lease;
     world.store.started(vec![lease]);
+    world.pass(MINUTE);
+    assert_eq!(expire(&world).await, [], "it is not asked for while it runs");
     assert_eq!(world.store.release(lease, Release::ServerLost).await.unwrap(), Released::Queued);
     world.pass(MINUTE);
     assert_eq!(expire(&world).await, []);

@@ -216,6 +216,7 @@ impl Model {
                 && let Some(run) = self.runs.get_mut(&lease.run)
             {
                 run.with_replica = true;
+                run.start_by = None;
             }
         }
     }
