@@ -241,6 +241,7 @@ impl Shared {
                 response: seen.response,
                 duration,
                 timings: seen.timings,
+                thin: due.thin,
             },
         });
         place.give_back(health);

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use ipnet::IpNet;
+use queue::link::ResultLinks;
 use queue::port::{
     AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs, Stored,
 };
@@ -81,6 +82,8 @@ pub struct Options {
     pub allow_open_apps: bool,
     /// Peers whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Checks the links to results that deliveries carry.
+    pub result_links: ResultLinks,
     /// Which web origins may call inference.
     pub cors_origins: CorsOrigins,
     /// How often one caller may ask.

@@ -32,6 +32,17 @@ struct Body<'a> {
     run_time_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a RunError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result_bytes: Option<usize>,
+}
+
+/// Where the result of a thin body is, and how large it is.
+#[derive(Clone, Copy)]
+struct Elsewhere<'a> {
+    url: &'a str,
+    bytes: usize,
 }
 
 /// What the caller of a synchronous call reads on success, and what a webhook carries always.
@@ -39,6 +50,18 @@ struct Body<'a> {
 /// v3 and legacy: `run_id, message, result, status_code, run_time_ms`; v4: `run_id, result,
 /// run_time_ms`. A run that did not succeed has `result` null, the error's message, and `error`.
 pub fn body(run: RunId, generation: Generation, outcome: &Outcome) -> Bytes {
+    render(run, generation, outcome, None)
+}
+
+/// The same with the result's place instead of the result, for receivers that do not take large bodies:
+/// `result` is null, and `result_url` and `result_bytes` follow the other keys. `None` for an outcome
+/// without a result, whose body is small anyway.
+pub fn thin_body(run: RunId, generation: Generation, outcome: &Outcome, link: &str) -> Option<Bytes> {
+    let elsewhere = Elsewhere { url: link, bytes: outcome.result.as_ref()?.len() };
+    Some(render(run, generation, outcome, Some(elsewhere)))
+}
+
+fn render(run: RunId, generation: Generation, outcome: &Outcome, elsewhere: Option<Elsewhere<'_>>) -> Bytes {
     let mut id = [0; 36];
     let id = run.encode(&mut id);
     let five_keys = generation != Generation::V4;
@@ -47,16 +70,18 @@ pub fn body(run: RunId, generation: Generation, outcome: &Outcome) -> Bytes {
         None if five_keys => Some(format!("Finished inference request with run_id: `{id}`")),
         None => None,
     };
-    let result = outcome.result.as_deref().and_then(raw_json);
+    let result = if elsewhere.is_some() { None } else { outcome.result.as_deref() };
     let body = Body {
         run_id: id,
         message: message.as_deref(),
-        result,
+        result: result.and_then(raw_json),
         status_code: five_keys.then_some(outcome.status_code),
         run_time_ms: outcome.run_time_ms,
         error: outcome.error.as_ref(),
+        result_url: elsewhere.map(|elsewhere| elsewhere.url),
+        result_bytes: elsewhere.map(|elsewhere| elsewhere.bytes),
     };
-    to_json(&body, outcome.result.as_ref().map_or(0, Bytes::len))
+    to_json(&body, result.map_or(0, <[u8]>::len))
 }
 
 /// The answer of a synchronous call that did not succeed: `{"run_id","message","code"}`.
@@ -135,6 +160,22 @@ mod tests {
                 "{{\"run_id\":\"{ID}\",\"result\":{{\"result\": \"Delayed for 0 mins\"}},\"run_time_ms\":1.757}}"
             )
         );
+    }
+
+    #[test]
+    fn a_thin_body_says_where_the_result_is() {
+        let result = Bytes::from_static(br#""a long one""#);
+        let outcome = Outcome::succeeded(result, 200, 0.5, Timestamp::from_millis(0));
+        let thin = thin_body(RUN, Generation::V4, &outcome, "https://a.example/r?x=1&y=2").unwrap();
+        assert_eq!(
+            text(&thin),
+            format!(
+                "{{\"run_id\":\"{ID}\",\"result\":null,\"run_time_ms\":0.5,\
+                 \"result_url\":\"https://a.example/r?x=1&y=2\",\"result_bytes\":12}}"
+            )
+        );
+        let failed = Outcome::failed(RunError::new(Code::Timeout, "late"), 1.0, Timestamp::from_millis(0));
+        assert_eq!(thin_body(RUN, Generation::V3, &failed, "https://a.example/"), None);
     }
 
     #[test]

@@ -98,8 +98,10 @@ pub struct DueDelivery {
     pub attempt: u32,
     /// Which attempt of its schedule this is, from 1: a redelivery begins the schedule anew.
     pub step: u32,
-    /// The body, the same bytes on every attempt.
+    /// The body, the same bytes on every attempt in the same form.
     pub body: Bytes,
+    /// Whether that is the thin form: a link to the result instead of the result.
+    pub thin: bool,
     /// The caller's own secret, if the call brought one.
     pub caller_secret: Option<CallerSecret>,
 }
@@ -136,6 +138,8 @@ pub struct AttemptReport {
     pub duration: Duration,
     /// Where the time went.
     pub timings: Timings,
+    /// Whether the body carried a link to the result instead of the result.
+    pub thin: bool,
 }
 
 /// How long each step of an attempt took. A step that was not taken, or that did not come to its end, has

@@ -21,6 +21,7 @@ pub mod id;
 pub mod inbox;
 pub mod lease;
 pub mod limits;
+pub mod link;
 pub mod log;
 pub mod outcome;
 pub mod port;

@@ -106,6 +106,9 @@ pub const INBOX_BODY_BYTES_MAX: usize = 100 << 20;
 pub const INBOX_REQUESTS_MAX: usize = 10_000;
 /// How long results and finished runs are kept.
 pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// How long a link to a result is good, from the end of the run; prolonged for attempts that are so late
+/// that less than [`RESULT_RETENTION`] would be left.
+pub const RESULT_LINK_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
 /// One row of the table of limits.
 pub struct Limit {
@@ -177,6 +180,11 @@ pub const TABLE: &[Limit] = &[
     limit("uploaded archive", "2 GiB", "413"),
     limit("build", "1 h", "the build fails"),
     limit("requests kept by an inbox", "10,000", "the oldest make room"),
+    limit(
+        "link to a result in a thin webhook body",
+        "30 days after the end of the run",
+        "410; prolonged for attempts that are later than that",
+    ),
     limit("results and finished runs", "7 days", "removed, never while a delivery is pending"),
 ];
 

@@ -156,6 +156,12 @@ pub(crate) struct Effects {
     pub(crate) books: bool,
 }
 
+/// The key that signs links to results, made when there is none.
+pub(crate) fn link_key(conn: &Connection, entropy: &dyn Entropy) -> Result<[u8; 32], Fault> {
+    conn.execute("UPDATE node SET link_key = ?1 WHERE link_key IS NULL", [entropy.bytes::<32>()])?;
+    conn.query_row("SELECT link_key FROM node", [], |row| Ok(row::array(row, 0)))?
+}
+
 /// The new incarnation of this store.
 pub(crate) fn next_incarnation(conn: &Connection) -> Result<i64, Fault> {
     let incarnation = conn

@@ -4,18 +4,22 @@ mod begin;
 mod complete;
 mod endpoints;
 mod failing;
+mod form;
 mod redeliver;
 mod view;
+
+use std::cell::OnceCell;
 
 use async_trait::async_trait;
 use queue::delivery::{
     AttemptEnd, AttemptReport, DeliveryFilter, DeliveryView, DueDelivery, EndpointView, Endpoints,
     Redelivered, Verdict,
 };
+use queue::link::ResultLinks;
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
 use queue::signature::CallerSecret;
-use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp, answer, retry};
+use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp, retry};
 use rusqlite::{Connection, params};
 
 use crate::Store;
@@ -29,6 +33,7 @@ use crate::vault::Vault;
 
 pub(crate) use complete::complete;
 pub(crate) use failing::{Failing, forget_old};
+pub(crate) use form::Forms;
 pub(crate) use view::of_run;
 
 /// Why an attempt ended of which nobody knows whether it was made.
@@ -52,12 +57,14 @@ impl Deliveries for Store {
         let held = Unsent::hold(&self.inner.committer, &begun);
         let (results, committer) = (self.inner.results.clone(), self.inner.committer.clone());
         let vault = self.inner.vault.clone();
+        let links = self.inner.links().cloned();
         let due = self
             .inner
             .memory
             .readers()
             .read(move |conn| {
-                let with_body = |begun| with_body(conn, &results, &vault, &committer, now, begun);
+                let with_body =
+                    |begun| with_body(conn, &results, &vault, &committer, links.as_ref(), now, begun);
                 Ok(begun.into_iter().filter_map(with_body).collect())
             })
             .await?;
@@ -167,7 +174,7 @@ pub(crate) fn create(
             recorded.then_some(batch.setting.incarnation),
             recorded.then(|| batch.now().as_millis()),
         ])?;
-    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1 }))
+    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1, thin: false }))
 }
 
 /// The delivery with its body. One that has none to be read fails this attempt, in the record and the
@@ -177,6 +184,7 @@ fn with_body(
     results: &ResultFiles,
     vault: &Vault,
     committer: &Committer,
+    links: Option<&ResultLinks>,
     now: Timestamp,
     begun: Begun,
 ) -> Option<DueDelivery> {
@@ -191,8 +199,17 @@ fn with_body(
     };
     match open_callers(vault, run, story.caller_secret) {
         Ok(secret) => {
-            let body = answer::body(run, story.generation, &story.outcome);
-            Some(begun.with_body(story.project, body, secret))
+            let forms = Forms {
+                run,
+                project: &story.project,
+                generation: story.generation,
+                outcome: &story.outcome,
+                links,
+                now,
+                full: OnceCell::new(),
+            };
+            let form = forms.of(&begun);
+            Some(begun.with_body(story.project, form, secret))
         }
         Err(_) => {
             fail_unsent(committer, now, begun, NO_SIGNING_KEY);
@@ -257,7 +274,8 @@ fn note_unsent(committer: &Committer, begun: Begun, verdict: Verdict, reason: &'
 }
 
 fn unsent(begun: &Begun, ended_at: Timestamp, verdict: Verdict, reason: &str) -> AttemptEnd {
-    let report = AttemptReport { reason: Some(reason.to_owned()), ..AttemptReport::default() };
+    let report =
+        AttemptReport { reason: Some(reason.to_owned()), thin: begun.thin, ..AttemptReport::default() };
     AttemptEnd { id: begun.id, url: begun.url.clone(), attempt: begun.attempt, ended_at, verdict, report }
 }
 
@@ -266,7 +284,7 @@ fn unsent(begun: &Begun, ended_at: Timestamp, verdict: Verdict, reason: &str) ->
 pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     let mut lost = Vec::new();
     let mut statement = batch.sql(
-        "SELECT run, endpoint, url, attempt, schedule_from, started_at FROM deliveries
+        "SELECT run, endpoint, url, attempt, schedule_from, started_at, thin FROM deliveries
          WHERE state = 'sending' AND incarnation < ?1",
     )?;
     let mut rows = statement.query(params![batch.setting.incarnation])?;
@@ -277,6 +295,7 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
             url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
             attempt,
             step: attempt.saturating_sub(row.get(4)?).max(1),
+            thin: row.get(6)?,
         };
         lost.push((begun, crate::row::time(row, 5)?));
     }
@@ -291,9 +310,11 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     Ok(lost.len())
 }
 
-/// Whether a run must be kept for the sake of its deliveries.
+/// Whether a run must be kept for the sake of its deliveries. One that was told in the thin form is kept as
+/// long after the telling as others after their end: its receiver has yet to fetch the result.
 pub(crate) const KEEPS_RUN: &str = "EXISTS (SELECT 1 FROM deliveries d WHERE d.run = r.id AND (
-    d.state IN ('pending', 'sending', 'disabled') OR (d.state = 'exhausted' AND d.ended_at >= ?3)))";
+    d.state IN ('pending', 'sending', 'disabled') OR (d.state = 'exhausted' AND d.ended_at >= ?3)
+    OR (d.thin AND d.ended_at >= ?2)))";
 
 /// Removes a run's deliveries and their history.
 pub(crate) fn remove_of_run(batch: &Batch<'_>, run: RunId) -> Result<(), Fault> {

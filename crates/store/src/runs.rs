@@ -9,11 +9,11 @@ mod expire;
 mod release;
 mod view;
 
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use queue::answer;
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, RunError};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
@@ -22,7 +22,7 @@ use queue::{AppId, ProjectId, RunId, Timestamp};
 
 use crate::Store;
 use crate::committer::Committer;
-use crate::deliveries::{NO_SIGNING_KEY, fail_unsent, give_back_all, open_callers};
+use crate::deliveries::{Forms, NO_SIGNING_KEY, fail_unsent, give_back_all, open_callers};
 
 pub(crate) use end::{Begun, Cause, end_without_lease};
 pub(crate) use release::requeue;
@@ -99,11 +99,19 @@ impl Runs for Store {
             }
             return Ok(Finished::Recorded(Vec::new()));
         };
-        let body = answer::body(lease.run, ended.generation, &outcome);
-        let due = ended
-            .begun
-            .into_iter()
-            .map(|begun| begun.with_body(ended.project.clone(), body.clone(), secret.clone()));
+        let forms = Forms {
+            run: lease.run,
+            project: &ended.project,
+            generation: ended.generation,
+            outcome: &outcome,
+            links: self.inner.links(),
+            now: outcome.ended_at,
+            full: OnceCell::new(),
+        };
+        let due = ended.begun.into_iter().map(|begun| {
+            let form = forms.of(&begun);
+            begun.with_body(ended.project.clone(), form, secret.clone())
+        });
         Ok(Finished::Recorded(due.collect()))
     }
 

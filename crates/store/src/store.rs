@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use queue::link::ResultLinks;
 use queue::{Clock, Entropy, limits};
 
 use crate::batch::{self, Setting};
@@ -177,10 +178,23 @@ pub(crate) struct Inner {
     pub(crate) committer: Committer,
     pub(crate) memory: Arc<Memory>,
     pub(crate) results: ResultFiles,
+    link: Links,
     pub(crate) logs: LogFile,
     pub(crate) vault: Vault,
     pub(crate) bounds: Bounds,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Links to results, once somebody has said where this server is reached.
+struct Links {
+    key: [u8; 32],
+    made: OnceLock<ResultLinks>,
+}
+
+impl Inner {
+    pub(crate) fn links(&self) -> Option<&ResultLinks> {
+        self.link.made.get()
+    }
 }
 
 impl Store {
@@ -214,6 +228,7 @@ impl Store {
         let incarnation = batch::next_incarnation(&conn).map_err(recovery)?;
         let results = ResultFiles::open(&dir, incarnation)
             .map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
+        let link_key = batch::link_key(&conn, &*entropy).map_err(recovery)?;
         let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds };
         recovery::run(&conn, &setting, &results).map_err(recovery)?;
 
@@ -228,8 +243,15 @@ impl Store {
             .spawn(move || writer.run())
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
         let threads = Mutex::new(vec![writer]);
-        let inner = Inner { committer, memory, results, logs, vault, bounds, threads };
+        let link = Links { key: link_key, made: OnceLock::new() };
+        let inner = Inner { committer, memory, results, link, logs, vault, bounds, threads };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Links to results below `base`, which deliveries in the thin form carry from now on. The first call
+    /// decides the base.
+    pub fn result_links(&self, base: &str) -> ResultLinks {
+        self.inner.link.made.get_or_init(|| ResultLinks::new(base, self.inner.link.key)).clone()
     }
 
     /// Writes what still waits, tidies the files up and lets go of the directory. Calls that come

@@ -1,4 +1,5 @@
-//! A receiver of webhooks that behaves: it remembers every request and answers 200.
+//! A receiver of webhooks that behaves: it remembers every request and answers 200, or 413 to bodies that
+//! are too large for it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -56,6 +57,7 @@ pub struct Recorder {
 
 #[derive(Default)]
 struct Arrivals {
+    bytes_max: Option<usize>,
     list: Mutex<Vec<Arrival>>,
     changed: Notify,
 }
@@ -75,14 +77,26 @@ impl Recorder {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
+    /// The same, with 413 for bodies of more than `bytes_max`.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start_limited(bytes_max: usize) -> std::io::Result<Self> {
+        Self::open(SocketAddr::from(([127, 0, 0, 1], 0)), Some(bytes_max)).await
+    }
+
     /// Begins to listen where nobody else does.
     ///
     /// # Errors
     /// When somebody does.
     pub async fn start_at(address: SocketAddr) -> std::io::Result<Self> {
+        Self::open(address, None).await
+    }
+
+    async fn open(address: SocketAddr, bytes_max: Option<usize>) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let arrivals = Arc::new(Arrivals::default());
+        let arrivals = Arc::new(Arrivals { bytes_max, ..Arrivals::default() });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&arrivals)));
         Ok(Self { address, arrivals, accepting })
     }
@@ -152,8 +166,14 @@ async fn record(
             headers: head.headers,
             body: body.to_bytes(),
         };
+        let too_large = arrivals.bytes_max.is_some_and(|max| arrival.body.len() > max);
         arrivals.lock().push(arrival);
         arrivals.changed.notify_waiters();
+        if too_large {
+            let mut response = Response::new(Empty::new());
+            *response.status_mut() = hyper::StatusCode::PAYLOAD_TOO_LARGE;
+            return Ok(response);
+        }
     }
     Ok(Response::new(Empty::new()))
 }

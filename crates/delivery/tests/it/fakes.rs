@@ -88,6 +88,7 @@ impl Row {
             attempt: self.attempt,
             step: self.attempt,
             body: self.body.clone(),
+            thin: false,
             caller_secret: None,
         }
     }

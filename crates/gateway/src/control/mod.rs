@@ -19,6 +19,7 @@ mod logs;
 mod openapi;
 mod projects;
 mod request;
+mod results;
 mod runs;
 mod scope;
 mod table;

@@ -62,12 +62,13 @@ fn operation(route: &Route) -> Value {
     });
     let security = match route.who {
         Who::PrivateKey | Who::AnyKey => json!([{"key": []}]),
-        Who::UploadToken | Who::Anybody => json!([]),
+        Who::UploadToken | Who::Link | Who::Anybody => json!([]),
     };
     let who = match route.who {
         Who::PrivateKey => "private key",
         Who::AnyKey => "any key",
         Who::UploadToken => "upload token",
+        Who::Link => "signed link",
         Who::Anybody => "anybody",
     };
     json!({

@@ -3,7 +3,7 @@
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
-use super::{apps, builds, deliveries, endpoints, inboxes, logs, openapi, projects, runs};
+use super::{apps, builds, deliveries, endpoints, inboxes, logs, openapi, projects, results, runs};
 use crate::Gateway;
 
 /// Who may call a route.
@@ -15,6 +15,8 @@ pub(super) enum Who {
     AnyKey,
     /// Holders of the token in the upload address.
     UploadToken,
+    /// Holders of a signed link.
+    Link,
     /// Everybody.
     Anybody,
 }
@@ -230,6 +232,15 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "cancels a run, in any state",
         answer: "the run, now `cancelled`; 202 when it has not let go yet, 409 when it had ended otherwise",
         on: |method| on(method, runs::cancel),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/runs/{run}/result",
+        who: Who::Link,
+        query: &[("expires", "as in the link"), ("signature", "as in the link")],
+        summary: "a run's result, for whoever holds the `result_url` of a thin webhook body",
+        answer: "the model's own JSON; 410 when the link is too old or the result gone",
+        on: |method| on(method, results::show),
     },
     Route {
         method: Method::GET,

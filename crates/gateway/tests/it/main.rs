@@ -7,3 +7,4 @@ mod deliveries;
 mod fakes;
 mod inference;
 mod listener;
+mod results;

@@ -76,6 +76,7 @@ impl Rooms {
         let program = std::env::current_exe().context("failed to find this program's own file")?;
         let supervisor = lifeline.prefix(&program);
 
+        let result_links = store.result_links(public_url);
         let shared = Arc::new(store.clone());
         let runs: Arc<dyn Runs> = shared.clone();
         let registry: Arc<dyn Registry> = shared.clone();
@@ -161,6 +162,7 @@ impl Rooms {
                 public_url: public_url.to_owned(),
                 allow_open_apps: options.allow_open_apps,
                 trusted_proxies: options.trusted_proxies.clone(),
+                result_links,
                 cors_origins,
                 rates: options.rates,
                 version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -187,3 +187,33 @@ async fn a_gone_endpoint_gets_what_waited_once_it_is_enabled() {
     let events = get(&stage, "endpoints").await["items"][0]["events"].clone();
     assert_eq!((&events[0]["state"], &events[1]["state"]), (&json!("disabled"), &json!("enabled")));
 }
+
+#[tokio::test]
+async fn a_receiver_that_does_not_take_the_result_gets_a_link_to_it() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start_limited(1_000).await.unwrap();
+    let ballast = "x".repeat(300_000);
+    let request = json!({"value": ballast, "webhook_endpoint": recorder.url("hook")}).to_string();
+    let accepted = body(stage.call(&stage.v3("basic/echo"), request).await).await;
+    let run = accepted["run_id"].as_str().unwrap();
+    let arrivals = arrivals(&recorder, 2).await;
+    let (full, thin) = (&arrivals[0], &arrivals[1]);
+    assert_eq!(full.header(ID_HEADER), thin.header(ID_HEADER));
+    assert_eq!(full.json()["result"]["value"], ballast);
+    assert_eq!((&thin.json()["run_id"], &thin.json()["result"]), (&json!(run), &Value::Null));
+    verify(&stage, thin);
+    // Whoever has the link needs no key.
+    let link = thin.json()["result_url"].as_str().unwrap().to_owned();
+    let fetched = reqwest::get(&link).await.unwrap();
+    assert_eq!(fetched.status(), 200);
+    assert_eq!(fetched.headers()["content-type"], "application/json");
+    let fetched = fetched.bytes().await.unwrap();
+    assert_eq!(thin.json()["result_bytes"], fetched.len());
+    assert_eq!(serde_json::from_slice::<Value>(&fetched).unwrap(), full.json()["result"]);
+    assert_eq!(reqwest::get(link.replace("signature=", "signature=A")).await.unwrap().status(), 403);
+    let delivered = delivery(&stage, run, |delivery| delivery["state"] == "delivered").await;
+    assert_eq!(
+        (&delivered["attempts"][0]["thin"], &delivered["attempts"][1]["thin"]),
+        (&json!(false), &json!(true))
+    );
+}

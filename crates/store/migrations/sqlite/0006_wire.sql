@@ -22,3 +22,9 @@ CREATE TABLE endpoint_failures (
 ) STRICT, WITHOUT ROWID;
 -- What waits for a disabled endpoint.
 CREATE INDEX deliveries_waiting ON deliveries (receiver, url) WHERE state = 'disabled';
+
+-- Signs links to results; made at the first start that finds none.
+ALTER TABLE node ADD COLUMN link_key BLOB CHECK (length(link_key) = 32);
+-- The attempt carried a link to the result instead of the result. Deliveries stay in that form.
+ALTER TABLE deliveries ADD COLUMN thin INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE delivery_attempts ADD COLUMN thin INTEGER NOT NULL DEFAULT 0;

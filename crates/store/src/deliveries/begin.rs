@@ -4,9 +4,9 @@
 //! receiver and its earliest delivery. The turn goes on where the last call stopped; a receiver with a
 //! thousand due deliveries gets its places and not more, and then it is the next one's turn.
 
+use queue::Timestamp;
 use queue::port::Room;
 use queue::run::{EndpointUrl, Receiver};
-use queue::{DeliveryId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::batch::Batch;
@@ -62,7 +62,7 @@ fn begin_to(
     }
     let first = begun.len();
     let mut statement = batch.sql(
-        "SELECT run, endpoint, url, attempt, schedule_from FROM deliveries
+        "SELECT run, endpoint, url, attempt, schedule_from, thin OR status_code IS 413 FROM deliveries
          WHERE state = 'pending' AND receiver = ?1 AND next_at <= ?2
          ORDER BY next_at LIMIT ?3",
     )?;
@@ -75,26 +75,27 @@ fn begin_to(
             url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
             attempt: attempt + 1,
             step: (attempt + 1).saturating_sub(row.get(4)?).max(1),
+            thin: row.get(5)?,
         });
     }
     drop(rows);
-    for Begun { id, attempt, .. } in &begun[first..] {
-        record(batch, *id, *attempt)?;
+    for begun in &begun[first..] {
+        record(batch, begun)?;
     }
     Ok(())
 }
 
 /// The attempt takes its place in the delivery's row; the one before it goes to the history.
-fn record(batch: &Batch<'_>, id: DeliveryId, attempt: u32) -> Result<(), Fault> {
-    let key = (id.run.into_bytes(), row::delivery_number(id));
-    if attempt > 1 {
+fn record(batch: &Batch<'_>, begun: &Begun) -> Result<(), Fault> {
+    let key = (begun.id.run.into_bytes(), row::delivery_number(begun.id));
+    if begun.attempt > 1 {
         batch
             .sql(
                 "INSERT INTO delivery_attempts (run, endpoint, number, started_at, ended_at, status_code, reason,
                                                 response, duration_us, reused_connection, dns_us, connect_us,
-                                                tls_us, first_byte_us)
+                                                tls_us, first_byte_us, thin)
                  SELECT run, endpoint, attempt, started_at, ended_at, status_code, reason, response, duration_us,
-                        reused_connection, dns_us, connect_us, tls_us, first_byte_us
+                        reused_connection, dns_us, connect_us, tls_us, first_byte_us, thin
                  FROM deliveries WHERE run = ?1 AND endpoint = ?2",
             )?
             .execute(params![key.0, key.1])?;
@@ -104,10 +105,17 @@ fn record(batch: &Batch<'_>, id: DeliveryId, attempt: u32) -> Result<(), Fault> 
             "UPDATE deliveries SET state = 'sending', next_at = NULL, attempt = ?3, incarnation = ?4,
                     started_at = ?5, ended_at = NULL, status_code = NULL, reason = NULL, response = NULL,
                     duration_us = NULL, reused_connection = NULL, dns_us = NULL, connect_us = NULL, tls_us = NULL,
-                    first_byte_us = NULL
+                    first_byte_us = NULL, thin = ?6
              WHERE run = ?1 AND endpoint = ?2",
         )?
-        .execute(params![key.0, key.1, attempt, batch.setting.incarnation, batch.now().as_millis()])?;
+        .execute(params![
+            key.0,
+            key.1,
+            begun.attempt,
+            batch.setting.incarnation,
+            batch.now().as_millis(),
+            begun.thin
+        ])?;
     Ok(())
 }
 

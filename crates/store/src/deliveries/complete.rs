@@ -25,7 +25,8 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
         .sql(
             "UPDATE deliveries SET state = ?4, next_at = ?5, incarnation = NULL, ended_at = ?6,
                     status_code = ?7, reason = ?8, response = ?9, duration_us = ?10,
-                    reused_connection = ?11, dns_us = ?12, connect_us = ?13, tls_us = ?14, first_byte_us = ?15
+                    reused_connection = ?11, dns_us = ?12, connect_us = ?13, tls_us = ?14, first_byte_us = ?15,
+                    thin = ?16
              WHERE run = ?1 AND endpoint = ?2 AND attempt = ?3 AND state = 'sending'",
         )?
         .execute(params![
@@ -44,6 +45,7 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
             report.timings.connect.map(row::micros),
             report.timings.tls.map(row::micros),
             report.timings.first_byte.map(row::micros),
+            report.thin,
         ])?;
     if changed == 0 {
         tracing::debug!(delivery.id = %end.id, delivery.attempt = end.attempt, "an attempt ended that is not under way");

@@ -13,7 +13,7 @@ use crate::row;
 
 /// What [`attempt`] reads after the attempt's number.
 const ATTEMPT: &str = "d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
-    d.reused_connection, d.dns_us, d.connect_us, d.tls_us, d.first_byte_us";
+    d.reused_connection, d.dns_us, d.connect_us, d.tls_us, d.first_byte_us, d.thin";
 /// What [`read`] reads after that.
 const DELIVERY: &str = "d.run, d.endpoint, d.url, d.state, d.next_at";
 
@@ -88,21 +88,21 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
 
 fn in_full(conn: &Connection, row: &Row<'_>) -> Result<DeliveryView, Fault> {
     let mut view = read(row)?;
-    let mut attempts = history(conn, row::delivery_id(row, 12)?)?;
+    let mut attempts = history(conn, row::delivery_id(row, 13)?)?;
     attempts.append(&mut view.attempts);
     Ok(DeliveryView { attempts, ..view })
 }
 
 /// The row, with the current or last attempt that is part of it.
 fn read(row: &Row<'_>) -> Result<DeliveryView, Fault> {
-    let id = row::delivery_id(row, 12)?;
+    let id = row::delivery_id(row, 13)?;
     let attempts = if row.get::<_, u32>(0)? > 0 { vec![attempt(row)?] } else { Vec::new() };
     Ok(DeliveryView {
         id: id.webhook_id(),
         run_id: id.run,
-        url: EndpointUrl::checked(row.get_ref(14)?.as_str()?),
-        state: row::word(row, 15, DeliveryState::ALL, DeliveryState::as_str)?,
-        next_attempt_at: row::optional_time(row, 16)?,
+        url: EndpointUrl::checked(row.get_ref(15)?.as_str()?),
+        state: row::word(row, 16, DeliveryState::ALL, DeliveryState::as_str)?,
+        next_attempt_at: row::optional_time(row, 17)?,
         attempts,
     })
 }
@@ -137,6 +137,7 @@ fn attempt(row: &Row<'_>) -> Result<DeliveryAttemptView, Fault> {
                 tls: row::optional_micros(row, 10)?,
                 first_byte: row::optional_micros(row, 11)?,
             },
+            thin: row.get(12)?,
         }),
     };
     Ok(DeliveryAttemptView { number: row.get(0)?, started_at: row::time(row, 1)?, ended_at, report })

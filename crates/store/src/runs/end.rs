@@ -34,17 +34,19 @@ pub(crate) struct Begun {
     pub(crate) attempt: u32,
     /// Which attempt of its schedule this is.
     pub(crate) step: u32,
+    /// The receiver is to get a link to the result instead of the result.
+    pub(crate) thin: bool,
 }
 
 impl Begun {
     pub(crate) fn with_body(
         self,
         project: ProjectId,
-        body: Bytes,
+        (body, thin): (Bytes, bool),
         caller_secret: Option<CallerSecret>,
     ) -> DueDelivery {
-        let Self { id, url, attempt, step } = self;
-        DueDelivery { id, project, url, attempt, step, body, caller_secret }
+        let Self { id, url, attempt, step, .. } = self;
+        DueDelivery { id, project, url, attempt, step, body, thin, caller_secret }
     }
 }
 

@@ -197,6 +197,7 @@ impl<S: Engine> World<S> {
             response: Some("said the receiver".into()),
             duration: Duration::from_micros(1_234),
             timings: TIMINGS,
+            thin: due.thin,
         };
         let (id, url, attempt) = (due.id, due.url.clone(), due.attempt);
         self.store.complete(AttemptEnd { id, url, attempt, ended_at: self.now(), verdict, report });

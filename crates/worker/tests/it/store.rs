@@ -219,6 +219,7 @@ impl Runs for Memory {
         state.first_attempts.extend(&finish.first_attempts);
         let due = leased.webhooks.iter().zip(0..).zip(finish.first_attempts);
         let due = due.filter(|(_, first)| *first).map(|((url, index), _)| DueDelivery {
+            thin: false,
             id: DeliveryId::outcome(run, index),
             project: leased.app.project(),
             url: url.clone(),

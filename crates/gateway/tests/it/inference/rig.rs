@@ -61,6 +61,7 @@ impl Rig {
             public_url: PUBLIC_URL.into(),
             allow_open_apps: false,
             trusted_proxies: Vec::new(),
+            result_links: queue::link::ResultLinks::new(PUBLIC_URL, [7; 32]),
             cors_origins: CorsOrigins::Any,
             rates: gateway::RateLimits::default(),
             version: "0.0.0-test".into(),

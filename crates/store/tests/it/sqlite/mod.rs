@@ -15,6 +15,7 @@ mod crash_points;
 mod model;
 mod opening;
 mod restart;
+mod thin;
 mod upkeep;
 mod vault;
 
