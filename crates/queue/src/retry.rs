@@ -37,6 +37,9 @@ pub const JITTER_MAX: f64 = 0.2;
 /// `Retry-After` is honoured up to here.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(DAY);
 
+/// No wait between two attempts is longer, whatever the schedule; a later time was made by a wrong clock.
+pub const WAIT_MAX: Duration = Duration::from_secs(10 * DAY);
+
 /// When to try again after `attempt` (from 1) failed at `now`; `None` when it was the last.
 ///
 /// `chance` in `0.0..1.0` places the jitter. A receiver's `retry_after` makes the wait longer, never

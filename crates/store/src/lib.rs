@@ -16,6 +16,7 @@
 //! - A write about a leased run counts only under the lease's current token.
 //! - The data directory belongs to one process; what ran under a former one is queued again at open.
 
+mod ahead;
 mod batch;
 mod committer;
 mod connection;

@@ -12,7 +12,7 @@ use crate::batch::{Batch, Books, Effects, Setting};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::runs::{Cause, end_without_lease, requeue};
-use crate::{deliveries, registry, row};
+use crate::{ahead, deliveries, registry, row};
 
 pub(crate) fn run(conn: &Connection, setting: &Setting, results: &ResultFiles) -> Result<(), Fault> {
     let transaction = conn.unchecked_transaction()?;
@@ -33,14 +33,16 @@ pub(crate) fn run(conn: &Connection, setting: &Setting, results: &ResultFiles) -
         cancelled += 1;
     }
     let unknown = deliveries::recover(&mut batch)?;
+    let brought_forward = ahead::bring_forward(&mut batch)?;
     transaction.commit()?;
     let swept = results.sweep(conn)?;
-    if queued + ended + cancelled + unknown + swept > 0 {
+    if queued + ended + cancelled + unknown + brought_forward + swept > 0 {
         tracing::info!(
             runs.queued = queued,
             runs.ended = ended,
             runs.cancelled = cancelled,
             deliveries.outcome_unknown = unknown,
+            schedules.brought_forward = brought_forward,
             results.swept = swept,
             "put in order what the former process left"
         );

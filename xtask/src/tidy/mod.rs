@@ -1,6 +1,7 @@
 //! What no compiler checks. Each rule is a pure function from facts to findings, with a test that
 //! shows it finding something.
 
+mod codes;
 mod dependencies;
 mod edges;
 mod failures;
@@ -21,5 +22,6 @@ pub(crate) fn check() -> anyhow::Result<Vec<String>> {
     findings.extend(dependencies::check(&dependencies::of(&metadata)));
     findings.extend(text::check(&files));
     findings.extend(failures::check(&files));
+    findings.extend(codes::check(&files));
     Ok(findings)
 }

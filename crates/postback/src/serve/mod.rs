@@ -4,6 +4,7 @@
 //! the rooms, begin to serve. Stop: say "not ready", stop accepting, let replicas finish or give
 //! their runs back, let attempts under way end, sync and close the store.
 
+mod drift;
 mod options;
 mod rooms;
 mod upkeep;

@@ -37,6 +37,7 @@ pub(super) struct Rooms {
     gateway: Gateway,
     inbox: InboxRoom,
     metrics: PrometheusHandle,
+    outbox: Arc<dyn Outbox>,
     /// Kept for as long as the server lives: replicas and build commands end when it closes.
     _lifeline: Lifeline,
 }
@@ -101,6 +102,7 @@ impl Rooms {
             entropy.clone(),
         );
         let outbox: Arc<dyn Outbox> = Arc::new(handle.clone());
+        let own_outbox = Arc::clone(&outbox);
         let guard: Arc<dyn AddressGuard> = Arc::new(handle);
 
         let mut worker_options = worker::Options::new(embedded::unpack_runner(&options.data_dir)?);
@@ -169,7 +171,7 @@ impl Rooms {
             },
         );
         gateway.set_ready(false);
-        let rooms = Self { store, builder, gateway, inbox, metrics, _lifeline: lifeline };
+        let rooms = Self { store, builder, gateway, inbox, metrics, outbox: own_outbox, _lifeline: lifeline };
         Ok((rooms, worker, delivery))
     }
 
@@ -197,6 +199,7 @@ impl Rooms {
             store: self.store.clone(),
             builder: self.builder.clone(),
             metrics: self.metrics.clone(),
+            outbox: Arc::clone(&self.outbox),
         }
     }
 }

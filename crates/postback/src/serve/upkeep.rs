@@ -1,10 +1,13 @@
 //! What a server does beside its work: removes what is past its keeping, folds its histograms.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use queue::Clock as _;
+use queue::port::Outbox;
 use tokio_util::sync::CancellationToken;
 
+use super::drift::{Change, Drift};
 use crate::system::SystemClock;
 
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
@@ -15,6 +18,7 @@ pub(super) struct Upkeep {
     pub(super) store: store::Store,
     pub(super) builder: builder::Builder,
     pub(super) metrics: metrics_exporter_prometheus::PrometheusHandle,
+    pub(super) outbox: Arc<dyn Outbox>,
 }
 
 /// Works until `shutdown`.
@@ -24,16 +28,50 @@ pub(super) async fn run(upkeep: Upkeep, shutdown: CancellationToken) {
     for interval in [&mut prune, &mut fold] {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
+    let mut drift = Drift::new(SystemClock.now(), Instant::now());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = fold.tick() => upkeep.metrics.run_upkeep(),
+            _ = fold.tick() => {
+                upkeep.metrics.run_upkeep();
+                watch_clock(&upkeep, &mut drift).await;
+            }
             _ = prune.tick() => {
+                watch_clock(&upkeep, &mut drift).await;
+                if !drift.is_settled(Instant::now()) {
+                    continue;
+                }
                 if let Err(error) = upkeep.store.prune(SystemClock.now()).await {
                     tracing::warn!(%error, "failed to remove runs past their keeping; trying again later");
                 }
                 upkeep.builder.collect().await;
             }
         }
+    }
+}
+
+/// Says when the machine's clock was set, and takes back what was scheduled while it ran ahead.
+async fn watch_clock(upkeep: &Upkeep, drift: &mut Drift) {
+    match drift.look(SystemClock.now(), Instant::now()) {
+        Change::None => {}
+        Change::Forward(by) => tracing::warn!(
+            clock.change_seconds = by.as_secs(),
+            "the clock was set forward, or the machine slept; nothing is removed by its age for an hour"
+        ),
+        Change::Back(by) => match upkeep.store.bring_forward().await {
+            Ok(count) => {
+                tracing::warn!(
+                    clock.change_seconds = by.as_secs(),
+                    schedules.brought_forward = count,
+                    "the clock was set back; nothing is removed by its age for an hour"
+                );
+                upkeep.outbox.wake();
+            }
+            Err(error) => tracing::warn!(
+                %error,
+                "the clock was set back, and what it had scheduled too late could not be brought forward; the next \
+                 start does it"
+            ),
+        },
     }
 }

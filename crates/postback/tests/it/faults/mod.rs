@@ -3,6 +3,7 @@
 //!
 //! Some need strace or mounts. Where they are missing a test prints `SKIP` and the reason.
 
+mod clock;
 mod crash_points;
 mod disk;
 mod full_disk;
