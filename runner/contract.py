@@ -5,7 +5,8 @@ import json
 
 ITEM, KEYWORDS = "item", "keywords"
 _ITEM_PARAMETERS = ["item", "run_id", "logger"]
-_WEBHOOK = "webhook_endpoint"
+# What a body says to the server and not to the function.
+_PLATFORM = ("webhook_endpoint", "webhook_events_filter", "webhook_metadata")
 
 
 class Function:
@@ -24,7 +25,7 @@ class Function:
         is_item = [p.name for p in parameters] == _ITEM_PARAMETERS
         self.contract = ITEM if is_item else KEYWORDS
         self._wants_run_id = not is_item and "run_id" in self._names
-        self._drops_webhook = _WEBHOOK not in self._names
+        self._dropped = [name for name in _PLATFORM if name not in self._names]
 
     def described(self):
         """The function as `ready` tells the worker."""
@@ -48,8 +49,8 @@ class Function:
             return self.function(values, run_id, logger)
         if self._wants_run_id:
             values.setdefault("run_id", run_id)
-        if self._drops_webhook:
-            values.pop(_WEBHOOK, None)
+        for name in self._dropped:
+            values.pop(name, None)
         if not self._takes_any and not self._names.issuperset(values):
             raise TypeError(self._unexpected(values))
         if self._positional:

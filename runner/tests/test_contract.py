@@ -98,6 +98,12 @@ class Calls(unittest.TestCase):
         self.assertEqual(invoke(source, {"prompt": "x"}), ["x", "the-run", 2])
         self.assertEqual(invoke(source, {"prompt": "x", "run_id": "mine", "n": 3}), ["x", "mine", 3])
 
+    def test_what_a_body_says_to_the_server_reaches_only_functions_that_declare_it(self):
+        body = {"n": 1, "webhook_events_filter": ["start"], "webhook_metadata": {"a": 1}}
+        self.assertEqual(invoke("def run(n): return n", body), 1)
+        self.assertEqual(invoke("def run(n, **rest): return rest", body), {})
+        self.assertEqual(invoke("def run(n, webhook_metadata): return webhook_metadata", body), {"a": 1})
+
     def test_webhook_endpoint_reaches_only_functions_that_declare_it(self):
         body = {"n": 1, "webhook_endpoint": "https://x"}
         self.assertEqual(invoke("def run(n): return n", body), 1)

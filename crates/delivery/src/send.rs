@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request};
 use http_body_util::Full;
 use queue::clock::Timestamp;
 use queue::delivery::{DueDelivery, Timings};
@@ -13,6 +13,7 @@ use queue::signature::{
     CEREBRIUM_ID_HEADER, CEREBRIUM_SIGNATURE_HEADER, CEREBRIUM_TIMESTAMP_HEADER, ID_HEADER, SIGNATURE_HEADER,
     SigningKey, TIMESTAMP_HEADER,
 };
+use queue::webhook::WebhookHeaders;
 use tokio::time::Instant;
 use url::{Position, Url};
 
@@ -103,5 +104,13 @@ fn request(
             .header(CEREBRIUM_TIMESTAMP_HEADER, at.as_secs())
             .header(CEREBRIUM_SIGNATURE_HEADER, own);
     }
-    request.body(Full::new(due.body.clone())).ok()
+    let mut request = request.body(Full::new(due.body.clone())).ok()?;
+    for (name, value) in due.headers.iter().flat_map(WebhookHeaders::iter) {
+        let header = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+        if let (Ok(name), Ok(mut value)) = header {
+            value.set_sensitive(true);
+            request.headers_mut().insert(name, value);
+        }
+    }
+    Some(request)
 }

@@ -11,16 +11,41 @@ use queue::limits::JSON_DEPTH_MAX;
 
 /// The key that asks for a webhook.
 pub(crate) const WEBHOOK_ENDPOINT: &str = "webhook_endpoint";
+/// The key that says what webhooks are told.
+pub(crate) const WEBHOOK_EVENTS: &str = "webhook_events_filter";
+/// The key whose object is told back in webhooks.
+pub(crate) const WEBHOOK_METADATA: &str = "webhook_metadata";
 /// The key that stands for the run's id.
 pub(crate) const RUN_ID: &str = "run_id";
 
-/// What a body says about its webhook.
+/// The keys that are the platform's, and whose values are told.
+const PLATFORM: [&str; 3] = [WEBHOOK_ENDPOINT, WEBHOOK_EVENTS, WEBHOOK_METADATA];
+
+/// Whether a key is the platform's and not an argument of the function.
+pub(crate) fn is_platform_key(key: &str) -> bool {
+    key == RUN_ID || PLATFORM.contains(&key)
+}
+
+/// What a body says about its webhooks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said<'a> {
+    /// Where they go.
+    pub(crate) endpoint: WebhookField<'a>,
+    /// The JSON of what they are told; `None` when the key is missing, or `null`.
+    pub(crate) events: Option<&'a str>,
+    /// The JSON of what they tell back, likewise.
+    pub(crate) metadata: Option<&'a str>,
+}
+
+/// What a body says about the addresses of its webhooks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum WebhookField<'a> {
     /// The key is missing, or `null`.
     Absent,
     /// An address, unchecked.
     Address(Cow<'a, str>),
+    /// The JSON of an array.
+    List(&'a str),
     /// Something that is no text; what it is.
     NotText(&'static str),
 }
@@ -85,7 +110,7 @@ pub(crate) fn is_blank(body: &[u8]) -> bool {
 }
 
 /// Checks `body` and tells `on_key` every key of its top level, unescaped, in order of appearance.
-pub(crate) fn scan<'a>(body: &'a [u8], mut on_key: impl FnMut(&str)) -> Result<WebhookField<'a>, ScanError> {
+pub(crate) fn scan<'a>(body: &'a [u8], mut on_key: impl FnMut(&str)) -> Result<Said<'a>, ScanError> {
     let text = std::str::from_utf8(body)
         .map_err(|error| ScanError::NotUtf8 { at: Position::of(body, error.valid_up_to()) })?;
     let mut scanner = Scanner { text, at: 0 };
@@ -139,7 +164,7 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    fn document(&mut self, on_key: &mut impl FnMut(&str)) -> Result<WebhookField<'a>, Fault> {
+    fn document(&mut self, on_key: &mut impl FnMut(&str)) -> Result<Said<'a>, Fault> {
         self.white_space();
         let found = self.peek().map_or("empty", kind_of);
         let top_is_object = self.peek() == Some(b'{');
@@ -213,7 +238,7 @@ impl<'a> Scanner<'a> {
         if !top_is_object {
             return Err(Fault::NotAnObject(found));
         }
-        Ok(top.webhook(self.text))
+        Ok(top.said(self.text))
     }
 
     /// Reads `"key":` and stops at the value.
@@ -239,10 +264,11 @@ impl<'a> Scanner<'a> {
         self.white_space();
         if nesting.depth == 1 && top_is_object {
             let key = unescaped(&self.text[start + 1..end - 1]);
-            if key == WEBHOOK_ENDPOINT {
-                if top.webhook_start.replace(self.at).is_some() {
-                    return Err(Fault::Duplicate(WEBHOOK_ENDPOINT, start));
+            if let Some(index) = PLATFORM.iter().position(|known| key == *known) {
+                if top.values[index].replace((self.at, self.at)).is_some() {
+                    return Err(Fault::Duplicate(PLATFORM[index], start));
                 }
+                top.open = Some(index);
             } else if key == RUN_ID && std::mem::replace(&mut top.run_id_seen, true) {
                 return Err(Fault::Duplicate(RUN_ID, start));
             }
@@ -377,28 +403,31 @@ impl<'a> Scanner<'a> {
 #[derive(Default)]
 struct Top {
     run_id_seen: bool,
-    webhook_start: Option<usize>,
-    webhook_end: Option<usize>,
+    /// Where the value of each of [`PLATFORM`] stands, from its first byte to the one after its last.
+    values: [Option<(usize, usize)>; PLATFORM.len()],
+    /// Which of them is being read.
+    open: Option<usize>,
 }
 
 impl Top {
     /// The first value that ends after the key was read is the key's.
     fn value_ended(&mut self, at: usize) {
-        if self.webhook_start.is_some() && self.webhook_end.is_none() {
-            self.webhook_end = Some(at);
+        if let Some((_, end)) = self.open.take().and_then(|index| self.values[index].as_mut()) {
+            *end = at;
         }
     }
 
-    fn webhook<'a>(&self, text: &'a str) -> WebhookField<'a> {
-        let (Some(start), Some(end)) = (self.webhook_start, self.webhook_end) else {
-            return WebhookField::Absent;
+    fn said<'a>(&self, text: &'a str) -> Said<'a> {
+        let [endpoint, events, metadata] = self
+            .values
+            .map(|place| place.map(|(start, end)| &text[start..end]).filter(|value| *value != "null"));
+        let endpoint = match endpoint.map(|value| (value, value.as_bytes().first())) {
+            None | Some((_, None)) => WebhookField::Absent,
+            Some((value, Some(b'"'))) => WebhookField::Address(unescaped(&value[1..value.len() - 1])),
+            Some((value, Some(b'['))) => WebhookField::List(value),
+            Some((_, Some(first))) => WebhookField::NotText(kind_of(*first)),
         };
-        let value = &text[start..end];
-        match value.as_bytes().first() {
-            Some(b'n') | None => WebhookField::Absent,
-            Some(b'"') => WebhookField::Address(unescaped(&value[1..value.len() - 1])),
-            Some(first) => WebhookField::NotText(kind_of(*first)),
-        }
+        Said { endpoint, events, metadata }
     }
 }
 

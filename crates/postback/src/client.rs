@@ -175,6 +175,12 @@ impl Ask<'_> {
         self
     }
 
+    /// With a header.
+    pub(crate) fn header(mut self, name: &str, value: String) -> Self {
+        self.request = self.request.header(name, value);
+        self
+    }
+
     /// With a JSON body.
     pub(crate) fn body(mut self, body: &Value) -> Self {
         self.request = self.request.json(body);

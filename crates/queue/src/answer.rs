@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::id::RunId;
 use crate::outcome::{Outcome, RunError};
 use crate::run::{EndpointUrl, Generation};
+use crate::webhook::Metadata;
 
 /// Said to whoever asked for a webhook.
 pub const ACKNOWLEDGEMENT: &str =
@@ -36,6 +37,8 @@ struct Body<'a> {
     result_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     result_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Metadata>,
 }
 
 /// Where the result of a thin body is, and how large it is.
@@ -48,20 +51,33 @@ struct Elsewhere<'a> {
 /// What the caller of a synchronous call reads on success, and what a webhook carries always.
 ///
 /// v3 and legacy: `run_id, message, result, status_code, run_time_ms`; v4: `run_id, result,
-/// run_time_ms`. A run that did not succeed has `result` null, the error's message, and `error`.
-pub fn body(run: RunId, generation: Generation, outcome: &Outcome) -> Bytes {
-    render(run, generation, outcome, None)
+/// run_time_ms`. A run that did not succeed has `result` null, the error's message, and `error`. What the
+/// caller wants to be told back comes last.
+pub fn body(run: RunId, generation: Generation, outcome: &Outcome, metadata: Option<&Metadata>) -> Bytes {
+    render(run, generation, outcome, None, metadata)
 }
 
 /// The same with the result's place instead of the result, for receivers that do not take large bodies:
 /// `result` is null, and `result_url` and `result_bytes` follow the other keys. `None` for an outcome
 /// without a result, whose body is small anyway.
-pub fn thin_body(run: RunId, generation: Generation, outcome: &Outcome, link: &str) -> Option<Bytes> {
+pub fn thin_body(
+    run: RunId,
+    generation: Generation,
+    outcome: &Outcome,
+    link: &str,
+    metadata: Option<&Metadata>,
+) -> Option<Bytes> {
     let elsewhere = Elsewhere { url: link, bytes: outcome.result.as_ref()?.len() };
-    Some(render(run, generation, outcome, Some(elsewhere)))
+    Some(render(run, generation, outcome, Some(elsewhere), metadata))
 }
 
-fn render(run: RunId, generation: Generation, outcome: &Outcome, elsewhere: Option<Elsewhere<'_>>) -> Bytes {
+fn render(
+    run: RunId,
+    generation: Generation,
+    outcome: &Outcome,
+    elsewhere: Option<Elsewhere<'_>>,
+    metadata: Option<&Metadata>,
+) -> Bytes {
     let mut id = [0; 36];
     let id = run.encode(&mut id);
     let five_keys = generation != Generation::V4;
@@ -80,6 +96,7 @@ fn render(run: RunId, generation: Generation, outcome: &Outcome, elsewhere: Opti
         error: outcome.error.as_ref(),
         result_url: elsewhere.map(|elsewhere| elsewhere.url),
         result_bytes: elsewhere.map(|elsewhere| elsewhere.bytes),
+        metadata,
     };
     to_json(&body, result.map_or(0, <[u8]>::len))
 }
@@ -96,21 +113,31 @@ pub fn error_body(run: Option<RunId>, message: &str, code: &str) -> Bytes {
     to_json(&ErrorBody { run_id: run, message, code }, message.len())
 }
 
+/// Endpoints in the form in which a request named them.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Named<'a> {
+    /// One address.
+    One(&'a EndpointUrl),
+    /// A list of addresses.
+    List(&'a [EndpointUrl]),
+}
+
 /// The acknowledgement of a call that asked for a webhook. v4 names no address.
 pub fn acknowledgement(
     run: RunId,
     generation: Generation,
-    webhook: Option<&EndpointUrl>,
+    webhook: Option<Named<'_>>,
     message: &str,
 ) -> Bytes {
     #[derive(Serialize)]
     struct Acknowledgement<'a> {
         run_id: RunId,
         #[serde(skip_serializing_if = "Option::is_none")]
-        webhook_endpoint: Option<&'a str>,
+        webhook_endpoint: Option<Named<'a>>,
         message: &'a str,
     }
-    let webhook_endpoint = webhook.filter(|_| generation != Generation::V4).map(EndpointUrl::as_str);
+    let webhook_endpoint = webhook.filter(|_| generation != Generation::V4);
     to_json(&Acknowledgement { run_id: run, webhook_endpoint, message }, message.len())
 }
 
@@ -148,14 +175,14 @@ mod tests {
             Timestamp::from_millis(0),
         );
         assert_eq!(
-            text(&body(RUN, Generation::V3, &outcome)),
+            text(&body(RUN, Generation::V3, &outcome, None)),
             format!(
                 "{{\"run_id\":\"{ID}\",\"message\":\"Finished inference request with run_id: `{ID}`\",\
                  \"result\":{{\"result\": \"Delayed for 0 mins\"}},\"status_code\":200,\"run_time_ms\":1.757}}"
             )
         );
         assert_eq!(
-            text(&body(RUN, Generation::V4, &outcome)),
+            text(&body(RUN, Generation::V4, &outcome, None)),
             format!(
                 "{{\"run_id\":\"{ID}\",\"result\":{{\"result\": \"Delayed for 0 mins\"}},\"run_time_ms\":1.757}}"
             )
@@ -166,7 +193,7 @@ mod tests {
     fn a_thin_body_says_where_the_result_is() {
         let result = Bytes::from_static(br#""a long one""#);
         let outcome = Outcome::succeeded(result, 200, 0.5, Timestamp::from_millis(0));
-        let thin = thin_body(RUN, Generation::V4, &outcome, "https://a.example/r?x=1&y=2").unwrap();
+        let thin = thin_body(RUN, Generation::V4, &outcome, "https://a.example/r?x=1&y=2", None).unwrap();
         assert_eq!(
             text(&thin),
             format!(
@@ -175,14 +202,47 @@ mod tests {
             )
         );
         let failed = Outcome::failed(RunError::new(Code::Timeout, "late"), 1.0, Timestamp::from_millis(0));
-        assert_eq!(thin_body(RUN, Generation::V3, &failed, "https://a.example/"), None);
+        assert_eq!(thin_body(RUN, Generation::V3, &failed, "https://a.example/", None), None);
+    }
+
+    #[test]
+    fn metadata_comes_last_as_it_came() {
+        let metadata = Metadata::parse(r#"{"order": 17}"#).unwrap();
+        let outcome = Outcome::succeeded(Bytes::from_static(b"1"), 200, 0.5, Timestamp::from_millis(0));
+        assert_eq!(
+            text(&body(RUN, Generation::V4, &outcome, Some(&metadata))),
+            format!(
+                "{{\"run_id\":\"{ID}\",\"result\":1,\"run_time_ms\":0.5,\"metadata\":{{\"order\": 17}}}}"
+            )
+        );
+        let thin = thin_body(RUN, Generation::V4, &outcome, "https://a.example/", Some(&metadata)).unwrap();
+        assert!(text(&thin).ends_with(r#""result_bytes":1,"metadata":{"order": 17}}"#));
+    }
+
+    #[test]
+    fn an_acknowledgement_names_the_endpoints_as_they_were_named() {
+        let urls = ["https://a.example/", "https://b.example/"].map(EndpointUrl::checked);
+        let said = |named| text(&acknowledgement(RUN, Generation::V3, named, "m")).to_owned();
+        assert_eq!(
+            said(Some(Named::One(&urls[0]))),
+            format!("{{\"run_id\":\"{ID}\",\"webhook_endpoint\":\"https://a.example/\",\"message\":\"m\"}}")
+        );
+        assert_eq!(
+            said(Some(Named::List(&urls))),
+            format!(
+                "{{\"run_id\":\"{ID}\",\"webhook_endpoint\":[\"https://a.example/\",\"https://b.example/\"],\"message\":\"m\"}}"
+            )
+        );
+        assert_eq!(said(None), format!("{{\"run_id\":\"{ID}\",\"message\":\"m\"}}"));
     }
 
     #[test]
     fn integers_of_any_size_pass_through() {
         let big = Bytes::from_static(b"123456789012345678901234567890");
         let outcome = Outcome::succeeded(big, 200, 0.5, Timestamp::from_millis(0));
-        assert!(text(&body(RUN, Generation::V4, &outcome)).contains(":123456789012345678901234567890,"));
+        assert!(
+            text(&body(RUN, Generation::V4, &outcome, None)).contains(":123456789012345678901234567890,")
+        );
     }
 
     #[test]
@@ -195,7 +255,7 @@ mod tests {
         };
         let outcome = Outcome::failed(error, 2.0, Timestamp::from_millis(0));
         assert_eq!(
-            text(&body(RUN, Generation::V3, &outcome)),
+            text(&body(RUN, Generation::V3, &outcome, None)),
             format!(
                 "{{\"run_id\":\"{ID}\",\"message\":\"no\",\"result\":null,\"status_code\":500,\"run_time_ms\":2.0,\
                  \"error\":{{\"code\":\"user_error\",\"type\":\"ValueError\",\"message\":\"no\"}}}}"

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::rerun::RetryOn;
+use crate::webhook::{EventFilter, WebhookHeaders};
 
 /// Everything the config files and the control plane can say about an app. Serialises as the
 /// camelCase JSON of the control plane's create-app request.
@@ -42,6 +43,12 @@ pub struct AppConfig {
     pub start_limit_seconds: Option<u64>,
     /// The app wants to be callable without a key; honoured only with `--allow-open-apps`.
     pub disable_auth: bool,
+    /// Endpoints of asynchronous runs that name none.
+    pub webhook_endpoints: Vec<String>,
+    /// Headers that deliveries carry beside ours.
+    pub webhook_headers: Option<WebhookHeaders>,
+    /// What endpoints are told, when a call says nothing.
+    pub webhook_events_filter: Option<EventFilter>,
     /// Shell commands before the dependencies are installed.
     pub pre_build_commands: Vec<String>,
     /// Shell commands after it.

@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::{DeliveryId, EndpointId, ProjectId, RunId};
 use crate::run::{EndpointUrl, Receiver};
 use crate::signature::CallerSecret;
+use crate::webhook::WebhookHeaders;
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -104,6 +105,8 @@ pub struct DueDelivery {
     pub thin: bool,
     /// The caller's own secret, if the call brought one.
     pub caller_secret: Option<CallerSecret>,
+    /// The caller's own headers, if there are any.
+    pub headers: Option<WebhookHeaders>,
 }
 
 /// An attempt that ended.

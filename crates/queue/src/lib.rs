@@ -30,6 +30,7 @@ pub mod rerun;
 pub mod retry;
 pub mod run;
 pub mod signature;
+pub mod webhook;
 
 pub use clock::{Clock, Entropy, Timestamp};
 pub use id::{

@@ -36,6 +36,14 @@ pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Longest secret that a caller may bring for its deliveries, in bytes.
 pub const CALLER_SECRET_BYTES_MAX: usize = 1_024;
+/// Endpoints that one run tells.
+pub const WEBHOOKS_PER_RUN_MAX: usize = 8;
+/// Headers that deliveries of a run carry beside ours.
+pub const WEBHOOK_HEADERS_MAX: usize = 16;
+/// Names and values of these headers, in bytes.
+pub const WEBHOOK_HEADERS_BYTES_MAX: usize = 4_096;
+/// Longest metadata of a call, in bytes of JSON.
+pub const METADATA_BYTES_MAX: usize = 4_096;
 /// Log kept for one run, in bytes: half from its head, half from its tail.
 pub const RUN_LOG_BYTES_MAX: usize = 1 << 20;
 /// Longest log line; the rest of it is cut.
@@ -144,6 +152,9 @@ pub const TABLE: &[Limit] = &[
     limit("request body", "100 MiB", "413"),
     limit("nesting of a request body", "128 levels", "400"),
     limit("webhook address", "2,048 bytes", "422"),
+    limit("webhook endpoints of a run", "8", "422"),
+    limit("`X-Webhook-Headers`, and `webhook_headers` of an app", "16 headers, 4 KiB", "422"),
+    limit("metadata of a call", "4 KiB", "422"),
     limit("`Idempotency-Key`", "255 bytes", "422"),
     limit("runs waiting per app", "1,000,000", "429 with Retry-After"),
     limit(

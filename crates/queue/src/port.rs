@@ -34,6 +34,7 @@ use crate::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewP
 use crate::run::{
     CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
 };
+use crate::webhook::Metadata;
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -294,6 +295,8 @@ pub struct Call {
     pub limit: Duration,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// What the caller wants to be told back.
+    pub metadata: Option<Metadata>,
 }
 
 /// Why a synchronous call was not taken.

@@ -14,6 +14,7 @@ use crate::lease::{AttemptView, Lease};
 use crate::outcome::{Ending, RunError};
 use crate::rerun::RetryPolicy;
 use crate::signature::CallerSecret;
+use crate::webhook::{EventFilter, Metadata, WebhookHeaders};
 
 /// Which generation of the API a run came through. It decides the keys of answers and webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -194,6 +195,12 @@ pub struct RunOptions {
     pub retry: Option<Arc<RetryPolicy>>,
     /// Signs the run's deliveries beside the project's secret.
     pub caller_secret: Option<CallerSecret>,
+    /// Headers that the run's deliveries carry beside ours.
+    pub webhook_headers: Option<WebhookHeaders>,
+    /// What the run's endpoints are told.
+    pub events: EventFilter,
+    /// Told back in views and webhooks.
+    pub metadata: Option<Metadata>,
 }
 
 /// A run about to be accepted.
@@ -236,8 +243,10 @@ pub struct LeasedRun {
     pub generation: Generation,
     /// The raw JSON body.
     pub input: Bytes,
-    /// Endpoints to tell about the outcome.
+    /// Endpoints to tell …
     pub webhooks: Vec<EndpointUrl>,
+    /// … of these events.
+    pub events: EventFilter,
     /// Limit of this attempt.
     pub limit: Duration,
     /// When the run was accepted.
@@ -279,6 +288,8 @@ pub struct CallRecord {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Timestamp,
+    /// What the caller wants to be told back.
+    pub metadata: Option<Metadata>,
 }
 
 /// A run as the API, the CLI and the pages show it.
@@ -316,8 +327,14 @@ pub struct RunView {
     pub ended_at: Option<Timestamp>,
     /// The build that served it, when one did.
     pub build: Option<BuildId>,
-    /// Endpoints to tell about the outcome.
+    /// Endpoints to tell …
     pub webhooks: Vec<EndpointUrl>,
+    /// … of these events …
+    pub events: EventFilter,
+    /// … with headers of these names.
+    pub webhook_headers: Vec<String>,
+    /// What the caller wants to be told back.
+    pub metadata: Option<Metadata>,
     /// What the caller should know although nothing was refused.
     pub warning: Option<String>,
     /// Its attempts, oldest first; empty in lists.

@@ -18,7 +18,6 @@ use queue::delivery::{
 use queue::link::ResultLinks;
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
-use queue::signature::CallerSecret;
 use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp, retry};
 use rusqlite::{Connection, params};
 
@@ -28,7 +27,7 @@ use crate::committer::Committer;
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::runs::{Begun, story};
-use crate::secrets::Sealed;
+use crate::secrets::{Brought, Sealed};
 use crate::vault::Vault;
 
 pub(crate) use complete::complete;
@@ -197,19 +196,20 @@ fn with_body(
             return None;
         }
     };
-    match open_callers(vault, run, story.caller_secret) {
-        Ok(secret) => {
+    match open_callers(vault, run, story.brought) {
+        Ok(brought) => {
             let forms = Forms {
                 run,
                 project: &story.project,
                 generation: story.generation,
                 outcome: &story.outcome,
+                metadata: story.metadata.as_ref(),
                 links,
                 now,
                 full: OnceCell::new(),
             };
             let form = forms.of(&begun);
-            Some(begun.with_body(story.project, form, secret))
+            Some(begun.with_body(story.project, form, brought))
         }
         Err(_) => {
             fail_unsent(committer, now, begun, NO_SIGNING_KEY);
@@ -218,15 +218,11 @@ fn with_body(
     }
 }
 
-/// The caller's own secret, if there is one. Without it nothing is sent: a receiver that checks only this
-/// signature would refuse the delivery for good.
-pub(crate) fn open_callers(
-    vault: &Vault,
-    run: RunId,
-    sealed: Option<Sealed>,
-) -> Result<Option<CallerSecret>, Fault> {
-    sealed.map(|sealed| sealed.open(vault, run)).transpose().inspect_err(|fault| {
-        tracing::error!(run.id = %run, error = %fault, "the secret that the caller brought cannot be read");
+/// The caller's own secret and headers, if there are any. Without them nothing is sent: a receiver that
+/// checks only this signature, or the gateway before it, would refuse the delivery for good.
+pub(crate) fn open_callers(vault: &Vault, run: RunId, sealed: Option<Sealed>) -> Result<Brought, Fault> {
+    sealed.map_or_else(|| Ok(Brought::default()), |sealed| sealed.open(vault, run)).inspect_err(|fault| {
+        tracing::error!(run.id = %run, error = %fault, "what the caller brought in secret cannot be read");
     })
 }
 

@@ -75,7 +75,8 @@ impl Registry for Store {
 
     async fn build(&self, id: &BuildId) -> Stored<Option<Build>> {
         let id = id.clone();
-        self.inner.memory.readers().read(move |conn| snapshot::build(conn, id.as_str())).await
+        let vault = self.inner.vault.clone();
+        self.inner.memory.readers().read(move |conn| snapshot::build(conn, &vault, id.as_str())).await
     }
 
     async fn set_build_status(
@@ -114,7 +115,8 @@ impl Registry for Store {
     }
 
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
-        self.inner.memory.readers().read(snapshot::unfinished_builds).await
+        let vault = self.inner.vault.clone();
+        self.inner.memory.readers().read(move |conn| snapshot::unfinished_builds(conn, &vault)).await
     }
 }
 
@@ -169,15 +171,17 @@ fn register_build(batch: &mut Batch<'_>, build: &NewBuild) -> Result<(), Fault> 
              ON CONFLICT (id) DO UPDATE SET latest_build = excluded.latest_build",
         )?
         .execute(params![build.app.as_str(), project.as_str(), build.id.as_str(), at])?;
+    let (config, headers) = secrets::seal_config(&batch.setting.vault, build.id.as_str(), &build.config);
     batch
         .sql(
-            "INSERT INTO builds (id, app, status, config, upload_token_hash, created_at, updated_at)
-             VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?5)",
+            "INSERT INTO builds (id, app, status, config, sealed_headers, upload_token_hash, created_at, updated_at)
+             VALUES (?1, ?2, 'pending', ?3, ?4, ?5, ?6, ?6)",
         )?
         .execute(params![
             build.id.as_str(),
             build.app.as_str(),
-            row::to_json(&build.config),
+            config,
+            headers,
             build.upload_token_hash,
             at
         ])?;
@@ -238,12 +242,15 @@ fn activate(batch: &mut Batch<'_>, id: &BuildId, functions: &[Function]) -> Resu
 
 fn reconfigure(batch: &mut Batch<'_>, app: &AppId, config: &AppConfig) -> Result<bool, Fault> {
     let now = batch.now().as_millis();
+    let live: Option<String> = batch
+        .sql("SELECT live_build FROM apps WHERE id = ?1 AND live_build IS NOT NULL")?
+        .query_row([app.as_str()], |row| row.get(0))
+        .optional()?;
+    let Some(live) = live else { return Ok(false) };
+    let (config, headers) = secrets::seal_config(&batch.setting.vault, &live, config);
     let changed = batch
-        .sql(
-            "UPDATE builds SET config = ?2, updated_at = ?3
-             WHERE id = (SELECT live_build FROM apps WHERE id = ?1)",
-        )?
-        .execute(params![app.as_str(), row::to_json(config), now])?;
+        .sql("UPDATE builds SET config = ?2, sealed_headers = ?3, updated_at = ?4 WHERE id = ?1")?
+        .execute(params![live, config, headers, now])?;
     if changed > 0 {
         batch.sql("UPDATE apps SET updated_at = ?2 WHERE id = ?1")?.execute(params![app.as_str(), now])?;
         batch.effects.registry = true;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use queue::registry::{BuildStatus, KeyHash};
 use queue::rerun::RetryPolicy;
 use queue::run::{EndpointUrl, Generation, Mode, RunState};
+use queue::webhook::{EventFilter, Metadata, WebhookHeaders};
 use queue::{DeliveryId, RunId, Timestamp};
 use rusqlite::Row;
 use serde::Serialize;
@@ -120,6 +121,35 @@ pub(crate) fn to_webhooks(webhooks: &[EndpointUrl]) -> Option<String> {
 pub(crate) fn retry(row: &Row<'_>, column: usize) -> Result<Option<Arc<RetryPolicy>>, Fault> {
     let Some(retries) = row.get(column)? else { return Ok(None) };
     Ok(Some(Arc::new(RetryPolicy { retries, on: parsed(row, column + 1)? })))
+}
+
+/// The names of the caller's headers; their values lie sealed.
+pub(crate) fn header_names(row: &Row<'_>, column: usize) -> Result<Vec<String>, Fault> {
+    let names = row.get_ref(column)?.as_str_or_null()?;
+    Ok(names.map(|names| names.split(',').map(str::to_owned).collect()).unwrap_or_default())
+}
+
+/// No name of a header holds a comma.
+pub(crate) fn to_header_names(headers: &WebhookHeaders) -> String {
+    headers.names().collect::<Vec<_>>().join(",")
+}
+
+pub(crate) fn metadata(row: &Row<'_>, column: usize) -> Result<Option<Metadata>, Fault> {
+    Ok(row.get_ref(column)?.as_str_or_null()?.map(Metadata::stored))
+}
+
+/// What endpoints are told. Most runs tell their outcome alone, and have no words for it.
+pub(crate) fn events(row: &Row<'_>, column: usize) -> Result<EventFilter, Fault> {
+    match row.get_ref(column)?.as_str_or_null()? {
+        None => Ok(EventFilter::default()),
+        Some(words) => {
+            EventFilter::parse(words.split(',')).map_err(|error| Fault::Corrupt(format!("a filter {error}")))
+        }
+    }
+}
+
+pub(crate) fn to_events(events: EventFilter) -> Option<String> {
+    (events != EventFilter::default()).then(|| events.to_string())
 }
 
 pub(crate) const fn generation_word(generation: Generation) -> &'static str {

@@ -93,7 +93,7 @@ impl Runs for Store {
         if ended.begun.is_empty() {
             return Ok(Finished::Recorded(Vec::new()));
         }
-        let Ok(secret) = open_callers(&self.inner.vault, lease.run, ended.caller_secret) else {
+        let Ok(brought) = open_callers(&self.inner.vault, lease.run, ended.brought) else {
             for begun in ended.begun {
                 fail_unsent(&self.inner.committer, outcome.ended_at, begun, NO_SIGNING_KEY);
             }
@@ -104,13 +104,14 @@ impl Runs for Store {
             project: &ended.project,
             generation: ended.generation,
             outcome: &outcome,
+            metadata: ended.metadata.as_ref(),
             links: self.inner.links(),
             now: outcome.ended_at,
             full: OnceCell::new(),
         };
         let due = ended.begun.into_iter().map(|begun| {
             let form = forms.of(&begun);
-            begun.with_body(ended.project.clone(), form, secret.clone())
+            begun.with_body(ended.project.clone(), form, brought.clone())
         });
         Ok(Finished::Recorded(due.collect()))
     }

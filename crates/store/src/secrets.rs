@@ -1,6 +1,9 @@
 //! Secrets as the database keeps them: what a project signs with, and what callers bring.
 
+use queue::app::AppConfig;
+use queue::run::RunOptions;
 use queue::signature::CallerSecret;
+use queue::webhook::WebhookHeaders;
 use queue::{ProjectId, RunId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -82,7 +85,7 @@ fn place(row: &str) -> Place<'_> {
     Place::new("project_secrets", row.as_bytes(), "sealed")
 }
 
-/// A caller's secret as the row of its run has it.
+/// What a caller brought in secret, as the row of its run has it.
 #[derive(Clone)]
 pub(crate) struct Sealed(Vec<u8>);
 
@@ -91,14 +94,65 @@ impl Sealed {
         Ok(row::optional_bytes(row, column)?.map(|bytes| Self(bytes.to_vec())))
     }
 
-    pub(crate) fn open(&self, vault: &Vault, run: RunId) -> Result<CallerSecret, Fault> {
-        Ok(CallerSecret::new(&vault.open(callers_place(&run.into_bytes()), &self.0)?))
+    pub(crate) fn open(&self, vault: &Vault, run: RunId) -> Result<Brought, Fault> {
+        let plain = vault.open(callers_place(&run.into_bytes()), &self.0)?;
+        let (secret, headers) = match plain.iter().position(|byte| *byte == 0) {
+            None => (&plain[..], None),
+            Some(end) => (&plain[..end], Some(&plain[end + 1..])),
+        };
+        let headers = headers.map(serde_json::from_slice).transpose();
+        Ok(Brought {
+            secret: (!secret.is_empty()).then(|| CallerSecret::new(secret)),
+            headers: headers
+                .map_err(|_| Fault::Corrupt(format!("the webhook headers of run {run} cannot be read")))?,
+        })
     }
 }
 
-/// Seals what the caller of a run brought.
-pub(crate) fn seal_callers(vault: &Vault, run: RunId, secret: &CallerSecret) -> Vec<u8> {
-    vault.seal(callers_place(&run.into_bytes()), secret.as_bytes())
+/// What the caller of a run brought for its deliveries, and what nobody else is to see.
+#[derive(Clone, Default)]
+pub(crate) struct Brought {
+    pub(crate) secret: Option<CallerSecret>,
+    pub(crate) headers: Option<WebhookHeaders>,
+}
+
+/// Seals what the caller of a run brought: the secret, which came in a header and so has no zero byte,
+/// and after such a byte the headers.
+pub(crate) fn seal_callers(vault: &Vault, run: RunId, options: &RunOptions) -> Option<Vec<u8>> {
+    let (secret, headers) = (&options.caller_secret, &options.webhook_headers);
+    if secret.is_none() && headers.is_none() {
+        return None;
+    }
+    let mut plain = secret.as_ref().map(|secret| secret.as_bytes().to_vec()).unwrap_or_default();
+    if let Some(headers) = headers {
+        plain.push(0);
+        plain.extend(row::to_json(headers).into_bytes());
+    }
+    Some(vault.seal(callers_place(&run.into_bytes()), &plain))
+}
+
+/// The configuration of a build as its row has it: the text that anybody may read, and the headers apart.
+pub(crate) fn seal_config(vault: &Vault, build: &str, config: &AppConfig) -> (String, Option<Vec<u8>>) {
+    let Some(headers) = &config.webhook_headers else { return (row::to_json(config), None) };
+    let shown = AppConfig { webhook_headers: None, ..config.clone() };
+    (row::to_json(&shown), Some(vault.seal(headers_place(build), row::to_json(headers).as_bytes())))
+}
+
+/// The headers of a build's configuration.
+pub(crate) fn open_headers(
+    vault: &Vault,
+    build: &str,
+    row: &Row<'_>,
+    column: usize,
+) -> Result<Option<WebhookHeaders>, Fault> {
+    let Some(sealed) = row.get_ref(column)?.as_blob_or_null()? else { return Ok(None) };
+    serde_json::from_slice(&vault.open(headers_place(build), sealed)?)
+        .map(Some)
+        .map_err(|_| Fault::Corrupt(format!("the webhook headers of build {build} cannot be read")))
+}
+
+fn headers_place(build: &str) -> Place<'_> {
+    Place::new("builds", build.as_bytes(), "sealed_headers")
 }
 
 fn callers_place(run: &[u8; 16]) -> Place<'_> {

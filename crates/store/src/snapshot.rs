@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use queue::app::{AppConfig, Function};
 use queue::registry::{App, Build, Identity, KeyHash, Project, Scope};
-use queue::{AppId, ProjectId};
+use queue::{AppId, BuildId, ProjectId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::fault::Fault;
 use crate::row;
-use crate::secrets::Secrets;
+use crate::secrets::{self, Secrets};
 use crate::vault::Vault;
 
 #[derive(Default)]
@@ -51,7 +51,7 @@ impl Snapshot {
         while let Some(row) = rows.next()? {
             let live = match row.get_ref(1)?.as_str_or_null()? {
                 None => None,
-                Some(id) => build(conn, id)?,
+                Some(id) => build(conn, vault, id)?,
             };
             let app = App {
                 id: row::parsed(row, 0)?,
@@ -67,33 +67,38 @@ impl Snapshot {
     }
 }
 
-const BUILD: &str = "SELECT id, app, status, config, prepared, functions, upload_token_hash, created_at, updated_at FROM builds";
+const BUILD: &str =
+    "SELECT id, app, status, config, prepared, functions, upload_token_hash, created_at, updated_at,
+    sealed_headers FROM builds";
 
 /// One build.
-pub(crate) fn build(conn: &Connection, id: &str) -> Result<Option<Build>, Fault> {
+pub(crate) fn build(conn: &Connection, vault: &Vault, id: &str) -> Result<Option<Build>, Fault> {
     let mut statement = conn.prepare_cached(&format!("{BUILD} WHERE id = ?1"))?;
-    statement.query_row(params![id], |row| Ok(read_build(row))).optional()?.transpose()
+    statement.query_row(params![id], |row| Ok(read_build(row, vault))).optional()?.transpose()
 }
 
 /// Builds that are not final, oldest first.
-pub(crate) fn unfinished_builds(conn: &Connection) -> Result<Vec<Build>, Fault> {
+pub(crate) fn unfinished_builds(conn: &Connection, vault: &Vault) -> Result<Vec<Build>, Fault> {
     let mut statement = conn.prepare_cached(&format!(
         "{BUILD} WHERE status IN ('pending', 'building', 'initializing') ORDER BY created_at"
     ))?;
     let mut rows = statement.query([])?;
     let mut builds = Vec::new();
     while let Some(row) = rows.next()? {
-        builds.push(read_build(row)?);
+        builds.push(read_build(row, vault)?);
     }
     Ok(builds)
 }
 
-fn read_build(row: &Row<'_>) -> Result<Build, Fault> {
+fn read_build(row: &Row<'_>, vault: &Vault) -> Result<Build, Fault> {
+    let id: BuildId = row::parsed(row, 0)?;
+    let mut config = row::json::<AppConfig>(row, 3)?;
+    config.webhook_headers = secrets::open_headers(vault, id.as_str(), row, 9)?;
     Ok(Build {
-        id: row::parsed(row, 0)?,
+        id,
         app: row::parsed(row, 1)?,
         status: row::build_status(row, 2)?,
-        config: row::json::<AppConfig>(row, 3)?,
+        config,
         prepared: row::optional_json(row, 4)?,
         functions: row::json::<Vec<Function>>(row, 5)?,
         upload_token_hash: row::key_hash(row, 6)?,

@@ -205,7 +205,23 @@ fn versions(conn: &Connection) -> rusqlite::Result<Vec<u32>> {
                  FROM used WHERE version IS NOT NULL)
              SELECT version FROM used WHERE version IS NOT NULL)",
     )?;
-    let versions = statement.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
     let number = |bytes: Vec<u8>| bytes.try_into().map_or(0, u32::from_be_bytes);
-    versions.map(|version| version.map(number)).collect()
+    let mut versions = Vec::new();
+    for version in statement.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+        versions.push(number(version?));
+    }
+    // Asked before the schema is brought forward as well.
+    let later = "SELECT 1 FROM pragma_table_info('builds') WHERE name = 'sealed_headers'";
+    if conn.prepare(later)?.exists([])? {
+        let mut statement = conn.prepare(
+            "SELECT DISTINCT substr(sealed_headers, 1, 4) FROM builds WHERE sealed_headers IS NOT NULL",
+        )?;
+        for version in statement.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+            let version = number(version?);
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+    }
+    Ok(versions)
 }

@@ -168,6 +168,7 @@ mod tests {
     use bytes::Bytes;
     use queue::LeaseToken;
     use queue::run::{Generation, LeasedRun};
+    use queue::webhook::EventFilter;
 
     use super::*;
 
@@ -180,6 +181,7 @@ mod tests {
             generation: Generation::V4,
             input: Bytes::new(),
             webhooks: vec![],
+            events: EventFilter::default(),
             limit: Duration::from_millis(limit),
             accepted_at: Timestamp::default(),
             crashes: 0,

@@ -297,6 +297,7 @@ pub(crate) fn answer(ports: &Ports, waiting: WaitingCall, outcome: Outcome, star
         accepted_at: call.accepted_at,
         started_at,
         ended_at: outcome.ended_at,
+        metadata: call.metadata,
     });
     meters::run_ended(&outcome);
     // A caller that went away is no failure of the call.

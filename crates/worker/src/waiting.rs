@@ -547,6 +547,7 @@ mod tests {
             generation: Generation::V4,
             input: Bytes::new(),
             webhooks: vec![],
+            events: queue::webhook::EventFilter::default(),
             limit: Duration::from_secs(1),
             accepted_at: Timestamp::default(),
             crashes: 0,

@@ -4,6 +4,7 @@
 //! it, and `docs/reference/config.md` is printed from it.
 
 use queue::rerun::RetryOn;
+use queue::webhook::{EventFilter, WebhookHeaders};
 
 use super::{Config, Form};
 
@@ -49,6 +50,10 @@ pub(super) enum Effect {
     },
     /// A file of the folder with one package a line.
     PackageFile(fn(&mut Config, Vec<String>)),
+    /// Headers of deliveries: a table `name = "value"`.
+    Headers(fn(&mut Config, WebhookHeaders)),
+    /// What endpoints are told: a list of words.
+    Events(fn(&mut Config, EventFilter)),
     /// Valid, and without effect here: what happens instead.
     Warned(&'static str),
     /// Valid elsewhere, impossible here: what to do instead.
@@ -69,6 +74,8 @@ impl Effect {
             Self::Compute(_) => "hardware id, or a list of up to 5".into(),
             Self::RetryOn(_) => "list of end codes".into(),
             Self::Packages { .. } => "table `name = \"version\"`".into(),
+            Self::Headers(_) => "table `name = \"value\"`".into(),
+            Self::Events(_) => "list of `start`, `output`, `logs`, `completed`".into(),
             Self::PackageFile(_) => "path of a file with one package a line".into(),
             Self::Warned(_) | Self::Refused(_) => String::new(),
         }
@@ -128,8 +135,17 @@ const RETRY_ON_DEFAULT: &str = "`[\"user_error\", \"timeout\"]`";
 const DEFAULT_INCLUDE: &str = "`[./*, main.py, requirements.txt, pkglist.txt, conda_pkglist.txt]`";
 
 use Effect::{
-    Compute, Flag, List, Number, PackageFile, Packages, Patterns, PythonVersion, Refused, Text, Warned, Whole,
+    Compute, Events, Flag, Headers, List, Number, PackageFile, Packages, Patterns, PythonVersion, Refused,
+    Text, Warned, Whole,
 };
+
+const ENDPOINTS: Effect = List(|c, v| c.app.webhook_endpoints = v);
+const ENDPOINTS_FOR: &str = "up to 8 addresses that get the results of asynchronous runs that name none";
+const HEADERS: Effect = Headers(|c, v| c.app.webhook_headers = Some(v));
+const HEADERS_FOR: &str = "headers that deliveries carry beside ours; `${NAME}` in a value stands for a variable of the \
+                           environment in which `postback deploy` runs, so that no secret lies in the file";
+const EVENTS: Effect = Events(|c, v| c.app.webhook_events_filter = Some(v));
+const EVENTS_FOR: &str = "what endpoints are told, when a call says nothing";
 
 /// `config.yaml` of 2023.
 const YAML: &[Key] = &[
@@ -190,6 +206,9 @@ const YAML: &[Key] = &[
         List(|c, v| c.app.shell_commands = v),
         "commands run in the app's folder after the packages are installed",
     ),
+    key("postback.webhook_endpoints", "none", ENDPOINTS, ENDPOINTS_FOR),
+    key("postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
+    key("postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
     key(
         "postback.retries",
         "0",
@@ -368,6 +387,9 @@ const TOML: &[Key] = &[
         Effect::RetryOn(|c, v| c.app.retry_on = Some(v)),
         RETRY_ON,
     ),
+    key("cerebrium.postback.webhook_endpoints", "none", ENDPOINTS, ENDPOINTS_FOR),
+    key("cerebrium.postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
+    key("cerebrium.postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
     key("cerebrium.scaling.scaling_metric", "", Warned(SCALING), "what scaling follows"),
     key("cerebrium.scaling.scaling_target", "", Warned(SCALING), "how full replicas are kept"),
     key("cerebrium.scaling.scaling_buffer", "", Warned(SCALING), "spare replicas"),

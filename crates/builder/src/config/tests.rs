@@ -1,5 +1,7 @@
 //! What each form says, key by key, and what is said about a file that is wrong.
 
+use queue::webhook::WebhookHeaders;
+
 use super::*;
 
 const DELAY: &str = "%YAML 1.2\n---\nhardware: CPU\ncpu: 2\nmemory: 5\ndisable_animation: false\n\
@@ -149,6 +151,7 @@ cuda = "11.8"
         pip: vec!["numpy".into(), "torch==2.1.0".into(), "pydantic>=2".into()],
         apt: vec!["ffmpeg".into()],
         conda: vec!["cuda=11.8".into()],
+        ..AppConfig::default()
     };
     assert_eq!((config.form, &config.app), (Form::TomlCurrent, &app));
     let warned: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.key.as_str())).collect();
@@ -165,6 +168,37 @@ cuda = "11.8"
 #[test]
 fn the_current_form_gets_no_packages_it_did_not_name() {
     assert_eq!(parse("cerebrium.toml", "[cerebrium.deployment]\nname = 'a'\n").unwrap().app.pip, [""; 0]);
+}
+
+#[test]
+fn both_forms_say_the_same_about_webhooks() {
+    let toml = parse(
+        "cerebrium.toml",
+        "[cerebrium.postback]\nwebhook_endpoints = ['https://a.example/']\n\
+         webhook_headers = { X-Api-Key = '${KEY}' }\nwebhook_events_filter = ['start', 'completed']\n",
+    );
+    let yaml = parse(
+        "config.yaml",
+        "postback:\n  webhook_endpoints: [https://a.example/]\n  webhook_headers:\n    X-Api-Key: ${KEY}\n  \
+         webhook_events_filter: [start, completed]\n",
+    );
+    let (toml, yaml) = (toml.unwrap().app, yaml.unwrap().app);
+    assert_eq!(toml.webhook_endpoints, ["https://a.example/"]);
+    assert_eq!(toml.webhook_headers, Some(WebhookHeaders::parse(r#"{"x-api-key":"${KEY}"}"#).unwrap()));
+    assert_eq!(toml.webhook_events_filter.unwrap().to_string(), "start,completed");
+    assert_eq!(
+        (yaml.webhook_endpoints, yaml.webhook_headers, yaml.webhook_events_filter),
+        (toml.webhook_endpoints, toml.webhook_headers, toml.webhook_events_filter)
+    );
+    for (wrong, said) in [
+        ("webhook_headers = { Host = 'a' }", "sets itself"),
+        ("webhook_headers = ['a']", "must be a table"),
+        ("webhook_events_filter = ['end']", "`end`"),
+        ("webhook_endpoints = { a = 'b' }", "must be a list"),
+    ] {
+        let error = parse("cerebrium.toml", &format!("[cerebrium.postback]\n{wrong}\n")).unwrap_err();
+        assert!(error.to_string().contains(said), "{wrong}: {error}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Values: from the source's text to what a key's kind asks for, or what to write instead.
 
 use queue::rerun::RetryOn;
+use queue::webhook::{EventFilter, WebhookHeaders};
 
 use super::Config;
 use super::document::{Node, Value};
@@ -50,6 +51,16 @@ pub(super) fn apply(effect: &Effect, node: &Node) -> Result<Set, String> {
             let value = compute(node)?;
             Box::new(move |config| set(config, value))
         }
+        Effect::Headers(set) => {
+            let value = headers(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Events(set) => {
+            let words = texts(node)?;
+            let value =
+                EventFilter::parse(words.iter().map(String::as_str)).map_err(|why| why.to_string())?;
+            Box::new(move |config| set(config, value))
+        }
         Effect::Packages { .. } | Effect::PackageFile(_) | Effect::Warned(_) | Effect::Refused(_) => {
             Box::new(|_| ())
         }
@@ -71,6 +82,14 @@ fn texts(node: &Node) -> Result<Vec<String>, String> {
         Value::Text { text, .. } => Ok(vec![text.clone()]),
         other => Err(format!("must be a list of texts, but is {}", name_of(other))),
     }
+}
+
+fn headers(node: &Node) -> Result<WebhookHeaders, String> {
+    let Value::Table(entries) = &node.value else {
+        return Err(format!("must be a table `name = \"value\"`, but is {}", name_of(&node.value)));
+    };
+    let pairs = entries.iter().map(|entry| Ok((entry.key.clone(), text(&entry.node)?)));
+    WebhookHeaders::new(pairs.collect::<Result<_, String>>()?).map_err(|why| why.to_string())
 }
 
 fn flag(node: &Node) -> Result<bool, String> {

@@ -90,6 +90,7 @@ impl Row {
             body: self.body.clone(),
             thin: false,
             caller_secret: None,
+            headers: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use queue::id::DeliveryId;
 use queue::port::Outbox as _;
 use queue::retry::SCHEDULE;
 use queue::signature::CallerSecret;
+use queue::webhook::WebhookHeaders;
 use testkit::receiver::{Evil, Fault};
 use testkit::recorder::{Arrival, Recorder};
 
@@ -72,6 +73,20 @@ async fn a_callers_secret_signs_beside_the_projects() {
     world.shelf.first_end(plain).await;
     let arrival = receiver.arrivals().remove(1);
     assert!(!arrival.headers.keys().any(|name| name.as_str().starts_with("x-")), "{:?}", arrival.headers);
+}
+
+#[tokio::test]
+async fn the_callers_headers_stand_beside_ours() {
+    let world = World::new();
+    let receiver = Recorder::start().await.unwrap();
+    let mut due = world.shelf.put_begun(&receiver.url("x"));
+    due.headers = Some(WebhookHeaders::parse(r#"{"X-Api-Key":"s3cret","User-Agent":"mine/1"}"#).unwrap());
+    world.handle.reserve(&due.url).unwrap().send(due.clone());
+    world.shelf.first_end(due.id).await;
+    let arrival = receiver.arrivals().remove(0);
+    verify(&arrival);
+    assert_eq!((arrival.header("x-api-key"), arrival.header("user-agent")), ("s3cret", "mine/1"));
+    assert_eq!(arrival.headers.get_all("user-agent").iter().count(), 1);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use queue::app::{Contract, Function, Parameter};
+use queue::app::{AppConfig, Contract, Function, Parameter};
 use queue::registry::{App, BuildStatus, NewBuild};
 use queue::{AppId, BuildId, ProjectId, Timestamp};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::scope::OwnApp;
 use super::{builds, config};
 use crate::Gateway;
 use crate::auth::Control;
-use crate::problem::{Answer, Problem};
+use crate::problem::{Answer, Problem, clip};
 
 /// Bytes of chance in an upload token.
 const UPLOAD_TOKEN_BYTES: usize = 20;
@@ -40,7 +40,8 @@ pub(super) async fn create(
     fields: Fields,
 ) -> Answer<Json<Registered>> {
     let app = AppId::new(&project, &config::name(&fields)?);
-    let config = config::read(&fields)?;
+    let mut config = config::read(&fields)?;
+    check_endpoints(&gateway, &mut config).await?;
     let token = gateway.entropy.hex(UPLOAD_TOKEN_BYTES);
     let new = NewBuild {
         id: BuildId::generate(gateway.entropy.as_ref()),
@@ -68,6 +69,21 @@ pub(super) async fn create(
         status: build.status,
         warnings: config::warnings(&fields),
     }))
+}
+
+/// The endpoints that runs of the app tell must be such as a run may name, and are kept in the form in which
+/// it would name them.
+async fn check_endpoints(gateway: &Gateway, config: &mut AppConfig) -> Answer<()> {
+    for url in &mut config.webhook_endpoints {
+        let admitted = gateway.guard.check(url).await.map_err(|why| {
+            Problem::unprocessable(
+                why.rule,
+                format!("`webhook_endpoints` names `{}`: {}", clip(url), why.message),
+            )
+        })?;
+        *url = admitted.url.to_string();
+    }
+    Ok(())
 }
 
 /// Where an app's functions are called: `/{function}` follows.

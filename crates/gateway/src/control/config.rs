@@ -5,9 +5,12 @@
 //! this server cannot do is refused here, before anything is uploaded, never ignored.
 
 use queue::app::AppConfig;
-use queue::limits::{REPLICA_CONCURRENCY_MAX, REPLICAS_PER_APP_MAX, RESPONSE_GRACE_PERIOD_MAX};
+use queue::limits::{
+    REPLICA_CONCURRENCY_MAX, REPLICAS_PER_APP_MAX, RESPONSE_GRACE_PERIOD_MAX, WEBHOOKS_PER_RUN_MAX,
+};
 use queue::rerun::RetryOn;
 use queue::{AppName, limits};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::request::{Fields, invalid, refused};
@@ -83,10 +86,26 @@ pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
         pip: fields.texts(&["pip"])?,
         apt: fields.texts(&["apt"])?,
         conda: fields.texts(&["conda"])?,
+        webhook_endpoints: fields.texts(&["webhookEndpoints"])?,
+        webhook_headers: taken(fields, "webhookHeaders")?,
+        webhook_events_filter: taken(fields, "webhookEventsFilter")?,
         ..AppConfig::default()
     };
+    if config.webhook_endpoints.len() > WEBHOOKS_PER_RUN_MAX {
+        let named = config.webhook_endpoints.len();
+        return Err(refused(format!(
+            "`webhookEndpoints` names {named} addresses; a run tells {WEBHOOKS_PER_RUN_MAX} at most"
+        )));
+    }
     scale(fields, &mut config)?;
     Ok(config)
+}
+
+/// A value with rules of its own, which say what is wrong with it.
+fn taken<T: DeserializeOwned>(fields: &Fields, key: &'static str) -> Answer<Option<T>> {
+    let Some((_, value)) = fields.value(&[key]) else { return Ok(None) };
+    // The value may hold secrets: the rule is told, not what broke it.
+    T::deserialize(value).map(Some).map_err(|why| refused(format!("`{key}` {why}")))
 }
 
 /// Changes what the request names of the scaling, and nothing else. Returns whether it named anything.
@@ -208,6 +227,7 @@ fn python_version(fields: &Fields) -> Answer<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use queue::webhook::{EventFilter, WebhookHeaders};
     use serde_json::json;
 
     fn read_json(json: Value) -> Answer<AppConfig> {
@@ -263,6 +283,9 @@ mod tests {
             conda: vec!["cuda".into()],
             shell_commands: vec!["true".into()],
             pre_build_commands: vec!["false".into()],
+            webhook_endpoints: vec!["https://a.example/".into()],
+            webhook_headers: Some(WebhookHeaders::parse(r#"{"x-api-key":"s3cret"}"#).unwrap()),
+            webhook_events_filter: Some(EventFilter::parse(["start", "completed"]).unwrap()),
             ..AppConfig::default()
         };
         assert_eq!(read_json(serde_json::to_value(&config).unwrap()).unwrap(), config);
@@ -280,6 +303,10 @@ mod tests {
             (json!({"maxReplicaCount": 0}), "invalid_value", "from 1 to 200"),
             (json!({"minReplicaCount": 3, "maxReplicaCount": 2}), "invalid_value", "fewer than"),
             (json!({"memory": -1}), "invalid_value", "`memory`"),
+            (json!({"webhookHeaders": {"Host": "s3cret"}}), "invalid_value", "sets itself"),
+            (json!({"webhookHeaders": "s3cret"}), "invalid_value", "`webhookHeaders`"),
+            (json!({"webhookEventsFilter": ["end"]}), "invalid_value", "`end`"),
+            (json!({"webhookEndpoints": vec!["https://a.example/"; 9]}), "invalid_value", "8 at most"),
             (json!({"pythonVersion": "2.7"}), "invalid_value", "3.11"),
             (json!({"pythonVersion": "3.11; rm"}), "invalid_value", "3.11"),
             (json!({"responseGracePeriodSeconds": 43_201}), "invalid_value", "43200"),

@@ -12,6 +12,7 @@ use queue::lease::AttemptView;
 use queue::outcome::{Cancellation, RunError};
 use queue::rerun::RetryPolicy;
 use queue::run::{EndpointUrl, Generation, Mode, RunFilter, RunState, RunView};
+use queue::webhook::{EventFilter, Metadata};
 use queue::{AppId, BuildId, ProjectId, RunId, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -60,6 +61,10 @@ pub(super) struct RunRow {
     run_time_ms: Option<f64>,
     build_id: Option<BuildId>,
     webhooks: Vec<EndpointUrl>,
+    webhook_events_filter: EventFilter,
+    /// Their names; the values are the caller's secret.
+    webhook_headers: Vec<String>,
+    metadata: Option<Metadata>,
     warning: Option<String>,
 }
 
@@ -96,6 +101,9 @@ impl RunRow {
             run_time_ms: run.run_time_ms,
             build_id: run.build.clone(),
             webhooks: run.webhooks.clone(),
+            webhook_events_filter: run.events,
+            webhook_headers: run.webhook_headers.clone(),
+            metadata: run.metadata.clone(),
             warning: run.warning.clone(),
         }
     }

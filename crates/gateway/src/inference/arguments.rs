@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use queue::app::{Contract, Function};
 
 use crate::problem::{Answer, Problem, clip};
-use crate::scan::{RUN_ID, WEBHOOK_ENDPOINT};
+use crate::scan::is_platform_key;
 
 /// How many unknown keys a message names.
 const NAMED_MAX: usize = 10;
@@ -31,7 +31,7 @@ impl<'f> Arguments<'f> {
         }
         match self.function.parameters.iter().position(|parameter| parameter.name == key) {
             Some(index) => self.given[index] = true,
-            None if self.function.takes_any || key == WEBHOOK_ENDPOINT || key == RUN_ID => {}
+            None if self.function.takes_any || is_platform_key(key) => {}
             None if self.unknown.len() < NAMED_MAX => self.unknown.push(clip(key).to_owned()),
             None => {}
         }
@@ -122,7 +122,10 @@ mod tests {
 
     #[test]
     fn platform_keys_are_welcome_everywhere() {
-        assert_eq!(check(&run(false), &["prompt", "seed", "webhook_endpoint", "run_id"]), Ok(()));
+        assert_eq!(
+            check(&run(false), &["prompt", "seed", "webhook_endpoint", "webhook_metadata", "run_id"]),
+            Ok(())
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use queue::limits::{CANCEL_GRACE, LEGACY_CALL_LIMIT};
 use queue::outcome::{Code, Ending, Outcome, RunError};
 use queue::port::Call;
 use queue::run::{Generation, Mode, RunState, RunView};
+use queue::webhook::Metadata;
 use queue::{ProjectId, RunId, answer};
 
 use super::promise::{self, Order};
@@ -18,7 +19,11 @@ use crate::Gateway;
 use crate::problem::{Answer, Problem};
 
 /// Calls the function and answers with what it returned.
-pub(crate) async fn wait(gateway: &Gateway, order: Order<'_>) -> Answer<Response> {
+pub(crate) async fn wait(
+    gateway: &Gateway,
+    order: Order<'_>,
+    metadata: Option<Metadata>,
+) -> Answer<Response> {
     let generation = order.target.generation;
     let limit = match generation {
         Generation::V4 => order.build.config.response_grace_period(),
@@ -34,10 +39,11 @@ pub(crate) async fn wait(gateway: &Gateway, order: Order<'_>) -> Answer<Response
         input: order.input,
         limit,
         accepted_at,
+        metadata: metadata.clone(),
     };
     let outcome = gateway.dispatch.call(call).await.map_err(|refused| Problem::from(refused).about(run))?;
     gateway.meter.accepted(generation, Mode::Sync);
-    respond_with(run, generation, limit, &outcome)
+    respond_with(run, generation, limit, &outcome, metadata.as_ref())
 }
 
 /// Keeps the run as a promise to its webhook, or to whoever asks again under its key, and answers with
@@ -67,8 +73,9 @@ async fn ended(
 ) -> Answer<Response> {
     gateway.runs.wait_for_end(run, limit + CANCEL_GRACE).await;
     let view = gateway.runs.run(project, run).await.map_err(|error| Problem::from(error).about(run))?;
+    let metadata = view.as_ref().and_then(|view| view.metadata.clone());
     match view.and_then(|view| outcome(view, gateway)) {
-        Some(outcome) => respond_with(run, generation, limit, &outcome),
+        Some(outcome) => respond_with(run, generation, limit, &outcome, metadata.as_ref()),
         None => Err(Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             Code::Timeout.as_str(),
@@ -103,10 +110,16 @@ fn outcome(view: RunView, gateway: &Gateway) -> Option<Outcome> {
     })
 }
 
-fn respond_with(run: RunId, generation: Generation, limit: Duration, outcome: &Outcome) -> Answer<Response> {
+fn respond_with(
+    run: RunId,
+    generation: Generation,
+    limit: Duration,
+    outcome: &Outcome,
+    metadata: Option<&Metadata>,
+) -> Answer<Response> {
     let status = StatusCode::from_u16(outcome.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match &outcome.error {
-        None => Ok(respond(status, run, answer::body(run, generation, outcome))),
+        None => Ok(respond(status, run, answer::body(run, generation, outcome, metadata))),
         Some(error) => {
             let mut problem = Problem::new(status, error.code.as_str(), message(error, generation, limit));
             if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -125,27 +125,27 @@ async fn infer(
 ) -> Answer<Response> {
     let key = idempotency::key(&parts.headers)?;
     let queueing = queueing::Queueing::read(form, parts)?;
-    let secret = webhook::secret(&parts.headers)?;
+    let brought = webhook::Brought::read(&parts.headers)?;
     let target = target::find(gateway, form, params, &parts.headers).await?;
     let build = target.build()?;
     let function = target.function(build)?;
     let received = body::receive(&gateway.bodies, parts, body).await?;
     let input =
         if scan::is_blank(&received.bytes) { Bytes::from_static(b"{}") } else { received.bytes.clone() };
-    let (address, query) = {
+    let asked = {
         let mut arguments = arguments::Arguments::of(function);
-        let field = scan::scan(&input, |key| arguments.note(key)).map_err(|error| bad_body(&error))?;
+        let said = scan::scan(&input, |key| arguments.note(key)).map_err(|error| bad_body(&error))?;
         arguments.check()?;
         let query = webhook::Query::read(form, parts.uri.query())?;
-        (webhook::in_body(form, function, field)?, query)
+        webhook::Asked { query, body: webhook::InBody::read(form, function, said)?, brought }
     };
-    let plan = webhook::plan(gateway, form, address, query, secret).await?;
+    let plan = webhook::plan(gateway, form, &build.config, asked).await?;
     queueing.check(form, !matches!(plan, webhook::Plan::Acknowledge(_)), &build.config)?;
     let kept = key.is_some() || queueing.is_asked();
     let order = promise::Order { target: &target, build, function, input, key, queueing };
     match plan {
-        webhook::Plan::Wait if kept => call::wait_durably(gateway, order, webhook::Told::default()).await,
-        webhook::Plan::Wait => call::wait(gateway, order).await,
+        webhook::Plan::Wait(told) if kept => call::wait_durably(gateway, order, told).await,
+        webhook::Plan::Wait(told) => call::wait(gateway, order, told.metadata).await,
         webhook::Plan::WaitAndTell(told) => call::wait_durably(gateway, order, told).await,
         webhook::Plan::Acknowledge(told) => promise::acknowledge(gateway, order, told, began).await,
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use queue::answer::Named;
 use queue::app::Function;
 use queue::lease::{Lease, Release, Released};
 use queue::port::{Accepted, Claim, Slot, StoreError};
@@ -65,12 +66,13 @@ pub(crate) async fn acknowledge(
     began: Instant,
 ) -> Answer<Response> {
     let generation = order.target.generation;
-    let webhook = told.endpoints.first().cloned();
+    let (endpoints, listed) = (told.endpoints.clone(), told.listed);
+    let webhook = if listed { Some(Named::List(&endpoints)) } else { endpoints.first().map(Named::One) };
     let message =
-        if webhook.is_some() { order.target.acknowledgement } else { answer::ASYNC_ACKNOWLEDGEMENT };
+        if endpoints.is_empty() { answer::ASYNC_ACKNOWLEDGEMENT } else { order.target.acknowledgement };
     let kept = keep(gateway, order, Mode::Async, told).await?;
     let status = if generation == Generation::V4 { StatusCode::ACCEPTED } else { StatusCode::OK };
-    let body = answer::acknowledgement(kept.run, generation, webhook.as_ref(), message);
+    let body = answer::acknowledgement(kept.run, generation, webhook, message);
     gateway.meter.acknowledged(began.elapsed());
     let mut response = respond(status, kept.run, body);
     kept.mark(&mut response);
@@ -79,9 +81,18 @@ pub(crate) async fn acknowledge(
 
 /// Accepts a durable run and sends it on its way. Returns when it is safe.
 pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: Told) -> Answer<Kept> {
-    let mut options = RunOptions { caller_secret: told.secret, ..RunOptions::default() };
+    let mut options = RunOptions {
+        caller_secret: told.secret,
+        webhook_headers: told.headers,
+        events: told.events,
+        metadata: told.metadata,
+        ..RunOptions::default()
+    };
     if let Some(key) = order.key {
-        let bound = idempotency::bind(key, order.target.generation, &told.endpoints, &order.input).await;
+        // What the app's configuration adds is not part of the call: it may change before the call is
+        // sent again.
+        let own = if told.of_app { &[][..] } else { &told.endpoints };
+        let bound = idempotency::bind(key, order.target.generation, own, &order.input).await;
         options.idempotency = Some(bound);
     }
     let accepted_at = gateway.clock.now();
@@ -161,6 +172,7 @@ fn leased(run: NewRun, lease: Lease) -> LeasedRun {
         generation: run.generation,
         input: run.input,
         webhooks: run.webhooks,
+        events: run.options.events,
         limit: run.limit,
         accepted_at: run.accepted_at,
         crashes: 0,

@@ -12,7 +12,7 @@ fn keys(body: &str) -> Vec<String> {
 }
 
 fn webhook(body: &str) -> WebhookField<'_> {
-    scan(body.as_bytes(), |_| ()).unwrap()
+    scan(body.as_bytes(), |_| ()).unwrap().endpoint
 }
 
 fn error(body: impl AsRef<[u8]>) -> String {
@@ -37,6 +37,23 @@ fn the_webhook_is_found_at_the_top_level_only() {
     assert_eq!(webhook(r#"{"x":[{"webhook_endpoint":1}]}"#), WebhookField::Absent);
     assert_eq!(webhook(r#"{"webhook_endpoint":{"a":[]},"b":"c"}"#), WebhookField::NotText("an object"));
     assert_eq!(webhook(r#"{"webhook_endpoint":-7}"#), WebhookField::NotText("a number"));
+}
+
+#[test]
+fn what_webhooks_are_told_is_found_as_its_json() {
+    let body = r#"{"webhook_metadata": {"a": [1, {"b": null}]} ,"x":{"webhook_events_filter":1},
+        "webhook_endpoint":["https://a/", "https://b/"],"webhook_events_filter":["start"]}"#;
+    assert_eq!(
+        scan(body.as_bytes(), |_| ()).unwrap(),
+        Said {
+            endpoint: WebhookField::List(r#"["https://a/", "https://b/"]"#),
+            events: Some(r#"["start"]"#),
+            metadata: Some(r#"{"a": [1, {"b": null}]}"#),
+        }
+    );
+    let nothing = scan(br#"{"webhook_metadata":null,"webhook_events_filter": null }"#, |_| ()).unwrap();
+    assert_eq!((nothing.events, nothing.metadata), (None, None));
+    assert!(error(r#"{"webhook_metadata":1,"webhook_metadata":2}"#).contains("`webhook_metadata` twice"));
 }
 
 #[test]
@@ -181,7 +198,7 @@ proptest! {
         let text = serde_json::to_string_pretty(&body).unwrap();
         let mut seen = Vec::new();
         let found = scan(text.as_bytes(), |key| seen.push(key.to_owned())).unwrap();
-        prop_assert_eq!(found, WebhookField::Address(url.into()));
+        prop_assert_eq!(found.endpoint, WebhookField::Address(url.into()));
         seen.sort();
         prop_assert_eq!(seen, ["webhook_endpoint", "x", "z"]);
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use queue::webhook::{Metadata, WebhookHeaders};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -24,9 +25,18 @@ pub(crate) struct Args {
     /// JSON object with the function's arguments, or @FILE
     #[arg(long, default_value = "{}", value_name = "JSON")]
     data: String,
-    /// Address that gets the result; the command ends with the acknowledgement
+    /// Address that gets the result; the command ends with the acknowledgement. May be repeated
     #[arg(long, value_name = "URL")]
-    webhook: Option<String>,
+    webhook: Vec<String>,
+    /// Header that the webhooks carry, `NAME: VALUE`. May be repeated
+    #[arg(long, value_name = "HEADER", value_parser = header)]
+    header: Vec<(String, String)>,
+    /// What the webhooks tell [default: completed]. May be repeated
+    #[arg(long, value_name = "EVENT", value_parser = ["start", "output", "logs", "completed"])]
+    event: Vec<String>,
+    /// JSON object that comes back in the webhooks and with the run
+    #[arg(long, value_name = "JSON")]
+    metadata: Option<String>,
     /// End with the acknowledgement; `postback runs get` shows the result
     #[arg(long = "async")]
     asynchronous: bool,
@@ -45,6 +55,11 @@ pub(crate) struct Args {
     /// With `--async` or `--webhook`: wait for the run's end and print the run
     #[arg(long)]
     wait: bool,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as `NAME: VALUE`")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 /// Calls a function and prints the server's answer.
@@ -66,11 +81,22 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     let client = context.client().await?;
     let path = format!("/v4/{}/{}/{}", client.project(), args.app, args.function);
     let mut ask = client.ask(Method::POST, &path).raw_body(data).within(CALL_LIMIT);
-    if args.asynchronous || args.webhook.is_some() || args.wait {
+    if args.asynchronous || !args.webhook.is_empty() || args.wait {
         ask = ask.query("async", true);
     }
-    if let Some(webhook) = &args.webhook {
+    for webhook in &args.webhook {
         ask = ask.query("webhookEndpoint", webhook);
+    }
+    if !args.header.is_empty() {
+        let headers = WebhookHeaders::new(args.header).map_err(|why| anyhow::anyhow!("`--header` {why}"))?;
+        ask = ask.header("x-webhook-headers", serde_json::to_string(&headers)?);
+    }
+    if !args.event.is_empty() {
+        ask = ask.query("webhookEventsFilter", args.event.join(","));
+    }
+    if let Some(metadata) = &args.metadata {
+        let metadata = Metadata::parse(metadata).map_err(|why| anyhow::anyhow!("`--metadata` {why}"))?;
+        ask = ask.header("x-metadata", metadata.as_str().replace(['\n', '\r', '\t'], " "));
     }
     if let Some(delay) = args.delay {
         ask = ask.query("delay", delay);

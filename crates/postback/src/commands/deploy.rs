@@ -97,10 +97,18 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
 /// The folder's config file: the named one, else the first that is there, else all defaults.
 pub(crate) fn read_config(folder: &Path, file: Option<&str>) -> anyhow::Result<Config> {
     let found = || builder::config::FILE_NAMES.into_iter().find(|name| folder.join(name).is_file());
-    match file.or_else(found) {
-        Some(file) => Ok(Config::read(folder, file)?),
-        None => Ok(Config::without_file()),
+    let Some(file) = file.or_else(found) else { return Ok(Config::without_file()) };
+    let mut config = Config::read(folder, file)?;
+    if let Some(headers) = &config.app.webhook_headers {
+        let filled = headers.filled_in(|name| std::env::var(name).ok());
+        config.app.webhook_headers = Some(filled.map_err(|why| {
+            WithHint::new(
+                format!("{file}: `webhook_headers` {why}"),
+                "set the variable for `postback deploy`, or write the value into the file",
+            )
+        })?);
     }
+    Ok(config)
 }
 
 /// Packs, uploads and follows the build to its end, showing each step.

@@ -17,3 +17,4 @@ mod load;
 mod receivers;
 mod runs;
 mod support;
+mod webhooks;

@@ -15,7 +15,10 @@ CREATE TABLE progress (
 
 -- A JSON object of the caller's, told back in views and webhooks.
 ALTER TABLE runs ADD COLUMN metadata TEXT;
--- Headers that deliveries carry beside ours.
-ALTER TABLE runs ADD COLUMN webhook_headers BLOB;
+-- Names of the headers that deliveries carry beside ours; their values are sealed in `caller_secret`.
+ALTER TABLE runs ADD COLUMN webhook_header_names TEXT;
 -- What the endpoints are told, words separated by commas; NULL for the outcome alone.
 ALTER TABLE runs ADD COLUMN webhook_events TEXT;
+
+-- Headers of an app's deliveries, as its configuration names them.
+ALTER TABLE builds ADD COLUMN sealed_headers BLOB;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use queue::link::ResultLinks;
 use queue::outcome::Outcome;
 use queue::run::Generation;
+use queue::webhook::Metadata;
 use queue::{ProjectId, RunId, Timestamp, answer};
 
 use crate::runs::Begun;
@@ -16,6 +17,8 @@ pub(crate) struct Forms<'a> {
     pub(crate) project: &'a ProjectId,
     pub(crate) generation: Generation,
     pub(crate) outcome: &'a Outcome,
+    /// What the caller wants to be told back.
+    pub(crate) metadata: Option<&'a Metadata>,
     /// Nothing is thin while nobody has said where results can be fetched.
     pub(crate) links: Option<&'a ResultLinks>,
     pub(crate) now: Timestamp,
@@ -28,15 +31,16 @@ impl Forms<'_> {
         let thin = if begun.thin { self.thin() } else { None };
         match thin {
             Some(thin) => (thin, true),
-            None => (
-                self.full.get_or_init(|| answer::body(self.run, self.generation, self.outcome)).clone(),
-                false,
-            ),
+            None => (self.full.get_or_init(|| self.full()).clone(), false),
         }
+    }
+
+    fn full(&self) -> Bytes {
+        answer::body(self.run, self.generation, self.outcome, self.metadata)
     }
 
     fn thin(&self) -> Option<Bytes> {
         let link = self.links?.link(self.project, self.run, self.outcome.ended_at, self.now);
-        answer::thin_body(self.run, self.generation, self.outcome, &link)
+        answer::thin_body(self.run, self.generation, self.outcome, &link, self.metadata)
     }
 }

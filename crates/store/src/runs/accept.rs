@@ -4,6 +4,7 @@ use queue::lease::Lease;
 use queue::outcome::{Code, RunError};
 use queue::port::{Accepted, Claim};
 use queue::run::{CallRecord, Idempotency, NewRun};
+use queue::webhook::Metadata;
 use rusqlite::params;
 
 use super::end::{Cause, end_without_lease};
@@ -26,17 +27,15 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
     if token.is_none() && queued >= batch.setting.bounds.queued_runs_per_app {
         return Ok(Accepted::QueueFull);
     }
-    let sealed_secret = run
-        .options
-        .caller_secret
-        .as_ref()
-        .map(|secret| secrets::seal_callers(&batch.setting.vault, run.id, secret));
+    let sealed = secrets::seal_callers(&batch.setting.vault, run.id, &run.options);
     batch
         .sql(
             "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, limit_ms, webhooks,
                                warning, attempt, started_at, token, incarnation, caller_secret,
-                               priority, delayed, not_before, retries, retry_on)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+                               priority, delayed, not_before, retries, retry_on, webhook_header_names,
+                               webhook_events, metadata)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
+                     ?21, ?22, ?23)",
         )?
         .execute(params![
             run.id.into_bytes(),
@@ -53,12 +52,15 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             token.map(|_| batch.now().as_millis()),
             token.map(queue::LeaseToken::into_bytes),
             token.map(|_| batch.setting.incarnation),
-            sealed_secret,
+            sealed,
             run.options.priority,
             run.options.not_before.is_some(),
             run.options.not_before.map(queue::Timestamp::as_millis),
             run.options.retry.as_ref().map(|policy| policy.retries),
             run.options.retry.as_ref().map(|policy| policy.on.to_string()),
+            run.options.webhook_headers.as_ref().map(row::to_header_names),
+            row::to_events(run.options.events),
+            run.options.metadata.as_ref().map(Metadata::as_str),
         ])?;
     batch
         .sql("INSERT INTO inputs (run, body) VALUES (?1, ?2)")?
@@ -108,8 +110,8 @@ pub(crate) fn record_call(batch: &mut Batch<'_>, call: &CallRecord) -> Result<()
     batch
         .sql(
             "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, attempt, started_at,
-                               ended_at, status_code, run_time_ms, build, error)
-             VALUES (?1, ?2, ?3, ?4, 'sync', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                               ended_at, status_code, run_time_ms, build, error, metadata)
+             VALUES (?1, ?2, ?3, ?4, 'sync', ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .execute(params![
             call.id.into_bytes(),
@@ -125,6 +127,7 @@ pub(crate) fn record_call(batch: &mut Batch<'_>, call: &CallRecord) -> Result<()
             finite(call.run_time_ms),
             call.build.as_ref().map(AsRef::<str>::as_ref),
             call.error.as_ref().map(row::to_json),
+            call.metadata.as_ref().map(Metadata::as_str),
         ])?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::row;
 
 /// A walk of the index `runs_queued`, as far as there is room.
 const NEXT: &str = "SELECT r.id, r.function, r.generation, r.webhooks, r.limit_ms, r.accepted_at, r.attempt,
-        r.crashes, length(i.body), i.body, r.priority, r.retries, r.retry_on, r.failures
+        r.crashes, length(i.body), i.body, r.priority, r.retries, r.retry_on, r.failures, r.webhook_events
      FROM runs r JOIN inputs i ON i.run = r.id
      WHERE r.app = ?1 AND r.state = 'queued' AND r.delayed = 0
      ORDER BY r.priority DESC, r.accepted_at, r.id
@@ -76,6 +76,7 @@ fn next(
             generation: row::generation(row, 2)?,
             input: row::bytes(row, 9)?,
             webhooks: row::webhooks(row, 3)?,
+            events: row::events(row, 14)?,
             limit: Duration::from_millis(row.get(4)?),
             accepted_at: row::time(row, 5)?,
             crashes: row.get(7)?,

@@ -6,7 +6,7 @@ use queue::lease::Lease;
 use queue::outcome::{Finish, Outcome, RunError};
 use queue::port::{StoreError, Stored};
 use queue::run::{EndpointUrl, Generation, RunMove, RunState};
-use queue::signature::CallerSecret;
+use queue::webhook::{Event, Metadata};
 use queue::{DeliveryId, ProjectId, RunId, Timestamp};
 use rusqlite::types::ToSql;
 use rusqlite::{Row, params};
@@ -15,13 +15,14 @@ use super::accept::finite;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
-use crate::secrets::Sealed;
+use crate::secrets::{Brought, Sealed};
 
 /// A run that ended just now.
 pub(crate) struct Ended {
     pub(crate) project: ProjectId,
     pub(crate) generation: Generation,
-    pub(crate) caller_secret: Option<Sealed>,
+    pub(crate) brought: Option<Sealed>,
+    pub(crate) metadata: Option<Metadata>,
     /// Deliveries whose first attempt is recorded.
     pub(crate) begun: Vec<Begun>,
 }
@@ -43,10 +44,11 @@ impl Begun {
         self,
         project: ProjectId,
         (body, thin): (Bytes, bool),
-        caller_secret: Option<CallerSecret>,
+        brought: Brought,
     ) -> DueDelivery {
         let Self { id, url, attempt, step, .. } = self;
-        DueDelivery { id, project, url, attempt, step, body, thin, caller_secret }
+        let Brought { secret: caller_secret, headers } = brought;
+        DueDelivery { id, project, url, attempt, step, body, thin, caller_secret, headers }
     }
 }
 
@@ -123,7 +125,8 @@ struct Told {
     app: i64,
     generation: Generation,
     webhooks: Vec<EndpointUrl>,
-    caller_secret: Option<Sealed>,
+    brought: Option<Sealed>,
+    metadata: Option<Metadata>,
 }
 
 impl Told {
@@ -131,8 +134,14 @@ impl Told {
         Ok(Self {
             app: row.get(0)?,
             generation: row::generation(row, 1)?,
-            webhooks: row::webhooks(row, 2)?,
-            caller_secret: Sealed::read(row, 3)?,
+            // An endpoint that is told nothing of outcomes gets no delivery of this one.
+            webhooks: if row::events(row, 3)?.has(Event::Completed) {
+                row::webhooks(row, 2)?
+            } else {
+                Vec::new()
+            },
+            brought: Sealed::read(row, 4)?,
+            metadata: row::metadata(row, 5)?,
         })
     }
 }
@@ -150,7 +159,7 @@ fn set_outcome(
                 "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
                                  run_time_ms = ?5, error = ?6, build = ?7
                  WHERE id = ?1 AND state = 'running' AND token = ?8
-                 RETURNING app, generation, webhooks, caller_secret",
+                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata",
             )?,
             token,
         ),
@@ -159,7 +168,7 @@ fn set_outcome(
                 "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
                                  run_time_ms = ?5, error = ?6, build = ?7
                  WHERE id = ?1 AND state = ?8
-                 RETURNING app, generation, webhooks, caller_secret",
+                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata",
             )?,
             state,
         ),
@@ -184,7 +193,7 @@ fn set_outcome(
 fn settle(
     batch: &mut Batch<'_>,
     run: RunId,
-    told: Told,
+    mut told: Told,
     ended_at: Timestamp,
     first_attempts: &[bool],
 ) -> Result<Ended, Fault> {
@@ -192,7 +201,7 @@ fn settle(
     let project = batch.books.projects.get(&told.app).cloned();
     let project = project.ok_or_else(|| Fault::Corrupt(format!("run {run} has no app")))?;
     let mut begun = Vec::new();
-    for (index, url) in told.webhooks.into_iter().enumerate() {
+    for (index, url) in std::mem::take(&mut told.webhooks).into_iter().enumerate() {
         let index = u16::try_from(index)
             .map_err(|_| Fault::Refused("a run has more endpoints than can be counted".to_owned()))?;
         let first = first_attempts.get(usize::from(index)).copied().unwrap_or(false);
@@ -200,5 +209,6 @@ fn settle(
         begun.extend(crate::deliveries::create(batch, id, &project, url, ended_at, first)?);
     }
     batch.effects.ended.push(run);
-    Ok(Ended { project, generation: told.generation, caller_secret: told.caller_secret, begun })
+    let Told { generation, brought, metadata, .. } = told;
+    Ok(Ended { project, generation, brought, metadata, begun })
 }

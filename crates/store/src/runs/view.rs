@@ -3,6 +3,7 @@
 use queue::lease::AttemptView;
 use queue::outcome::{Ending, Outcome};
 use queue::run::{Generation, RunFilter, RunState, RunView};
+use queue::webhook::Metadata;
 use queue::{AppId, ProjectId, RunId};
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row, params};
@@ -14,7 +15,8 @@ use crate::secrets::Sealed;
 
 const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
     r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt,
-    r.priority, r.not_before, r.retries, r.retry_on";
+    r.priority, r.not_before, r.retries, r.retry_on,
+    r.webhook_events, r.webhook_header_names, r.metadata";
 
 fn read(row: &Row<'_>) -> Result<RunView, Fault> {
     Ok(RunView {
@@ -35,6 +37,9 @@ fn read(row: &Row<'_>) -> Result<RunView, Fault> {
         ended_at: row::optional_time(row, 11)?,
         build: row::optional_parsed(row, 12)?,
         webhooks: row::webhooks(row, 13)?,
+        events: row::events(row, 20)?,
+        webhook_headers: row::header_names(row, 21)?,
+        metadata: row::metadata(row, 22)?,
         warning: row.get(14)?,
         attempts: Vec::new(),
         deliveries: Vec::new(),
@@ -165,14 +170,15 @@ pub(crate) struct Story {
     pub(crate) project: ProjectId,
     pub(crate) generation: Generation,
     pub(crate) outcome: Outcome,
-    pub(crate) caller_secret: Option<Sealed>,
+    pub(crate) brought: Option<Sealed>,
+    pub(crate) metadata: Option<Metadata>,
 }
 
 /// The end of a run as it was told to the store, to the byte.
 pub(crate) fn story(conn: &Connection, results: &ResultFiles, run: RunId) -> Result<Story, Fault> {
     let mut statement = conn.prepare_cached(
         "SELECT n.project, r.generation, r.state, r.error, r.status_code, r.run_time_ms, r.ended_at, r.build,
-                r.caller_secret
+                r.caller_secret, r.metadata
          FROM runs r JOIN app_numbers n ON n.number = r.app WHERE r.id = ?1",
     )?;
     let mut rows = statement.query(params![run.into_bytes()])?;
@@ -202,6 +208,7 @@ pub(crate) fn story(conn: &Connection, results: &ResultFiles, run: RunId) -> Res
         project: row::parsed(row, 0)?,
         generation: row::generation(row, 1)?,
         outcome,
-        caller_secret: Sealed::read(row, 8)?,
+        brought: Sealed::read(row, 8)?,
+        metadata: row::metadata(row, 9)?,
     })
 }

@@ -27,7 +27,7 @@ struct Column {
     update: &'static str,
 }
 
-const COLUMNS: [Column; 4] = [
+const COLUMNS: [Column; 5] = [
     Column {
         table: "project_secrets",
         column: "sealed",
@@ -40,6 +40,12 @@ const COLUMNS: [Column; 4] = [
         column: "sealed_token",
         select: "SELECT id, sealed_token FROM inboxes WHERE substr(sealed_token, 1, 4) <> ?1 LIMIT ?2",
         update: "UPDATE inboxes SET sealed_token = ?2 WHERE id = ?1",
+    },
+    Column {
+        table: "builds",
+        column: "sealed_headers",
+        select: "SELECT id, sealed_headers FROM builds WHERE substr(sealed_headers, 1, 4) <> ?1 LIMIT ?2",
+        update: "UPDATE builds SET sealed_headers = ?2 WHERE id = ?1",
     },
     Column {
         table: "runs",

@@ -171,6 +171,7 @@ impl House {
             generation: Generation::V4,
             input: Bytes::from(input.to_owned()),
             webhooks: Vec::new(),
+            events: queue::webhook::EventFilter::default(),
             limit: Duration::from_secs(20),
             accepted_at: SystemClock.now(),
             crashes: 0,
@@ -211,6 +212,7 @@ impl House {
             input: run.input,
             limit,
             accepted_at: run.accepted_at,
+            metadata: None,
         }
     }
 

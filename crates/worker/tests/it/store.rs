@@ -227,6 +227,7 @@ impl Runs for Memory {
             step: 1,
             body: bytes::Bytes::new(),
             caller_secret: None,
+            headers: None,
         });
         Ok(Finished::Recorded(due.collect()))
     }

@@ -5,6 +5,7 @@ mod idempotency;
 mod promises;
 mod refusals;
 mod rig;
+mod webhooks;
 
 use axum::Router;
 use queue::app::{AppConfig, Contract, Function};

@@ -9,6 +9,7 @@ use queue::outcome::{Finish, Finished};
 use queue::port::{Accepted, Claim, Room};
 use queue::run::Receiver;
 use queue::signature::CallerSecret;
+use queue::webhook::{EventFilter, Metadata, WebhookHeaders};
 use queue::{AppId, DeliveryId, RunId, answer};
 
 use crate::world::{Engine, TIMINGS, World, app, eventually, project, room};
@@ -35,7 +36,7 @@ pub(crate) async fn the_first_attempt_rides_in_the_finish(world: World<impl Engi
     assert_eq!(urls(&due), [A, C]);
     assert_eq!(due[1].id, DeliveryId::outcome(lease.run, 2));
     assert_eq!((due[0].attempt, &due[0].project), (1, &project(1)));
-    assert_eq!(due[0].body, answer::body(lease.run, queue::run::Generation::V3, &outcome));
+    assert_eq!(due[0].body, answer::body(lease.run, queue::run::Generation::V3, &outcome, None));
 
     let deliveries = world.view(lease.run).await.deliveries;
     let states: Vec<_> = deliveries.iter().map(|delivery| delivery.state).collect();
@@ -95,6 +96,40 @@ pub(crate) async fn the_callers_secret_goes_with_every_attempt(world: World<impl
     assert_eq!(world.begin().await[0].caller_secret, Some(secret));
     world.succeeded(&app("a"), &[A]).await;
     assert_eq!(world.begin().await[0].caller_secret, None);
+}
+
+pub(crate) async fn headers_and_metadata_go_with_every_attempt(world: World<impl Engine>) {
+    let headers = WebhookHeaders::parse(r#"{"X-Api-Key":"s3cret"}"#).unwrap();
+    let metadata = Metadata::parse(r#"{"order": 17}"#).unwrap();
+    let mut run = world.new_run(&app("a"), &[A]);
+    (run.options.webhook_headers, run.options.metadata) = (Some(headers.clone()), Some(metadata.clone()));
+    let Accepted::Leased(lease) = world.store.accept(run, Claim::Now(world.token())).await.unwrap() else {
+        panic!("it is leased");
+    };
+    let outcome = world.success();
+    let Finished::Recorded(first) = world.finish(lease, outcome.clone(), &[true]).await else {
+        panic!("the lease was current");
+    };
+    let body = answer::body(lease.run, queue::run::Generation::V3, &outcome, Some(&metadata));
+    assert_eq!((&first[0].body, &first[0].headers), (&body, &Some(headers.clone())));
+    world.end(&first[0], Verdict::Retry(world.now()), 500);
+    let second = world.begin().await.remove(0);
+    assert_eq!((second.body, second.headers), (body, Some(headers)));
+    let view = world.view(lease.run).await;
+    assert_eq!((view.webhook_headers, view.metadata), (vec!["x-api-key".to_owned()], Some(metadata)));
+}
+
+pub(crate) async fn endpoints_that_are_not_told_of_outcomes_get_none(world: World<impl Engine>) {
+    let mut run = world.new_run(&app("a"), &[A, B]);
+    run.options.events = EventFilter::parse(["start"]).unwrap();
+    let Accepted::Leased(lease) = world.store.accept(run, Claim::Now(world.token())).await.unwrap() else {
+        panic!("it is leased");
+    };
+    let finished = world.finish(lease, world.success(), &[true, true]).await;
+    assert!(matches!(finished, Finished::Recorded(due) if due.is_empty()));
+    assert!(world.begin().await.is_empty());
+    let view = world.view(lease.run).await;
+    assert_eq!((view.webhooks.len(), view.deliveries.len()), (2, 0));
 }
 
 pub(crate) async fn a_failed_run_is_told_as_well(world: World<impl Engine>) {

@@ -78,6 +78,8 @@ macro_rules! conformance {
             a_delivery_without_an_attempt_is_due_at_once
             the_body_is_the_same_on_every_attempt
             the_callers_secret_goes_with_every_attempt
+            headers_and_metadata_go_with_every_attempt
+            endpoints_that_are_not_told_of_outcomes_get_none
             a_failed_run_is_told_as_well
             an_attempt_that_failed_is_made_again_when_it_is_due
             a_used_up_schedule_ends_a_delivery

@@ -12,6 +12,7 @@ use queue::limits;
 use queue::outcome::{Code, Ending, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim, StoreError};
 use queue::run::{CallRecord, Generation, Idempotency, Mode, NewRun, RunFilter, RunState};
+use queue::webhook::{EventFilter, Metadata};
 
 use crate::world::{Engine, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, app, eventually, project, url};
 
@@ -21,6 +22,7 @@ pub(crate) async fn an_accepted_run_is_claimed_with_all_it_was_given(world: Worl
     run.mode = Mode::Sync;
     run.limit = Duration::from_millis(12_345);
     run.warning = Some("the name does not resolve".into());
+    run.options.events = EventFilter::parse(["logs", "completed"]).unwrap();
     assert!(matches!(world.store.accept(run.clone(), Claim::Later).await.unwrap(), Accepted::Queued));
 
     let claimed = world.claim_one(&run.app).await;
@@ -28,6 +30,7 @@ pub(crate) async fn an_accepted_run_is_claimed_with_all_it_was_given(world: Worl
     assert_eq!((claimed.lease.attempt, claimed.crashes), (1, 0));
     assert_eq!((claimed.app, claimed.function), (run.app, run.function));
     assert_eq!((claimed.generation, claimed.limit), (run.generation, run.limit));
+    assert_eq!(claimed.events, run.options.events);
     assert_eq!((claimed.input, claimed.webhooks), (run.input, run.webhooks));
     assert_eq!(claimed.accepted_at, run.accepted_at);
 
@@ -318,6 +321,7 @@ fn call(world: &World<impl Engine>) -> CallRecord {
         accepted_at: world.now(),
         started_at: Some(world.now()),
         ended_at: world.now().plus(Duration::from_secs(1)),
+        metadata: Some(Metadata::parse(r#"{"order":17}"#).unwrap()),
     }
 }
 
@@ -332,6 +336,7 @@ pub(crate) async fn a_synchronous_call_leaves_its_record(world: World<impl Engin
     assert_eq!((view.status_code, view.run_time_ms), (Some(504), Some(2.5)));
     assert_eq!((view.started_at, view.ended_at), (call.started_at, Some(call.ended_at)));
     assert_eq!((view.build, view.result), (call.build, None));
+    assert_eq!(view.metadata, call.metadata);
     assert_eq!(view.attempts.len(), 1);
 }
 

@@ -146,7 +146,10 @@ impl Model {
         if run.words_open {
             return Ok(());
         }
-        same("its body", &due.body, &answer::body(due.id.run, run.given.generation, outcome))
+        let options = &run.given.options;
+        same("the caller's headers", &due.headers, &options.webhook_headers)?;
+        let body = answer::body(due.id.run, run.given.generation, outcome, options.metadata.as_ref());
+        same("its body", &due.body, &body)
     }
 
     /// Which deliveries begin is a matter of order and room: the oldest of each receiver, no more than

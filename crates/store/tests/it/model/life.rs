@@ -291,6 +291,7 @@ impl<R: Rig> Life<R> {
             accepted_at: given.accepted_at,
             started_at: started.then_some(now),
             ended_at: now,
+            metadata: None,
         };
         Call::Record(call, given)
     }

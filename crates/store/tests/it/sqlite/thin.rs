@@ -36,7 +36,7 @@ async fn too_large(world: &World<Store>) -> (RunId, DueDelivery) {
     let run = world.succeeded(&app("a"), &[A]).await;
     let full = next(world).await;
     assert!(!full.thin);
-    assert_eq!(full.body, answer::body(run, Generation::V3, &world.success()));
+    assert_eq!(full.body, answer::body(run, Generation::V3, &world.success(), None));
     fails(world, &full, 413);
     (run, next(world).await)
 }

@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use queue::app::AppConfig;
 use queue::delivery::Verdict;
 use queue::inbox::Inbox;
 use queue::port::{Accepted, Claim, Inboxes as _, Registry as _, Runs as _};
-use queue::registry::NewProject;
+use queue::registry::{NewBuild, NewProject};
 use queue::signature::CallerSecret;
+use queue::webhook::WebhookHeaders;
 use store::{KeyFileError, OpenError, Store};
 
 use super::{again, dir, fresh};
@@ -16,6 +18,9 @@ use crate::world::{World, app, project};
 
 const CALLERS: &[u8] = b"what the caller brought, in clear";
 const TOKEN_SECRET: &[u8] = b"what signs tokens, in clear";
+const HEADER: &str = "a header of the caller, in clear";
+const APP_HEADER: &str = "a header of the app, in clear";
+const BUILD: &str = "b-0123456789abcdef";
 const TOKEN: &str = "view-token-in-clear";
 const HOOK: &str = "https://a.test/hook";
 
@@ -37,11 +42,24 @@ async fn with_secrets() -> World<Store> {
     world.store.create_inbox(inbox).await.unwrap();
     let mut run = world.new_run(&app("a"), &[HOOK]);
     run.options.caller_secret = Some(CallerSecret::new(CALLERS));
+    run.options.webhook_headers = Some(headers(HEADER));
     let token = world.token();
     let accepted = world.store.accept(run, Claim::Now(token)).await.unwrap();
     let Accepted::Leased(lease) = accepted else { panic!("{accepted:?}") };
     world.finish(lease, world.success(), &[]).await;
+    let build = NewBuild {
+        id: BUILD.parse().unwrap(),
+        app: app("a"),
+        config: AppConfig { webhook_headers: Some(headers(APP_HEADER)), ..AppConfig::default() },
+        upload_token_hash: [1; 32],
+        created_at: world.now(),
+    };
+    world.store.register_build(build).await.unwrap();
     world
+}
+
+fn headers(value: &str) -> WebhookHeaders {
+    WebhookHeaders::new(vec![("X-Api-Key".into(), value.into())]).unwrap()
 }
 
 /// Every secret can still be read.
@@ -52,6 +70,9 @@ async fn assert_opens(world: &World<Store>) {
     assert_eq!(world.store.inbox(&inbox).await.unwrap().unwrap().view_token, TOKEN);
     let due = world.begin().await;
     assert_eq!(due[0].caller_secret, Some(CallerSecret::new(CALLERS)));
+    assert_eq!(due[0].headers, Some(headers(HEADER)));
+    let build = world.store.build(&BUILD.parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!(build.config.webhook_headers, Some(headers(APP_HEADER)));
     world.end(&due[0], Verdict::Retry(world.now()), 500);
     world.settled().await;
 }
@@ -80,7 +101,8 @@ async fn no_secret_stands_in_clear_in_any_file() {
         for entry in fs::read_dir(dir(&world)).unwrap() {
             let path = entry.unwrap().path();
             let bytes = fs::read(&path).unwrap_or_default();
-            for secret in [CALLERS, TOKEN.as_bytes(), b"whsec_1", TOKEN_SECRET] {
+            let headers = [HEADER.as_bytes(), APP_HEADER.as_bytes()];
+            for secret in headers.into_iter().chain([CALLERS, TOKEN.as_bytes(), b"whsec_1", TOKEN_SECRET]) {
                 let found = bytes.windows(secret.len()).any(|window| window == secret);
                 assert!(!found, "{} holds {}", path.display(), String::from_utf8_lossy(secret));
             }
@@ -184,7 +206,7 @@ async fn a_key_file_from_elsewhere_is_used_and_made_there() {
 async fn a_changed_key_seals_everything_anew_and_the_old_one_opens_nothing() {
     let world = with_secrets().await;
     let old = fs::read_to_string(key_file(&world)).unwrap();
-    assert_eq!(world.store.rotate_encryption().await.unwrap(), 5);
+    assert_eq!(world.store.rotate_encryption().await.unwrap(), 6);
     assert_opens(&world).await;
     let new = fs::read_to_string(key_file(&world)).unwrap();
     assert!(new.contains("\n2 ") && !new.contains("\n1 "), "the old key is gone");
@@ -209,7 +231,7 @@ async fn a_change_of_the_key_that_was_cut_short_is_finished_by_the_next() {
     assert_opens(&world).await;
     let halfway = super::after_a_kill(&world);
     assert_opens(&halfway).await;
-    assert_eq!(halfway.store.rotate_encryption().await.unwrap(), 5, "the second project is sealed already");
+    assert_eq!(halfway.store.rotate_encryption().await.unwrap(), 6, "the second project is sealed already");
     assert_opens(&halfway).await;
     let file = fs::read_to_string(key_file(&halfway)).unwrap();
     assert!(file.ends_with(line) && !file.contains("\n1 "), "the key of the first try is the one that stays");
