@@ -22,6 +22,7 @@ mod problem;
 mod rate;
 mod reserved;
 mod scan;
+mod unstoppable;
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -109,14 +109,44 @@ impl Registry for Store {
         let Some(number) = self.inner.committer.write(0, move |batch| delete_app(batch, &app)).await? else {
             return Ok(false);
         };
-        // A crash in between leaves queued runs of a deleted app, which the next start cancels.
-        while self.inner.committer.write(0, move |batch| cancel_queued(batch, number)).await? > 0 {}
+        // The app is gone, whatever comes next: what an error or a crash leaves queued here, upkeep or the
+        // next start cancels.
+        if let Err(error) = self.cancel_queued(number).await {
+            tracing::warn!(app.id = %id, %error, "queued runs of a deleted app are left to upkeep");
+        }
         Ok(true)
     }
 
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
         let vault = self.inner.vault.clone();
         self.inner.memory.readers().read(move |conn| snapshot::unfinished_builds(conn, &vault)).await
+    }
+}
+
+impl Store {
+    /// Cancels the queued runs of a deleted app, in steps. Returns how many.
+    async fn cancel_queued(&self, number: i64) -> Stored<u64> {
+        let mut cancelled = 0;
+        loop {
+            match self.inner.committer.write(0, move |batch| cancel_queued(batch, number)).await? {
+                0 => return Ok(cancelled),
+                some => cancelled += some as u64,
+            }
+        }
+    }
+
+    /// Cancels what deletions that were cut short have left queued. Returns how many.
+    pub(crate) async fn finish_deletions(&self) -> Stored<u64> {
+        let left = self.inner.committer.write(0, |batch| {
+            let queued = &batch.books.queued;
+            let waits = |number: &&i64| queued.get(number).is_some_and(|count| *count > 0);
+            Ok(batch.books.deleted.iter().filter(waits).copied().collect::<Vec<_>>())
+        });
+        let mut cancelled = 0;
+        for number in left.await? {
+            cancelled += self.cancel_queued(number).await?;
+        }
+        Ok(cancelled)
     }
 }
 

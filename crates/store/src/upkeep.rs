@@ -24,13 +24,15 @@ pub struct Pruned {
     pub runs: u64,
     /// Lines of log.
     pub log_lines: u64,
+    /// Queued runs of deleted apps, which have ended as cancelled.
+    pub cancelled: u64,
 }
 
 impl Store {
     /// Removes runs that ended more than [`limits::RESULT_RETENTION`] before `now`, with results, files
     /// and deliveries, and log lines of that age. A run whose delivery is pending, under way or waiting
     /// for its endpoint stays, and one whose delivery failed for good stays longer. Logs of builds stay
-    /// as long as an app points at the build.
+    /// as long as an app points at the build. Queued runs that the deletion of their app has left end.
     ///
     /// # Errors
     /// When the store is closed or its disk fails; what was removed before stays removed.
@@ -51,6 +53,7 @@ impl Store {
             let results = self.inner.results.clone();
             self.inner.committer.write(0, move |batch| remove(batch, &results, &old)).await?;
         }
+        pruned.cancelled = self.finish_deletions().await?;
         self.inner.committer.write(0, forget_apps).await?;
         self.inner.committer.write(0, move |batch| forget_old(batch, undelivered)).await?;
         let keep = self.inner.memory.registry();

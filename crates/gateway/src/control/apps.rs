@@ -16,6 +16,7 @@ use super::{builds, config};
 use crate::Gateway;
 use crate::auth::Control;
 use crate::problem::{Answer, Problem, clip};
+use crate::unstoppable::Unstoppable;
 
 /// Bytes of chance in an upload token.
 const UPLOAD_TOKEN_BYTES: usize = 20;
@@ -257,8 +258,17 @@ pub(super) async fn scale(
              `responseGracePeriodSeconds`, `replicaConcurrency`",
         ));
     }
-    let app: Arc<App> = gateway.registry.reconfigure(&app.id, config).await?.ok_or_else(no_live_build)?;
-    gateway.replicas.switch(&app);
+    let scaled = {
+        let gateway = gateway.clone();
+        async move {
+            let app = gateway.registry.reconfigure(&app.id, config).await?;
+            if let Some(app) = &app {
+                gateway.replicas.switch(app);
+            }
+            Ok::<_, Problem>(app)
+        }
+    };
+    let app: Arc<App> = Unstoppable::new(scaled).await?.ok_or_else(no_live_build)?;
     tracing::info!(app.id = %app.id, "an app's scaling was changed");
     AppView::of(&gateway, &app).await.map(Json)
 }
@@ -271,13 +281,18 @@ pub(super) struct Said {
 
 /// Deletes an app with its builds.
 pub(super) async fn delete(OwnApp(app): OwnApp, State(gateway): State<Gateway>) -> Answer<Json<Said>> {
-    if !app.latest_status.is_final() {
-        gateway.builds.cancel(&app.latest_build).await?;
-    }
-    gateway.registry.delete_app(&app.id).await?;
-    gateway.replicas.retire(&app.id);
-    // The runs that were cancelled with it have webhooks to tell.
-    gateway.outbox.wake();
-    tracing::info!(app.id = %app.id, "an app was deleted");
-    Ok(Json(Said { message: format!("`{}` is deleted", app.id.name()) }))
+    let message = format!("`{}` is deleted", app.id.name());
+    let deleted = async move {
+        if !app.latest_status.is_final() {
+            gateway.builds.cancel(&app.latest_build).await?;
+        }
+        gateway.registry.delete_app(&app.id).await?;
+        gateway.replicas.retire(&app.id);
+        // The runs that were cancelled with it have webhooks to tell.
+        gateway.outbox.wake();
+        tracing::info!(app.id = %app.id, "an app was deleted");
+        Ok::<_, Problem>(())
+    };
+    Unstoppable::new(deleted).await?;
+    Ok(Json(Said { message }))
 }

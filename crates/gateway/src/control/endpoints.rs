@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::scope::OwnEndpoint;
 use crate::Gateway;
 use crate::auth::Control;
-use crate::problem::Answer;
+use crate::problem::{Answer, Problem};
+use crate::unstoppable::Unstoppable;
 
 #[derive(Serialize)]
 pub(super) struct EndpointList {
@@ -38,7 +39,10 @@ pub(super) async fn enable(
     OwnEndpoint { project, endpoint }: OwnEndpoint,
     State(gateway): State<Gateway>,
 ) -> Answer<Json<Enabled>> {
-    let replayed = gateway.deliveries.enable(&project, &endpoint.id).await?.unwrap_or(0);
-    gateway.outbox.wake();
-    Ok(Json(Enabled { replayed }))
+    let enabled = async move {
+        let replayed = gateway.deliveries.enable(&project, &endpoint.id).await?;
+        gateway.outbox.wake();
+        Ok::<_, Problem>(replayed.unwrap_or(0))
+    };
+    Ok(Json(Enabled { replayed: Unstoppable::new(enabled).await? }))
 }

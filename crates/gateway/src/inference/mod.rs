@@ -17,7 +17,6 @@ mod idempotency;
 mod promise;
 mod queueing;
 mod target;
-mod unstoppable;
 mod webhook;
 
 use std::time::Duration;

@@ -20,11 +20,11 @@ use tokio::time::Instant;
 
 use super::queueing::Queueing;
 use super::target::Target;
-use super::unstoppable::Unstoppable;
 use super::webhook::Told;
 use super::{idempotency, respond};
 use crate::Gateway;
 use crate::problem::{Answer, Problem};
+use crate::unstoppable::Unstoppable;
 
 /// How often a run whose acceptance is unknown is looked for, a second apart and more.
 const SETTLE_TRIES: u32 = 10;

@@ -58,21 +58,26 @@ impl Deliveries for World {
     }
 
     async fn redeliver(&self, _: &ProjectId, id: DeliveryId) -> Stored<Redelivered> {
-        let mut held = self.hold();
-        let run = held.runs.get_mut(&id.run).unwrap();
-        let delivery = &mut run.deliveries[usize::from(id.index)];
-        Ok(match delivery.state {
-            DeliveryState::Sending => Redelivered::UnderWay,
-            DeliveryState::Disabled => Redelivered::EndpointDisabled,
-            _ => {
-                delivery.state = DeliveryState::Pending;
-                Redelivered::Due
+        let redelivered = {
+            let mut held = self.hold();
+            let run = held.runs.get_mut(&id.run).unwrap();
+            let delivery = &mut run.deliveries[usize::from(id.index)];
+            match delivery.state {
+                DeliveryState::Sending => Redelivered::UnderWay,
+                DeliveryState::Disabled => Redelivered::EndpointDisabled,
+                _ => {
+                    delivery.state = DeliveryState::Pending;
+                    Redelivered::Due
+                }
             }
-        })
+        };
+        self.written().await;
+        Ok(redelivered)
     }
 
     async fn redeliver_failed(&self, _: &ProjectId, which: Endpoints, since: Timestamp) -> Stored<u64> {
         self.hold().told.push(format!("redeliver {which:?} since {since}"));
+        self.written().await;
         Ok(2)
     }
 
@@ -92,14 +97,15 @@ impl Deliveries for World {
     }
 
     async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {
+        self.written().await;
         Ok((*endpoint == EndpointId::of(project, &EndpointUrl::checked(HOOK))).then_some(3))
     }
 }
 
-const HOOK: &str = "https://a.example/hook";
+pub(crate) const HOOK: &str = "https://a.example/hook";
 
 /// A run with one delivery in each of these states.
-fn told(world: &Arc<World>, project: &str, states: &[DeliveryState]) -> RunId {
+pub(crate) fn told(world: &Arc<World>, project: &str, states: &[DeliveryState]) -> RunId {
     let app = world.live_app(project, "demo", vec![]);
     let mut run = crate::control::a_run(world, &app, queue::run::RunState::Succeeded);
     let deliveries = states.iter().zip(0..).map(|(state, index)| DeliveryView {

@@ -78,6 +78,10 @@ pub(crate) struct World {
     ended: Notify,
     now: AtomicI64,
     chance: AtomicU64,
+    /// Writes of the control plane that have happened.
+    pub(crate) writes: AtomicU64,
+    /// While a test holds it, none of them is answered.
+    pub(crate) answers: tokio::sync::Mutex<()>,
     /// How often somebody waited for the end of a run.
     pub(crate) waits: AtomicU64,
 }
@@ -99,8 +103,16 @@ impl World {
             ended: Notify::new(),
             now: AtomicI64::new(1_769_860_800_000),
             chance: AtomicU64::new(1),
+            writes: AtomicU64::new(0),
+            answers: tokio::sync::Mutex::default(),
             waits: AtomicU64::new(0),
         })
+    }
+
+    /// Counts a write, and returns when the test lets it be answered.
+    pub(crate) async fn written(&self) {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        drop(self.answers.lock().await);
     }
 
     /// The gateway in front of it.
@@ -321,16 +333,17 @@ impl Runs for World {
     }
 
     async fn cancel(&self, _: &ProjectId, run: RunId) -> Stored<Cancellation> {
-        let mut held = self.checked()?;
-        let Some(view) = held.runs.get_mut(&run) else { return Ok(Cancellation::Unknown) };
-        Ok(match view.state {
-            RunState::Queued => {
+        let cancellation = match self.checked()?.runs.get_mut(&run) {
+            None => Cancellation::Unknown,
+            Some(view) if view.state == RunState::Queued => {
                 view.state = RunState::Cancelled;
                 Cancellation::Done
             }
-            RunState::Running => Cancellation::Asked,
-            ended => Cancellation::TooLate(ended),
-        })
+            Some(view) if view.state == RunState::Running => Cancellation::Asked,
+            Some(view) => Cancellation::TooLate(view.state),
+        };
+        self.written().await;
+        Ok(cancellation)
     }
 
     async fn expire(&self, _: Timestamp) -> Stored<Expired> {
@@ -477,17 +490,22 @@ impl Registry for World {
     }
 
     async fn reconfigure(&self, app: &AppId, config: AppConfig) -> Stored<Option<Arc<App>>> {
-        let mut held = self.checked()?;
-        let Some(app) = held.apps.get_mut(app) else { return Ok(None) };
-        let Some(live) = app.live.as_mut() else { return Ok(None) };
-        live.config = config;
-        Ok(Some(Arc::new(app.clone())))
+        let changed = self.checked()?.apps.get_mut(app).and_then(|app| {
+            app.live.as_mut()?.config = config;
+            Some(Arc::new(app.clone()))
+        });
+        self.written().await;
+        Ok(changed)
     }
 
     async fn delete_app(&self, id: &AppId) -> Stored<bool> {
-        let mut held = self.checked()?;
-        held.builds.retain(|_, build| build.app != *id);
-        Ok(held.apps.remove(id).is_some())
+        let deleted = {
+            let mut held = self.checked()?;
+            held.builds.retain(|_, build| build.app != *id);
+            held.apps.remove(id).is_some()
+        };
+        self.written().await;
+        Ok(deleted)
     }
 
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {

@@ -5,6 +5,7 @@
 mod control;
 mod deliveries;
 mod fakes;
+mod hang_ups;
 mod inference;
 mod listener;
 mod results;

@@ -29,12 +29,12 @@ fn function(name: &str) -> Function {
     Function { name, contract, parameters: Vec::new(), takes_any: true, streams: false }
 }
 
-async fn with_project(world: &World<impl Engine>) {
+pub(crate) async fn with_project(world: &World<impl Engine>) {
     world.store.create_project(world.new_project(1)).await.unwrap();
 }
 
 /// Deploys an app with one function.
-async fn deployed(world: &World<impl Engine>, number: u8, app: &AppId) -> Arc<App> {
+pub(crate) async fn deployed(world: &World<impl Engine>, number: u8, app: &AppId) -> Arc<App> {
     world.store.register_build(new_build(world, number, app)).await.unwrap();
     world
         .store

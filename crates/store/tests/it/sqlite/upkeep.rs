@@ -1,18 +1,20 @@
 //! What goes with age, and what stays.
 
 use std::fs;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use queue::delivery::Verdict;
 use queue::log::{LogLine, LogQuery, LogScope, Stream};
-use queue::outcome::Outcome;
-use queue::port::{Accepted, Claim, Logs as _, Runs as _};
-use queue::run::Idempotency;
+use queue::outcome::{Code, Outcome};
+use queue::port::{Accepted, Claim, Logs as _, Registry as _, Runs as _};
+use queue::run::{Idempotency, RunState};
 use queue::{RunId, limits};
 use store::{Pruned, Store};
 
 use super::{dir, fresh};
+use crate::conformance::registry::{deployed, with_project};
 use crate::world::{INLINE_RESULT_BYTES_MAX, World, app, project};
 
 const A: &str = "https://a.example/hook";
@@ -63,6 +65,30 @@ async fn a_key_is_free_again_when_its_run_is_removed() {
     assert!(matches!(kept, Accepted::Replayed(run) if run == lease.run));
     assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 1);
     assert!(matches!(world.store.accept(named(), Claim::Later).await.unwrap(), Accepted::Queued));
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_cut_short_is_finished() {
+    let world = fresh();
+    with_project(&world).await;
+    deployed(&world, 1, &app("a")).await;
+    let run = world.queued(&app("a"), &[A]).await;
+    let bystander = world.queued(&app("b"), &[]).await;
+    let a = app("a");
+    let mut deletion = Box::pin(world.store.delete_app(&a));
+    let begun = std::future::poll_fn(|cx| Poll::Ready(deletion.as_mut().poll(cx).is_pending()));
+    assert!(begun.await);
+    while world.store.app(&a).await.unwrap().is_some() {
+        tokio::task::yield_now().await;
+    }
+    drop(deletion);
+    assert_eq!(world.view(run).await.state, RunState::Queued);
+    assert_eq!(world.store.prune(world.now()).await.unwrap().cancelled, 1);
+    let view = world.view(run).await;
+    assert_eq!((view.state, view.error.unwrap().code), (RunState::Cancelled, Code::Cancelled));
+    assert_eq!(world.begin().await.len(), 1);
+    assert_eq!(world.view(bystander).await.state, RunState::Queued);
+    assert_eq!(world.store.prune(world.now()).await.unwrap().cancelled, 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! Work that ends although its caller went away.
 //!
-//! A handler's future is dropped when its client hangs up. Between the write that accepts a run and the
-//! step that hands it to a replica that must not stop anything: the run would be leased to nobody.
+//! A handler's future is dropped when its client hangs up. Between a write and what must follow it that
+//! must not stop anything: an accepted run would be leased to nobody, a deleted app would keep its
+//! replicas, a cancelled run would go on.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
