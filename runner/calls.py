@@ -62,16 +62,17 @@ class Call:
 
 
 def result_answer(call, value):
-    """`(head, body)` of the frame that answers a call whose function returned `value`."""
+    """`(head, body)` of the frame that answers a call whose function returned `value`; never raises."""
     try:
         status, encoded = encode.encode(value)
+        return frames.result_head(call.number, status, call.spent, len(encoded)), encoded
     except encode.Refused as refused:
         return refused_answer(call, refused)
-    return frames.result_head(call.number, status, call.spent, len(encoded)), encoded
 
 
 def refused_answer(call, refused):
-    kind = type(refused.__cause__ or ValueError()).__name__
+    cause = refused.__cause__
+    kind = "ValueError" if cause is None else type(cause).__name__
     return frames.error(call.number, call.spent, refused.code, kind, failure.message(refused), None), b""
 
 
@@ -139,10 +140,12 @@ class Place:
                     value = _collect(value)
             finally:
                 calm(call)
+            # The value's own code may run here too.
+            goes_on = type(value) not in _VALUES and (inspect.isawaitable(value) or inspect.isasyncgen(value))
         except BaseException as error:
             answer = error_answer(call, error)
         else:
-            if type(value) not in _VALUES and (inspect.isawaitable(value) or inspect.isasyncgen(value)):
+            if goes_on:
                 CURRENT.set(0)
                 self._replica.loop().adopt(call, value)
                 return

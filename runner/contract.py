@@ -26,6 +26,8 @@ class Function:
         self.contract = ITEM if is_item else KEYWORDS
         self._wants_run_id = not is_item and "run_id" in self._names
         self._dropped = [name for name in _PLATFORM if name not in self._names]
+        if "run_id" not in self._names and not self._takes_any:
+            self._dropped.append("run_id")
 
     def described(self):
         """The function as `ready` tells the worker."""

@@ -17,6 +17,8 @@ import math
 import os
 import uuid
 
+from . import failure
+
 RESULT_BYTES_MAX = 100 << 20
 
 _BUILT_IN = frozenset((dict, list, str, int, float, bool, type(None), tuple))
@@ -31,20 +33,23 @@ class Refused(Exception):
 
 
 def encode(value):
-    """`(HTTP status, JSON bytes)` of what a function returned."""
+    """`(HTTP status, JSON bytes)` of what a function returned.
+
+    Writing a value runs code of its own, which may raise anything, `SystemExit` too: all of it is `Refused`, since it
+    is this call's trouble and not the replica's.
+    """
     try:
         if type(value) not in _BUILT_IN:
             value = _plain(value)
         encoded = _dumps(value)
-    except Refused:
-        raise
+        status = _status(value)
     except RecursionError:
         raise Refused("result_invalid", "the result is nested too deeply, or holds itself") from None
-    except Exception as reason:
+    except BaseException as reason:
         raise Refused("result_invalid", _explain(value, reason)) from reason
     if len(encoded) > RESULT_BYTES_MAX:
         raise too_large(len(encoded))
-    return _status(value), encoded
+    return status, encoded
 
 
 def too_large(size):
@@ -146,10 +151,17 @@ def _text_key(key):
 
 
 def _explain(value, reason):
-    found = _find(value, "result", 0)
-    if found is None:
-        return "the result cannot be written as JSON: {}".format(reason)
-    return "the result cannot be written as JSON: {}".format(found)
+    try:
+        found = _find(value, "result", 0)
+    except BaseException:
+        # What is looked at runs its own code again; then what was raised first must do.
+        found = None
+    return "the result cannot be written as JSON: {}".format(_said(reason) if found is None else found)
+
+
+def _said(reason):
+    text = failure.message(reason)
+    return text if isinstance(reason, Exception) else "{}: {}".format(type(reason).__name__, text)
 
 
 def _find(value, path, depth):
@@ -159,16 +171,16 @@ def _find(value, path, depth):
     try:
         if type(value) not in _BUILT_IN:
             value = _plain(value)
-    except Exception as reason:
-        return "{}, of type {}: {}".format(path, type(value).__name__, reason)
+    except BaseException as reason:
+        return "{}, of type {}: {}".format(path, type(value).__name__, _said(reason))
     if isinstance(value, float) and not math.isfinite(value):
         return "{} is {}; JSON has neither NaN nor infinities".format(path, value)
     if isinstance(value, dict):
         for key, item in value.items():
             try:
                 _text_key(key)
-            except Exception as reason:
-                return "{} has a key of the wrong kind: {}".format(path, reason)
+            except BaseException as reason:
+                return "{} has a key of the wrong kind: {}".format(path, _said(reason))
             found = _find(item, "{}[{!r}]".format(path, key), depth + 1)
             if found is not None:
                 return found

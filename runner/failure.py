@@ -24,7 +24,7 @@ def describe(error):
 def message(error):
     try:
         text = str(error)
-    except Exception:
+    except BaseException:
         text = "<the exception's own text could not be made>"
     if isinstance(error, SystemExit):
         text = "the function called sys.exit({})".format(text)
@@ -38,7 +38,7 @@ def formatted(error):
             own = own.tb_next
         lines = traceback.TracebackException(type(error), error, own).format()
         return _bounded("".join(lines), TRACEBACK_BYTES_MAX)
-    except Exception:
+    except BaseException:
         # An app's exception may define anything, and formatting runs some of it.
         return "{}: <its traceback could not be formatted>\n".format(type(error).__name__)
 

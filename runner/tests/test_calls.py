@@ -190,6 +190,45 @@ class Errors(ReplicaTest):
             self.assertEqual(error["code"], "result_invalid")
             self.assertIsNone(error["traceback"])
 
+    def test_code_that_runs_while_a_result_is_written_cannot_end_the_replica(self):
+        source = """
+            import sys
+
+            class Exits:
+                def model_dump(self, mode):
+                    sys.exit(3)
+
+            class Get(dict):
+                def get(self, *_):
+                    raise KeyError("no")
+
+            class Liar:
+                @property
+                def __class__(self):
+                    sys.exit(3)
+
+            class Key:
+                def __repr__(self):
+                    sys.exit(3)
+
+            def values(n):
+                return [Exits(), [Exits()], Get(a=1), {Key(): 1}, Liar()][n]
+
+            async def awaited(n):
+                return values(n)
+
+            def fine():
+                return 1
+        """
+        for concurrency in (1, 4):
+            replica = self.replica(source, concurrency=concurrency).ready()
+            for function in ("values", "awaited"):
+                for n in range(5):
+                    answer = replica.call(function, {"n": n})
+                    self.assertEqual(answer.kind, ERROR, (function, n))
+                    self.assertIn(answer.value["code"], ("result_invalid", "user_error"), (function, n))
+            self.assertEqual(replica.call("fine", {}).value, 1)
+
     def test_a_result_over_the_bound_is_too_large_also_from_a_generator_without_end(self):
         self.assertEqual(self.error("def run(): return 'x' * (100 << 20)")["code"], "result_too_large")
         endless = """

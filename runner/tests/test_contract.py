@@ -110,6 +110,12 @@ class Calls(unittest.TestCase):
         self.assertEqual(invoke("def run(**all): return all", body), {"n": 1})
         self.assertEqual(invoke("def run(n, webhook_endpoint=None): return webhook_endpoint", body), "https://x")
 
+    def test_a_run_id_of_the_callers_reaches_only_functions_that_take_one(self):
+        body = {"n": 1, "run_id": "mine"}
+        self.assertEqual(invoke("def run(n): return n", body), 1)
+        self.assertEqual(invoke("def run(n, /): return n", body), 1)
+        self.assertEqual(invoke("def run(**all): return all", body), body)
+
     def test_unknown_parameters_are_named_with_the_known_ones(self):
         with self.assertRaisesRegex(TypeError, r"run\(\) got unexpected parameters: 'x', 'y'; it takes n, m"):
             invoke("def run(n, m=1): pass", {"n": 1, "x": 2, "y": 3})

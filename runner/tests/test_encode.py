@@ -158,6 +158,42 @@ class Refusals(unittest.TestCase):
 
         self.assertIn("no", self.refused(Bad()))
 
+    def test_whatever_the_values_own_code_raises_is_a_refusal(self):
+        class Get(dict):
+            def get(self, *_):
+                raise KeyError("no")
+
+        class Key:
+            def __repr__(self):
+                raise RuntimeError("no")
+
+        class Exits:
+            def model_dump(self, mode):
+                raise SystemExit(3)
+
+        class Interrupts:
+            def tolist(self):
+                raise KeyboardInterrupt
+
+        class Mute(Exception):
+            def __str__(self):
+                raise SystemExit(4)
+
+        class Raises:
+            def to_dict(self, **_):
+                raise Mute
+
+            columns = ()
+
+        class Liar:
+            @property
+            def __class__(self):
+                raise RuntimeError("no")
+
+        for value in (Get(a=1), {Key(): 1}, Exits(), [Exits()], Interrupts(), Raises(), [Raises()], Liar(), {"a": Liar()}):
+            self.assertIn("cannot be written as JSON", self.refused(value), type(value))
+        self.assertIn("SystemExit", self.refused([Exits()]))
+
     def test_a_result_over_the_bound_is_refused(self):
         self.assertIn("104857602 bytes", self.refused("x" * (100 << 20), "result_too_large"))
 
