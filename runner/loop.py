@@ -26,6 +26,9 @@ def main():
     descriptor = int(os.environ.pop(SOCKET_VARIABLE))
     os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=descriptor))
+    if hasattr(sys, "set_int_max_str_digits"):
+        # Integers survive whole; the server bounds the digits of what it sends.
+        sys.set_int_max_str_digits(0)
     try:
         Replica(channel).run()
     except frames.ProtocolError as reason:

@@ -61,6 +61,11 @@ class Results(ReplicaTest):
         answer = self.replica("def run(n): return [n, -n]").ready().call("run", b' { "n" : 123456789012345678901234567890 }\n')
         self.assertEqual(answer.json, "[123456789012345678901234567890,-123456789012345678901234567890]")
 
+    def test_integers_of_many_digits_pass_through_whole(self):
+        digits = b"7" * 100_000
+        answer = self.replica("def run(n): return n").ready().call("run", b'{"n":' + digits + b"}")
+        self.assertEqual(answer.json.encode(), digits)
+
     def test_the_results_own_status_code_travels(self):
         answer = self.replica('def run(): return {"status_code": 422, "why": "x"}').ready().call("run")
         self.assertEqual(answer.status, 422)

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use queue::limits::JSON_DEPTH_MAX;
+use queue::limits::{JSON_DEPTH_MAX, JSON_DIGITS_MAX};
 
 /// The key that asks for a webhook.
 pub(crate) const WEBHOOK_ENDPOINT: &str = "webhook_endpoint";
@@ -60,6 +60,10 @@ pub(crate) enum ScanError {
     #[error("the body is nested deeper than {JSON_DEPTH_MAX} levels at {at}; send a flatter document")]
     TooDeep { at: Position },
     #[error(
+        "a number of the body has more than {JSON_DIGITS_MAX} digits in a row, up to {at}; send it as text"
+    )]
+    TooManyDigits { at: Position },
+    #[error(
         "the body is {found}, but a function is called with a JSON object such as {{\"prompt\": \"hello\"}}"
     )]
     NotAnObject { found: &'static str },
@@ -72,6 +76,7 @@ impl ScanError {
         match self {
             Self::Syntax { .. } | Self::NotUtf8 { .. } => "invalid_json",
             Self::TooDeep { .. } => "json_too_deep",
+            Self::TooManyDigits { .. } => "number_too_long",
             Self::NotAnObject { .. } => "not_an_object",
             Self::Duplicate { .. } => "duplicate_key",
         }
@@ -117,6 +122,7 @@ pub(crate) fn scan<'a>(body: &'a [u8], mut on_key: impl FnMut(&str)) -> Result<S
     scanner.document(&mut on_key).map_err(|fault| match fault {
         Fault::Syntax(reason) => ScanError::Syntax { reason, at: Position::of(body, scanner.at) },
         Fault::TooDeep => ScanError::TooDeep { at: Position::of(body, scanner.at) },
+        Fault::TooManyDigits => ScanError::TooManyDigits { at: Position::of(body, scanner.at) },
         Fault::NotAnObject(found) => ScanError::NotAnObject { found },
         Fault::Duplicate(key, offset) => ScanError::Duplicate { key, at: Position::of(body, offset) },
     })
@@ -125,6 +131,7 @@ pub(crate) fn scan<'a>(body: &'a [u8], mut on_key: impl FnMut(&str)) -> Result<S
 enum Fault {
     Syntax(&'static str),
     TooDeep,
+    TooManyDigits,
     NotAnObject(&'static str),
     Duplicate(&'static str, usize),
 }
@@ -328,7 +335,11 @@ impl<'a> Scanner<'a> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at == start { Err(Fault::Syntax("a digit was expected")) } else { Ok(()) }
+        match self.at - start {
+            0 => Err(Fault::Syntax("a digit was expected")),
+            1..=JSON_DIGITS_MAX => Ok(()),
+            _ => Err(Fault::TooManyDigits),
+        }
     }
 
     /// Passes a string, from quote to quote.

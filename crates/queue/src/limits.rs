@@ -30,6 +30,8 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 2 << 20;
 pub const UPLOAD_BYTES_MAX: u64 = 2 << 30;
 /// Deepest nesting of arrays and objects in a request body.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// Digits of a number in a request body: Python reads them in quadratic time.
+pub const JSON_DIGITS_MAX: usize = 100_000;
 /// Longest webhook address, in bytes.
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
 /// Longest `Idempotency-Key`, in bytes.
@@ -151,6 +153,7 @@ pub const TABLE: &[Limit] = &[
     ),
     limit("request body", "100 MiB", "413"),
     limit("nesting of a request body", "128 levels", "400"),
+    limit("digits of a number in a request body", "100,000", "400"),
     limit("webhook address", "2,048 bytes", "422"),
     limit("webhook endpoints of a run", "8", "422"),
     limit("`X-Webhook-Headers`, and `webhook_headers` of an app", "16 headers, 4 KiB", "422"),

@@ -100,6 +100,11 @@ fn the_128th_level_is_the_last() {
     };
     assert!(scan(nested(128).as_bytes(), |_| ()).is_ok());
     assert!(matches!(scan(nested(129).as_bytes(), |_| ()), Err(ScanError::TooDeep { .. })));
+    let number = |digits| format!("{{\"n\":-{}}}", "7".repeat(digits));
+    assert!(scan(number(JSON_DIGITS_MAX).as_bytes(), |_| ()).is_ok());
+    let refused = scan(number(JSON_DIGITS_MAX + 1).as_bytes(), |_| ()).unwrap_err();
+    assert_eq!(refused.code(), "number_too_long");
+    assert!(refused.to_string().contains("100000 digits"), "{refused}");
     assert!(error("[".repeat(100_000)).contains("deeper than 128 levels"));
 }
 
