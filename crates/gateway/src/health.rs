@@ -40,9 +40,12 @@ async fn readyz(State(gateway): State<Gateway>) -> Answer<Response> {
     }
 }
 
-/// Prometheus text, for callers on this machine and for holders of a private key.
+/// Prometheus text, for holders of a private key, and for callers on this machine while the server is for this
+/// machine alone.
 async fn metrics(State(gateway): State<Gateway>, request: Request) -> Answer<Response> {
-    if !peer::is_local(&request) {
+    // Behind a public address every request may come from a proxy on this machine that says nothing of it.
+    let public_url = &gateway.options.public_url;
+    if !(peer::is_loopback_url(public_url) && peer::is_local(&request)) {
         let identity = auth::identify(&gateway, request.headers()).await?;
         if identity.scope != Scope::Everything {
             return Err(Problem::forbidden("the public key opens inference only; use the private key"));

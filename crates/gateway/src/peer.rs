@@ -43,6 +43,11 @@ pub(crate) fn is_local<B>(request: &Request<B>) -> bool {
     from_loopback && !forwarded && host.is_none_or(names_loopback)
 }
 
+/// Whether an address leads to this machine by its very name.
+pub(crate) fn is_loopback_url(url: &str) -> bool {
+    url::Url::parse(url).is_ok_and(|url| url.host_str().is_some_and(names_loopback))
+}
+
 fn names_loopback(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

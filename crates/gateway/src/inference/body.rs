@@ -12,6 +12,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use queue::limits::REQUEST_BODY_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use crate::listener::TooSlow;
 use crate::problem::{Answer, Problem};
@@ -22,6 +23,11 @@ const LARGE_BODIES_MIB: usize = 1 << 10;
 /// Read of a body that was refused, so that its sender gets to read why.
 const LINGER_BYTES: usize = 8 * MIB;
 const LINGER: Duration = Duration::from_secs(2);
+
+/// Time for a body beyond what its bytes earn …
+const GRACE: Duration = Duration::from_secs(30);
+/// … at so many a second, once it holds memory that others would like to have.
+const HELD_RATE_MIN: u64 = 128 << 10;
 
 /// The memory that large bodies share.
 #[derive(Clone)]
@@ -36,7 +42,25 @@ impl Budget {
 /// A body, and its share of the budget.
 pub(crate) struct Received {
     pub(crate) bytes: Bytes,
-    _share: Share,
+    share: Share,
+}
+
+impl Received {
+    /// Both apart: the share is to be held for as long as the bytes are in memory on this request's account.
+    pub(crate) fn split(self) -> (Bytes, Share) {
+        (self.bytes, self.share)
+    }
+
+    /// The bytes, with which the share goes when the last of their users lets go of them.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        if self.share.held.is_some() { Bytes::from_owner(self) } else { self.bytes }
+    }
+}
+
+impl AsRef<[u8]> for Received {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Receives the body of an inference request.
@@ -58,36 +82,47 @@ pub(crate) async fn receive(budget: &Budget, parts: &request::Parts, body: Body)
         }
         return Err(too_large());
     }
-    let mut share = Share { budget: budget.clone(), held: None };
+    // What was announced is not held yet: the share grows with what has come.
+    let share = Share { budget: budget.clone(), held: None };
     let expected = usize::try_from(expected).unwrap_or(REQUEST_BODY_BYTES_MAX);
-    share.grow_to(expected)?;
     collect(body, expected, share).await
 }
 
 async fn collect(mut body: Body, expected: usize, mut share: Share) -> Answer<Received> {
     let Some(first) = next_data(&mut body).await? else {
-        return Ok(Received { bytes: Bytes::new(), _share: share });
+        return Ok(Received { bytes: Bytes::new(), share });
     };
     if first.len() > REQUEST_BODY_BYTES_MAX {
         return Err(too_large());
     }
     // Most bodies are one frame, which is then the body itself, uncopied.
     let Some(second) = next_data(&mut body).await? else {
-        return Ok(Received { bytes: first, _share: share });
+        return Ok(Received { bytes: first, share });
     };
-    let mut bytes = BytesMut::with_capacity(expected.max(first.len() + second.len()));
+    let began = Instant::now();
+    let mut bytes = BytesMut::with_capacity(expected.min(MIB).max(first.len() + second.len()));
     bytes.extend_from_slice(&first);
     let mut next = Some(second);
     while let Some(data) = next {
-        if bytes.len() + data.len() > REQUEST_BODY_BYTES_MAX {
+        let length = bytes.len() + data.len();
+        if length > REQUEST_BODY_BYTES_MAX {
             tokio::spawn(linger(body));
             return Err(too_large());
         }
-        share.grow_to(bytes.len() + data.len())?;
+        if length > bytes.capacity() {
+            let wanted = length.max(expected.min(2 * length));
+            share.grow_to(wanted)?;
+            bytes.reserve(wanted - bytes.len());
+        }
         bytes.extend_from_slice(&data);
-        next = next_data(&mut body).await?;
+        next = if bytes.len() < MIB {
+            next_data(&mut body).await?
+        } else {
+            let earned = Duration::from_secs(bytes.len() as u64 / HELD_RATE_MIN);
+            timeout_at(began + GRACE + earned, next_data(&mut body)).await.map_err(|_| too_slow())??
+        };
     }
-    Ok(Received { bytes: bytes.freeze(), _share: share })
+    Ok(Received { bytes: bytes.freeze(), share })
 }
 
 /// The next bytes; `None` at the end.
@@ -111,15 +146,19 @@ fn broken(error: &axum::Error) -> Problem {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.is::<TooSlow>() {
-            return Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_too_slow",
-                "the body came too slowly; send it again over a better connection, or send less",
-            );
+            return too_slow();
         }
         cause = error.source();
     }
     Problem::bad_request("body_incomplete", "the body ended before it was complete; send it again")
+}
+
+fn too_slow() -> Problem {
+    Problem::new(
+        StatusCode::REQUEST_TIMEOUT,
+        "body_too_slow",
+        "the body came too slowly; send it again over a better connection, or send less",
+    )
 }
 
 fn too_large() -> Problem {
@@ -143,7 +182,8 @@ async fn linger(mut body: Body) {
     let _ = tokio::time::timeout(LINGER, drain).await;
 }
 
-struct Share {
+/// A part of the memory for large bodies; dropping it gives it back.
+pub(crate) struct Share {
     budget: Budget,
     held: Option<OwnedSemaphorePermit>,
 }
@@ -169,5 +209,65 @@ impl Share {
             None => self.held = Some(more),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+
+    fn upload(
+        announced: usize,
+        frames: impl Iterator<Item = usize> + Send + 'static,
+        stalls: bool,
+    ) -> (request::Parts, Body) {
+        let request = http::Request::post("/").header(CONTENT_LENGTH, announced).body(()).unwrap();
+        let frames = stream::iter(frames).map(|size| Ok::<_, std::io::Error>(Bytes::from(vec![b' '; size])));
+        let end = stream::once(async move {
+            if stalls {
+                std::future::pending::<()>().await;
+            }
+        });
+        let rest = end.filter_map(|()| async { None });
+        (request.into_parts().0, Body::from_stream(frames.chain(rest)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn uploads_that_have_only_begun_hold_nothing_and_end_when_they_drip() {
+        let budget = Budget::new();
+        let slow = (0..64).map(|_| {
+            let budget = budget.clone();
+            tokio::spawn(async move {
+                let (parts, body) = upload(REQUEST_BODY_BYTES_MAX, [1_000, MIB].into_iter(), true);
+                receive(&budget, &parts, body).await.map(|_| ())
+            })
+        });
+        let slow: Vec<_> = slow.collect();
+        tokio::task::yield_now().await;
+        let (parts, body) = upload(90 * MIB, std::iter::repeat_n(MIB, 90), false);
+        let received = receive(&budget, &parts, body).await.map_err(|problem| problem.message).unwrap();
+        assert_eq!(received.bytes.len(), 90 * MIB);
+        drop(received);
+        for upload in slow {
+            assert_eq!(upload.await.unwrap().unwrap_err().code, "body_too_slow");
+        }
+        assert_eq!(budget.0.available_permits(), LARGE_BODIES_MIB);
+    }
+
+    #[tokio::test]
+    async fn a_share_lives_as_long_as_the_bytes_it_is_for() {
+        let budget = Budget::new();
+        let (parts, body) = upload(3 * MIB, std::iter::repeat_n(MIB, 3), false);
+        let bytes =
+            receive(&budget, &parts, body).await.map_err(|problem| problem.message).unwrap().into_bytes();
+        let held = LARGE_BODIES_MIB - budget.0.available_permits();
+        assert!((3..=4).contains(&held), "{held} MiB");
+        let slice = bytes.slice(..10);
+        drop(bytes);
+        assert_eq!(LARGE_BODIES_MIB - budget.0.available_permits(), held);
+        drop(slice);
+        assert_eq!(budget.0.available_permits(), LARGE_BODIES_MIB);
     }
 }

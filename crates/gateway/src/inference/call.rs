@@ -36,7 +36,8 @@ pub(crate) async fn wait(
         app: Arc::clone(&order.target.app),
         function: order.function.name.as_str().into(),
         generation,
-        input: order.input,
+        // The share goes with the bytes, once a replica has them.
+        input: order.input.into_bytes(),
         limit,
         accepted_at,
         metadata: metadata.clone(),

@@ -128,12 +128,13 @@ async fn infer(
     let target = target::find(gateway, form, params, &parts.headers).await?;
     let build = target.build()?;
     let function = target.function(build)?;
-    let received = body::receive(&gateway.bodies, parts, body).await?;
-    let input =
-        if scan::is_blank(&received.bytes) { Bytes::from_static(b"{}") } else { received.bytes.clone() };
+    let mut input = body::receive(&gateway.bodies, parts, body).await?;
+    if scan::is_blank(&input.bytes) {
+        input.bytes = Bytes::from_static(b"{}");
+    }
     let asked = {
         let mut arguments = arguments::Arguments::of(function);
-        let said = scan::scan(&input, |key| arguments.note(key)).map_err(|error| bad_body(&error))?;
+        let said = scan::scan(&input.bytes, |key| arguments.note(key)).map_err(|error| bad_body(&error))?;
         arguments.check()?;
         let query = webhook::Query::read(form, parts.uri.query())?;
         webhook::Asked { query, body: webhook::InBody::read(form, function, said)?, brought }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
-use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use queue::answer::Named;
 use queue::app::Function;
@@ -18,6 +17,7 @@ use queue::run::{Generation, LeasedRun, Mode, NewRun, RunOptions};
 use queue::{AppName, LeaseToken, RunId, answer};
 use tokio::time::Instant;
 
+use super::body::Received;
 use super::queueing::Queueing;
 use super::target::Target;
 use super::webhook::Told;
@@ -34,7 +34,7 @@ pub(crate) struct Order<'a> {
     pub(crate) target: &'a Target,
     pub(crate) build: &'a Build,
     pub(crate) function: &'a Function,
-    pub(crate) input: Bytes,
+    pub(crate) input: Received,
     /// The caller's own name for it.
     pub(crate) key: Option<&'a str>,
     /// When it is to start.
@@ -92,9 +92,10 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
         // What the app's configuration adds is not part of the call: it may change before the call is
         // sent again.
         let own = if told.of_app { &[][..] } else { &told.endpoints };
-        let bound = idempotency::bind(key, order.target.generation, own, &order.input).await;
+        let bound = idempotency::bind(key, order.target.generation, own, &order.input.bytes).await;
         options.idempotency = Some(bound);
     }
+    let (input, share) = order.input.split();
     let accepted_at = gateway.clock.now();
     order.queueing.apply(&mut options, accepted_at, &order.build.config);
     let run = NewRun {
@@ -103,7 +104,7 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
         function: order.function.name.as_str().into(),
         generation: order.target.generation,
         mode,
-        input: order.input,
+        input,
         webhooks: told.endpoints,
         limit: order.build.config.response_grace_period(),
         accepted_at,
@@ -115,7 +116,14 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
     // A run that is to start later waits in the store, not in memory.
     let at_once = run.options.not_before.is_none();
     let slot = at_once.then(|| gateway.dispatch.reserve(&app, run.input.len())).flatten();
-    let accepted = Unstoppable::new(accept(gateway.clone(), app, run, slot)).await;
+    let accepting = gateway.clone();
+    let accepted = Unstoppable::new(async move {
+        let accepted = accept(accepting, app, run, slot).await;
+        // The store has the body, or nobody; a caller that hangs up does not free the memory before that.
+        drop(share);
+        accepted
+    });
+    let accepted = accepted.await;
     match accepted.map_err(|problem| problem.about(id))? {
         Accepted::Replayed(first) => Ok(Kept { run: first, replayed: true }),
         Accepted::KeyTaken(first) => Err(idempotency::mismatch(first)),

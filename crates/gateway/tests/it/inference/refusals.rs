@@ -374,9 +374,16 @@ async fn metrics_are_for_this_machine_and_for_the_private_key() {
     send(&router, "GET", "/metrics", Some(&public_key(PROJECT)), "").await.problem(403, "forbidden");
     let reply = send(&router, "GET", "/metrics", Some(&private_key(PROJECT)), "").await;
     assert_eq!((reply.status.as_u16(), reply.text()), (200, "postback_up 1\n"));
-    let mut request = Request::get("/metrics").body(Body::empty()).unwrap();
-    request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 9))));
-    assert_eq!(router.oneshot(request).await.unwrap().status(), 200);
+    // The host that a plain proxy on this machine sends on.
+    let from_loopback = || {
+        let mut request =
+            Request::get("/metrics").header("host", "127.0.0.1:4100").body(Body::empty()).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 9))));
+        request
+    };
+    assert_eq!(router.oneshot(from_loopback()).await.unwrap().status(), 200);
+    let public = gateway::Options { public_url: "https://models.example.com".into(), ..Rig::options() };
+    assert_eq!(rig.gateway(public).router().oneshot(from_loopback()).await.unwrap().status(), 401);
 }
 
 #[tokio::test]
