@@ -7,7 +7,7 @@
 //! have places of their own and are dropped without one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use queue::port::{StoreError, Stored};
@@ -20,6 +20,19 @@ use crate::fault::Fault;
 const PLACES: usize = 4_096;
 /// Records of synchronous calls that may wait at once.
 const RECORD_PLACES: usize = 4_096;
+
+/// Runs that may wait to be accepted, each with its body: those that have one of [`PLACES`], and those that
+/// wait for one.
+const ACCEPTS_WAITING_MAX: usize = 4 * PLACES;
+
+/// A run that waits to be accepted. Counted until it is dropped.
+pub(crate) struct Waiting(Arc<Health>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Which kind of place a job holds until its batch is over.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,6 +70,8 @@ pub(crate) enum Message {
 pub(crate) struct Health {
     pub(crate) places: Semaphore,
     pub(crate) record_places: Semaphore,
+    /// Runs that wait to be accepted.
+    accepting: AtomicUsize,
     pub(crate) failure: watch::Sender<Option<Arc<str>>>,
     /// The writer did all that it had taken on, and ended.
     pub(crate) ended: AtomicBool,
@@ -76,6 +91,7 @@ impl Committer {
         let health = Arc::new(Health {
             places: Semaphore::new(PLACES),
             record_places: Semaphore::new(RECORD_PLACES),
+            accepting: AtomicUsize::new(0),
             failure: watch::Sender::new(None),
             ended: AtomicBool::new(false),
         });
@@ -99,6 +115,15 @@ impl Committer {
         F: FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send + 'static,
     {
         self.submit(bytes, apply, Some((self.clone(), give_back))).await
+    }
+
+    /// A place among the runs that wait to be accepted; there are [`ACCEPTS_WAITING_MAX`].
+    pub(crate) fn queue_up(&self) -> Stored<Waiting> {
+        let waiting = Waiting(Arc::clone(&self.health));
+        if self.health.accepting.fetch_add(1, Ordering::Relaxed) >= ACCEPTS_WAITING_MAX {
+            return Err(StoreError::Unavailable("too many runs wait to be written; try again".to_owned()));
+        }
+        Ok(waiting)
     }
 
     /// Returns when all that was handed over before is committed.

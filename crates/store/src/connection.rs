@@ -10,7 +10,7 @@ use crate::OpenError;
 /// Before this version two connections that write and checkpoint at the same moment can corrupt the
 /// file (the WAL-reset bug).
 const VERSION_MIN: (i32, &str) = (3_051_003, "3.51.3");
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The WAL file is cut back to this size when it starts anew.
 const WAL_BYTES_MAX: i64 = 64 << 20;
 const STATEMENTS_CACHED: usize = 128;

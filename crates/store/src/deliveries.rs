@@ -61,7 +61,7 @@ impl Deliveries for Store {
             .inner
             .memory
             .readers()
-            .read(move |conn| {
+            .deliver(move |conn| {
                 let with_body =
                     |begun| with_body(conn, &results, &vault, &committer, links.as_ref(), now, begun);
                 Ok(begun.into_iter().filter_map(with_body).collect())
@@ -78,7 +78,7 @@ impl Deliveries for Store {
     async fn next_due(&self, room: Room) -> Stored<Option<Timestamp>> {
         // What was noted before the question belongs to the answer.
         self.inner.committer.barrier().await?;
-        self.inner.memory.readers().read(move |conn| begin::next_due(conn, &room)).await
+        self.inner.memory.readers().deliver(move |conn| begin::next_due(conn, &room)).await
     }
 
     async fn delivery(&self, project: &ProjectId, id: DeliveryId) -> Stored<Option<DeliveryView>> {
@@ -87,7 +87,7 @@ impl Deliveries for Store {
     }
 
     async fn deliveries(&self, filter: DeliveryFilter) -> Stored<Vec<DeliveryView>> {
-        self.inner.memory.readers().read(move |conn| view::many(conn, &filter)).await
+        self.inner.memory.readers().list(move |conn| view::many(conn, &filter)).await
     }
 
     async fn redeliver(&self, project: &ProjectId, id: DeliveryId) -> Stored<Redelivered> {
@@ -120,7 +120,7 @@ impl Deliveries for Store {
 
     async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>> {
         let project = project.clone();
-        self.inner.memory.readers().read(move |conn| endpoints::list(conn, &project)).await
+        self.inner.memory.readers().list(move |conn| endpoints::list(conn, &project)).await
     }
 
     async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {

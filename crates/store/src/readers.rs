@@ -1,48 +1,125 @@
-//! Read-only connections. A read never waits for a write, nor a write for a read.
+//! Read-only connections. A read never waits for a write, nor a write for a read, nor what must not wait for
+//! what may take long: deliveries, single look-ups and lists have connections of their own.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use queue::port::{StoreError, Stored};
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::committer::closed;
 use crate::fault::Fault;
 use crate::{OpenError, connection};
 
-/// A few connections, lent to one read each.
+/// Connections for what the delivery engine reads.
+const DELIVERY_READERS: usize = 1;
+/// Connections for lists.
+const LIST_READERS: usize = 2;
+/// How long a list may take. Its filter may fit few of the rows it has to look at.
+const LIST_LIMIT: Duration = Duration::from_secs(10);
+/// Steps of SQLite's machine between two looks at the clock: well under a millisecond.
+const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+
+/// The connections of a store.
 #[derive(Clone)]
 pub(crate) struct Readers {
-    idle: Arc<Mutex<Vec<Connection>>>,
-    places: Arc<Semaphore>,
+    look_ups: Pool,
+    lists: Pool,
+    deliveries: Pool,
 }
 
 impl Readers {
+    /// `count` connections for look-ups, and some for lists and deliveries.
     pub(crate) fn open(path: &Path, count: usize) -> Result<Self, OpenError> {
-        let count = count.max(1);
+        Ok(Self {
+            look_ups: Pool::open(path, count.max(1), None)?,
+            lists: Pool::open(path, LIST_READERS, Some(LIST_LIMIT))?,
+            deliveries: Pool::open(path, DELIVERY_READERS, None)?,
+        })
+    }
+
+    /// Reads something that is found by its key.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Stored<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        self.look_ups.read(read).await
+    }
+
+    /// Reads a list, which may take longer than anybody should wait for: then it is an error.
+    pub(crate) async fn list<T, F>(&self, read: F) -> Stored<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        self.lists.read(read).await
+    }
+
+    /// Reads what a delivery needs.
+    pub(crate) async fn deliver<T, F>(&self, read: F) -> Stored<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    {
+        self.deliveries.read(read).await
+    }
+
+    /// Lets go of the connections; reads under way let go of theirs when they are done.
+    pub(crate) fn close(&self) {
+        for pool in [&self.look_ups, &self.lists, &self.deliveries] {
+            pool.close();
+        }
+    }
+}
+
+/// A few connections, lent to one read each.
+#[derive(Clone)]
+struct Pool {
+    idle: Arc<Mutex<Vec<Connection>>>,
+    places: Arc<Semaphore>,
+    limit: Option<Duration>,
+}
+
+impl Pool {
+    fn open(path: &Path, count: usize, limit: Option<Duration>) -> Result<Self, OpenError> {
         let idle = (0..count).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), places: Arc::new(Semaphore::new(count)) })
+        Ok(Self { idle: Arc::new(Mutex::new(idle)), places: Arc::new(Semaphore::new(count)), limit })
     }
 
     /// Reads on a thread that may block.
-    pub(crate) async fn read<T, F>(&self, read: F) -> Stored<T>
+    async fn read<T, F>(&self, read: F) -> Stored<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
         let conn = self.idle().pop().ok_or_else(closed)?;
-        let lent = Lent { conn: Some(conn), readers: self.clone(), _place: place };
+        let lent = Lent { conn: Some(conn), pool: self.clone(), _place: place };
         let result = tokio::task::spawn_blocking(move || lent.with(read)).await;
         match result {
-            Ok(result) => result.map_err(|fault| fault.told()),
+            Ok(result) => result.map_err(|fault| self.told(&fault)),
             Err(error) => Err(StoreError::Unavailable(format!("a read ended early: {error}"))),
         }
     }
 
-    /// Lets go of the connections; reads under way let go of theirs when they are done.
-    pub(crate) fn close(&self) {
+    fn told(&self, fault: &Fault) -> StoreError {
+        match (fault, self.limit) {
+            (Fault::Sql(error), Some(limit))
+                if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) =>
+            {
+                StoreError::Unavailable(format!(
+                    "the list was not complete after {} s; narrow it by app, or ask without a filter",
+                    limit.as_secs()
+                ))
+            }
+            _ => fault.told(),
+        }
+    }
+
+    fn close(&self) {
         self.places.close();
         self.idle().clear();
     }
@@ -55,13 +132,17 @@ impl Readers {
 /// A connection on loan. It comes back even when the read panics.
 struct Lent {
     conn: Option<Connection>,
-    readers: Readers,
+    pool: Pool,
     _place: OwnedSemaphorePermit,
 }
 
 impl Lent {
-    fn with<T>(self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
-        let conn = self.conn.as_ref().expect("the connection leaves only when this is dropped");
+    fn with<T>(mut self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let conn = self.conn.as_mut().expect("the connection leaves only when this is dropped");
+        if let Some(limit) = self.pool.limit {
+            let deadline = Instant::now() + limit;
+            conn.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || Instant::now() > deadline))?;
+        }
         // One transaction, so that a view of several tables is of one moment.
         let transaction = conn.unchecked_transaction()?;
         let found = read(&transaction);
@@ -73,10 +154,66 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if !self.readers.places.is_closed()
+        if !self.pool.places.is_closed()
             && let Some(conn) = self.conn.take()
         {
-            self.readers.idle().push(conn);
+            self.pool.idle().push(conn);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::connection::{Durability, writer};
+
+    /// Without end.
+    const ENDLESS: &str =
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n";
+
+    fn endless(conn: &Connection) -> Result<i64, Fault> {
+        Ok(conn.query_row(ENDLESS, [], |row| row.get(0))?)
+    }
+
+    fn one(conn: &Connection) -> Result<i64, Fault> {
+        Ok(conn.query_row("SELECT 1", [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn lists_stop_neither_look_ups_nor_deliveries() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let _writer = writer(&path, Durability::Full).unwrap();
+        let readers = Readers::open(&path, 4).unwrap();
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            let (go, gone) = channel::<()>();
+            let reading = readers.clone();
+            let list = tokio::spawn(async move { reading.list(move |_| Ok(gone.recv().is_err())).await });
+            held.push((go, list));
+        }
+        while readers.lists.places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let soon = Duration::from_secs(10);
+        assert_eq!(tokio::time::timeout(soon, readers.read(one)).await.unwrap().unwrap(), 1);
+        assert_eq!(tokio::time::timeout(soon, readers.deliver(one)).await.unwrap().unwrap(), 1);
+        for (go, list) in held {
+            drop(go);
+            assert!(list.await.unwrap().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_without_end_is_cut_and_its_connection_serves_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let _writer = writer(&path, Durability::Full).unwrap();
+        let lists = Pool::open(&path, 1, Some(Duration::from_millis(50))).unwrap();
+        let error = lists.read(endless).await.unwrap_err();
+        assert!(error.to_string().contains("the list was not complete"), "{error}");
+        assert_eq!(lists.read(one).await.unwrap(), 1);
     }
 }

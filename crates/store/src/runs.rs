@@ -31,6 +31,7 @@ pub(crate) use view::story;
 #[async_trait]
 impl Runs for Store {
     async fn accept(&self, run: NewRun, claim: Claim) -> Stored<Accepted> {
+        let _waiting = self.inner.committer.queue_up()?;
         let bytes = run.input.len();
         self.inner
             .committer
@@ -174,7 +175,7 @@ impl Runs for Store {
     }
 
     async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {
-        self.inner.memory.readers().read(move |conn| view::many(conn, &filter)).await
+        self.inner.memory.readers().list(move |conn| view::many(conn, &filter)).await
     }
 
     async fn wait_for_end(&self, run: RunId, wait: Duration) {

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Books, Effects, Setting};
 use crate::committer::{Health, Job, Message, Place};
+use crate::connection;
 use crate::fault::Fault;
 use crate::lock::DirLock;
 use crate::memory::Memory;
@@ -25,6 +26,11 @@ const BATCH_JOBS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// New pages in the write-ahead log after which it is written back into the database: 16 MiB.
 const CHECKPOINT_PAGES: i32 = 4_096;
+/// Pages in the write-ahead log from which it is made to begin anew, and again after each so many more:
+/// 64 MiB. While reads overlap without a gap it never does so by itself.
+const RESTART_PAGES: i32 = 16_384;
+/// How long commits may wait for that.
+const RESTART_PATIENCE: Duration = Duration::from_millis(100);
 /// How often notes that met a full disk are tried again while nothing else is written.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
@@ -40,6 +46,8 @@ pub(crate) struct Writer {
     wal_pages: Arc<AtomicI32>,
     /// How many of them were written back already.
     written_back: i32,
+    /// How many there were when the log was last made to begin anew, and did not.
+    restart_tried: i32,
     /// Notes that wait for space on the disk.
     held: Vec<Box<dyn Job>>,
     failed: Option<Arc<str>>,
@@ -86,6 +94,7 @@ impl Writer {
             health,
             wal_pages,
             written_back: 0,
+            restart_tried: 0,
             held: Vec::new(),
             failed: None,
             _lock: lock,
@@ -290,18 +299,37 @@ impl Writer {
         if pages < self.written_back {
             // The log began anew at its head.
             self.written_back = 0;
+            self.restart_tried = 0;
         }
         if pages - self.written_back < CHECKPOINT_PAGES || self.failed.is_some() {
             return;
         }
         let start = Instant::now();
-        let done = self.conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        // Those that a read still needs where they are stay; they are tried again with what follows.
+        let mut done = self.checkpoint("PASSIVE");
+        if done.is_ok() && pages - self.restart_tried >= RESTART_PAGES {
+            self.restart_tried = pages;
+            done = self.restart_log();
+        }
         metrics::histogram!("postback_store_checkpoint_seconds").record(start.elapsed().as_secs_f64());
         match done.map_err(Fault::from) {
             Ok(()) => self.written_back = pages,
             Err(fault) if fault.is_fatal() => self.fail(&fault),
             Err(fault) => tracing::warn!(error = %fault, "could not write the log back into the database"),
         }
+    }
+
+    fn checkpoint(&self, kind: &str) -> rusqlite::Result<()> {
+        self.conn.query_row(&format!("PRAGMA wal_checkpoint({kind})"), [], |_| Ok(()))
+    }
+
+    /// Waits a moment for the reads that hold on to the log, so that the next commit begins at its head. New
+    /// reads do not need the log meanwhile, since all of it has been written back.
+    fn restart_log(&self) -> rusqlite::Result<()> {
+        self.conn.busy_timeout(RESTART_PATIENCE)?;
+        let done = self.checkpoint("RESTART");
+        self.conn.busy_timeout(connection::BUSY_TIMEOUT)?;
+        done
     }
 
     /// Does what still waits, and leaves one tidy file.

@@ -119,3 +119,33 @@ async fn the_log_is_written_back_before_it_grows_without_end() {
     let wal = std::fs::metadata(dir.path().join("postback.db-wal")).unwrap().len();
     assert!(wal < 40 << 20, "{wal} bytes");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_log_begins_anew_although_reads_overlap_without_a_gap() {
+    let (dir, store) = open();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut reading = Vec::new();
+    for _ in 0..3 {
+        let (store, stop) = (store.clone(), Arc::clone(&stop));
+        reading.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let read = |conn: &Connection| {
+                    // Begins the read of this transaction; the others begin theirs before it ends.
+                    conn.query_row("SELECT count(*) FROM node", [], |_| Ok(()))?;
+                    std::thread::sleep(Duration::from_millis(20));
+                    Ok(())
+                };
+                store.inner.memory.readers().read(read).await.unwrap();
+            }
+        }));
+    }
+    for _ in 0..100 {
+        store.inner.committer.write(0, |batch| insert(batch, 2 << 20)).await.unwrap();
+    }
+    let wal = std::fs::metadata(dir.path().join("postback.db-wal")).unwrap().len();
+    stop.store(true, Ordering::Relaxed);
+    for task in reading {
+        task.await.unwrap();
+    }
+    assert!(wal < 120 << 20, "{wal} bytes");
+}
