@@ -226,7 +226,7 @@ impl Shared {
 
         let now = self.clock.now();
         let chance = if seen.failure.is_some() { self.entropy.fraction() } else { 0.0 };
-        let verdict = verdict(&self.schedule, due.step, &seen, now, chance);
+        let verdict = verdict(&self.schedule, due.step, due.attempt, &seen, now, chance);
         report(&due, &place.receiver, &seen, verdict, duration);
         let health = health(&seen);
         self.deliveries.complete(AttemptEnd {
@@ -245,7 +245,7 @@ impl Shared {
             },
         });
         place.give_back(health);
-        if let Verdict::Retry(at) = verdict {
+        if let Some(at) = verdict.again_at() {
             self.note_retry(at);
         }
     }
@@ -275,7 +275,7 @@ fn report(due: &DueDelivery, receiver: &Receiver, seen: &Seen, verdict: Verdict,
     if seen.failure.is_none() {
         return;
     }
-    let next = if let Verdict::Retry(at) = verdict { Some(at.to_rfc3339()) } else { None };
+    let next = verdict.again_at().map(Timestamp::to_rfc3339);
     tracing::info!(
         delivery.id = %due.id,
         attempt = due.attempt,
@@ -292,7 +292,7 @@ fn report(due: &DueDelivery, receiver: &Receiver, seen: &Seen, verdict: Verdict,
 fn health(seen: &Seen) -> Health {
     match (seen.failure, seen.status) {
         (None, _) => Health::Good,
-        (Some(Failure::AddressNotAllowed | Failure::NoSigningKey), _) => Health::Unknown,
+        (Some(Failure::AddressNotAllowed | Failure::NoSigningKey | Failure::Shortage), _) => Health::Unknown,
         (Some(failure), _) if failure.is_outage() => Health::Outage,
         (Some(_), Some(429 | 500..)) | (Some(Failure::Reset), _) => Health::Strained,
         (Some(_), _) => Health::Answered,

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
+use queue::shortage::is_shortage;
+
 /// The step of an attempt that ran out of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -37,6 +39,8 @@ pub(crate) enum Failure {
     BadResponse,
     /// The project's secret could not be read within the limit, so nothing was sent.
     NoSigningKey,
+    /// This server has no file descriptors or memory left, so nothing was sent.
+    Shortage,
 }
 
 impl Failure {
@@ -57,6 +61,7 @@ impl Failure {
             Self::AddressNotAllowed => "address_not_allowed",
             Self::BadResponse => "bad_response",
             Self::NoSigningKey => "no_signing_key",
+            Self::Shortage => "server_exhausted",
         })
     }
 
@@ -68,6 +73,7 @@ impl Failure {
     /// What an error while connecting means.
     pub(crate) fn of_connect(error: &io::Error) -> Self {
         match error.kind() {
+            _ if is_shortage(error) => Self::Shortage,
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
             io::ErrorKind::TimedOut => Self::Timeout(Phase::Connect),
             _ => Self::Refused,

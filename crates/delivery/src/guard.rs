@@ -14,7 +14,7 @@ use queue::run::EndpointUrl;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::failure::{Failure, Phase};
-use crate::resolve::Resolve;
+use crate::resolve::{Resolve, ResolveError};
 use crate::rules::{Address, Rules, Target, is_localhost};
 
 /// How long an acceptance waits for a name.
@@ -47,7 +47,7 @@ impl Guard {
                 match timeout(LOOK_UP_LIMIT_AT_ACCEPT, look_up).await {
                     Ok(Ok(_)) => None,
                     Ok(Err(LookUpError::Refused(refused))) => return Err(refused),
-                    Ok(Err(LookUpError::Unresolved)) => Some(format!(
+                    Ok(Err(LookUpError::Unresolved | LookUpError::Shortage)) => Some(format!(
                         "the webhook's host `{host}` does not resolve at the moment; delivery will be tried anyway"
                     )),
                     Err(_) => Some(format!(
@@ -90,6 +90,7 @@ impl Guard {
                     Ok(Ok(addresses)) => Ok(addresses),
                     Ok(Err(LookUpError::Refused(_))) => Err(Failure::AddressNotAllowed),
                     Ok(Err(LookUpError::Unresolved)) => Err(Failure::Dns),
+                    Ok(Err(LookUpError::Shortage)) => Err(Failure::Shortage),
                     Err(_) => Err(Failure::Timeout(Phase::Dns)),
                 }
             }
@@ -109,7 +110,7 @@ impl Guard {
                 _ => Ok(open),
             };
         }
-        let answers = self.resolver.resolve(host).await.map_err(|_| LookUpError::Unresolved)?;
+        let answers = self.resolver.resolve(host).await?;
         let answers = answers.into_iter().map(|ip| SocketAddr::new(ip, port));
         match self.rules.judge(host, answers, unless_private) {
             Ok(addresses) if addresses.is_empty() => Err(LookUpError::Unresolved),
@@ -132,4 +133,15 @@ impl Guard {
 enum LookUpError {
     Unresolved,
     Refused(AddressRefused),
+    /// This server has nothing left to ask with.
+    Shortage,
+}
+
+impl From<ResolveError> for LookUpError {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::Unresolved(_) => Self::Unresolved,
+            ResolveError::Shortage(_) => Self::Shortage,
+        }
+    }
 }

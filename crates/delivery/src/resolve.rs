@@ -1,6 +1,7 @@
 //! Names to addresses, by a resolver of our own: asynchronous, with a timeout, and behind a trait so
 //! that tests say what a name means.
 
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,12 +10,36 @@ use async_trait::async_trait;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::net::NetError;
+use queue::shortage::is_shortage;
 use tokio::time::Instant;
 
-/// A name that leads nowhere at the moment.
+/// Why a name leads nowhere at the moment.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the name does not resolve: {0}")]
-pub struct ResolveError(pub String);
+pub enum ResolveError {
+    /// Nobody knows its addresses, or those who do are not reached.
+    #[error("the name does not resolve: {0}")]
+    Unresolved(String),
+    /// This server has no file descriptors or memory left to ask with.
+    #[error("the name could not be looked up: {0}")]
+    Shortage(String),
+}
+
+impl From<NetError> for ResolveError {
+    fn from(error: NetError) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(inner) = cause {
+            let io = inner.downcast_ref::<io::Error>().or_else(|| match inner.downcast_ref() {
+                Some(NetError::Io(io)) => Some(&**io),
+                _ => None,
+            });
+            if io.is_some_and(is_shortage) {
+                return Self::Shortage(error.to_string());
+            }
+            cause = inner.source();
+        }
+        Self::Unresolved(error.to_string())
+    }
+}
 
 /// Looks up names.
 #[async_trait]
@@ -78,9 +103,9 @@ impl SystemResolver {
 impl Resolve for SystemResolver {
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
         match self.look_up(name).await {
-            Ok(addresses) if addresses.is_empty() => Err(ResolveError("no addresses".into())),
+            Ok(addresses) if addresses.is_empty() => Err(ResolveError::Unresolved("no addresses".into())),
             Ok(addresses) => Ok(addresses),
-            Err(error) => Err(ResolveError(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -267,8 +267,8 @@ impl OwnServer {
         public.chain(local).chain([format!("http://localhost:{port}")]).collect()
     }
 
-    /// Where own inboxes are reached.
-    pub(crate) fn local_address(&self) -> SocketAddr {
+    /// Where it is reached from this machine, also when it listens on every address.
+    pub fn local_address(&self) -> SocketAddr {
         let ip = match self.listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -31,10 +31,16 @@ impl Seen {
 }
 
 const GONE: u16 = 410;
+/// The wait after an attempt that this server could not make; doubled by each further one …
+const POSTPONED_FIRST: Duration = Duration::from_secs(5);
+/// … up to this.
+const POSTPONED_MAX: Duration = Duration::from_secs(300);
 
-/// What follows from attempt number `attempt` (from 1) of the schedule, which ended at `now`.
+/// What follows from step `step` (from 1) of the schedule, which was attempt number `attempt` of its
+/// delivery and ended at `now`.
 pub(crate) fn verdict(
     schedule: &[Duration],
+    step: u32,
     attempt: u32,
     seen: &Seen,
     now: Timestamp,
@@ -46,8 +52,13 @@ pub(crate) fn verdict(
     if seen.status == Some(GONE) {
         return Verdict::Disabled;
     }
+    if seen.failure == Some(Failure::Shortage) {
+        let doublings = attempt.saturating_sub(step).min(16);
+        let wait = (POSTPONED_FIRST * 2_u32.pow(doublings)).min(POSTPONED_MAX);
+        return Verdict::Postponed(now.plus(wait.mul_f64(1.0 + chance.clamp(0.0, 1.0))));
+    }
     let asked = seen.retry_after.as_deref().and_then(|value| retry_after(value, now));
-    next_attempt(schedule, attempt, now, chance, asked).map_or(Verdict::Exhausted, Verdict::Retry)
+    next_attempt(schedule, step, now, chance, asked).map_or(Verdict::Exhausted, Verdict::Retry)
 }
 
 /// Reads `Retry-After`: seconds, or a date. Anything else is not there; a past date asks for nothing.
@@ -93,7 +104,7 @@ mod tests {
             (Seen::failed(Failure::Refused), retry),
             (Seen::failed(Failure::AddressNotAllowed), retry),
         ] {
-            assert_eq!(verdict(&SCHEDULE, 1, &seen, NOW, 0.0), expected, "{seen:?}");
+            assert_eq!(verdict(&SCHEDULE, 1, 1, &seen, NOW, 0.0), expected, "{seen:?}");
         }
     }
 
@@ -102,12 +113,21 @@ mod tests {
         let seen = Seen::failed(Failure::Reset);
         for attempt in 1..17 {
             let step = SCHEDULE[usize::try_from(attempt).unwrap()];
-            let earliest = verdict(&SCHEDULE, attempt, &seen, NOW, 0.0);
+            let earliest = verdict(&SCHEDULE, attempt, attempt, &seen, NOW, 0.0);
             assert_eq!(earliest, Verdict::Retry(NOW.plus(step)), "{attempt}");
-            let latest = verdict(&SCHEDULE, attempt, &seen, NOW, 1.0);
+            let latest = verdict(&SCHEDULE, attempt, attempt, &seen, NOW, 1.0);
             assert_eq!(latest, Verdict::Retry(NOW.plus(step.mul_f64(1.2))), "{attempt}");
         }
-        assert_eq!(verdict(&SCHEDULE, 17, &seen, NOW, 0.5), Verdict::Exhausted);
+        assert_eq!(verdict(&SCHEDULE, 17, 17, &seen, NOW, 0.5), Verdict::Exhausted);
+    }
+
+    #[test]
+    fn what_this_server_could_not_send_takes_no_step_of_the_schedule() {
+        let seen = Seen::failed(Failure::Shortage);
+        for (attempt, secs) in [(17, 5), (18, 10), (19, 20), (40, 300)] {
+            let verdict = verdict(&SCHEDULE, 17, attempt, &seen, NOW, 0.0);
+            assert_eq!(verdict, Verdict::Postponed(NOW.plus(Duration::from_secs(secs))), "{attempt}");
+        }
     }
 
     #[test]
@@ -132,7 +152,7 @@ mod tests {
         ] {
             let seen = answered(503, Some(Failure::HttpStatus), Some(value));
             let expected = Verdict::Retry(Timestamp::from_millis(NOW.as_millis() + wait));
-            assert_eq!(verdict(&SCHEDULE, 1, &seen, NOW, 0.0), expected, "{value:?}");
+            assert_eq!(verdict(&SCHEDULE, 1, 1, &seen, NOW, 0.0), expected, "{value:?}");
         }
     }
 }

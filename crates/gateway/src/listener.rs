@@ -11,6 +11,7 @@ mod watch;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -104,6 +105,7 @@ pub async fn serve(
         router,
         shutdown,
         cut: cut.clone(),
+        starved: AtomicBool::new(false),
         options,
     });
     while let Some((stream, peer, place)) = host.accept(&listener).await {
@@ -150,6 +152,8 @@ struct Host {
     router: Router,
     shutdown: CancellationToken,
     cut: CancellationToken,
+    /// The last attempt to accept failed, and that was said.
+    starved: AtomicBool,
     options: ListenerOptions,
 }
 
@@ -160,10 +164,22 @@ impl Host {
             let place = Arc::clone(&self.places).acquire_owned().await.expect("nobody closes the semaphore");
             loop {
                 match listener.accept().await {
-                    Ok((stream, peer)) => return (stream, peer, place),
+                    Ok((stream, peer)) => {
+                        if self.starved.swap(false, Ordering::Relaxed) {
+                            tracing::info!("connections are accepted again");
+                        }
+                        return (stream, peer, place);
+                    }
                     Err(error) if is_of_one_connection(&error) => {}
                     Err(error) => {
-                        tracing::warn!(error.message = %error, "no connection could be accepted; trying again");
+                        // Said once, not ten times a second for as long as it lasts.
+                        if !self.starved.swap(true, Ordering::Relaxed) {
+                            tracing::error!(
+                                error.message = %error,
+                                "no connection can be accepted; if there are too many open files, raise `ulimit -n` \
+                                 or `LimitNOFILE=`"
+                            );
+                        }
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 }

@@ -68,6 +68,9 @@ pub enum Verdict {
     Delivered,
     /// Try again, not before this time.
     Retry(Timestamp),
+    /// This server could not make the attempt: try again, not before this time, and the schedule stands
+    /// where it stood.
+    Postponed(Timestamp),
     /// The schedule is used up.
     Exhausted,
     /// The receiver said 410: nothing more goes to this endpoint.
@@ -75,11 +78,19 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// When to try again.
+    pub const fn again_at(self) -> Option<Timestamp> {
+        match self {
+            Self::Retry(at) | Self::Postponed(at) => Some(at),
+            Self::Delivered | Self::Exhausted | Self::Disabled => None,
+        }
+    }
+
     /// The state of the delivery after it.
     pub const fn state(self) -> DeliveryState {
         match self {
             Self::Delivered => DeliveryState::Delivered,
-            Self::Retry(_) => DeliveryState::Pending,
+            Self::Retry(_) | Self::Postponed(_) => DeliveryState::Pending,
             Self::Exhausted => DeliveryState::Exhausted,
             Self::Disabled => DeliveryState::Disabled,
         }

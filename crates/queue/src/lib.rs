@@ -29,6 +29,7 @@ pub mod registry;
 pub mod rerun;
 pub mod retry;
 pub mod run;
+pub mod shortage;
 pub mod signature;
 pub mod webhook;
 

@@ -14,6 +14,7 @@ pub struct Home {
     binary: PathBuf,
     folder: tempfile::TempDir,
     port: u16,
+    listen_on: &'static str,
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     data_dir: PathBuf,
@@ -44,6 +45,7 @@ impl Home {
             data_dir: folder.path().join("data"),
             folder,
             port,
+            listen_on: "127.0.0.1",
             environment: Vec::new(),
             flags: vec!["--allow-private-webhooks".into(), "127.0.0.0/8".into()],
         }
@@ -53,6 +55,13 @@ impl Home {
     #[must_use]
     pub fn with_flags(mut self, flags: &[&str]) -> Self {
         self.flags = flags.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The same, listening on this address of the machine, such as `0.0.0.0`.
+    #[must_use]
+    pub fn listening_on(mut self, address: &'static str) -> Self {
+        self.listen_on = address;
         self
     }
 
@@ -119,7 +128,7 @@ impl Home {
         let mut child = self
             .command()
             .arg("serve")
-            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(["--listen", &format!("{}:{}", self.listen_on, self.port)])
             .args(&self.flags)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -118,6 +118,8 @@ pub(crate) struct Pool {
     claim: Option<BoxFuture<'static, Stored<Vec<LeasedRun>>>>,
     /// Neither claims nor looks at the registry before this moment.
     store_not_before: Option<Instant>,
+    /// The machine had nothing left to start a replica with, and that was said.
+    hindered: bool,
     /// No more work comes in.
     closed: Option<Closed>,
     /// The server stops: what is left at this moment is given back.
@@ -159,6 +161,7 @@ impl Pool {
             brake: Brake::new(ports.options.restart_pause, ports.options.restart_pause_max),
             claim: None,
             store_not_before: None,
+            hindered: false,
             closed: None,
             drain_until: None,
             waiting,
@@ -181,7 +184,17 @@ impl Pool {
             Arc::clone(&self.waiting),
             done.clone(),
         ));
-        self.keep().await;
+        tokio::select! {
+            () = self.keep() => {}
+            // It ends after this one, unless it panicked: then no end would be recorded any more.
+            Err(error) = &mut recording => {
+                tracing::error!(app.id = %self.app, %error, "the recorder of an app failed");
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+                return;
+            }
+        }
         let Self { recorder, stop, app, .. } = self;
         drop(recorder);
         // A run of a deleted app may still be on its way into its place.
@@ -402,6 +415,7 @@ impl Pool {
     fn on_started(&mut self, Started { id, functions }: Started) {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.functions.clone_from(&functions);
+        self.hindered = false;
         match &mut member.standing {
             Standing::First(reply) => {
                 // A build that was cancelled meanwhile has nobody waiting.
@@ -431,7 +445,15 @@ impl Pool {
         };
         let Some(member) = self.members.remove(&id) else { return };
         match (end, member.standing) {
-            (End::NotStarted(failure), Standing::First(Some(reply))) => drop(reply.send(Err(failure))),
+            (End::NotStarted(failure) | End::Hindered(failure), Standing::First(Some(reply))) => {
+                drop(reply.send(Err(failure)));
+            }
+            (End::Hindered(failure), Standing::Starting) => {
+                self.brake.hindered(Instant::now());
+                if !std::mem::replace(&mut self.hindered, true) {
+                    tracing::error!(app.id = %self.app, "{}; its runs wait", failure.error.message);
+                }
+            }
             (End::NotStarted(failure), Standing::Starting) => {
                 self.brake.failed(Instant::now());
                 if self.brake.given_up() && self.serving_or_starting() == 0 {

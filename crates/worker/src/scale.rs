@@ -46,6 +46,11 @@ impl Brake {
         self.not_before = Some(now + (self.pause * 2_u32.pow(doublings)).min(self.pause_max));
     }
 
+    /// A start could not even be tried, for reasons of this machine; it says nothing about the code.
+    pub(crate) fn hindered(&mut self, now: Instant) {
+        self.not_before = self.not_before.max(Some(now + self.pause));
+    }
+
     /// When the next start may be, if not now.
     pub(crate) fn holds_until(&self, now: Instant) -> Option<Instant> {
         self.not_before.filter(|moment| *moment > now)
@@ -88,6 +93,17 @@ mod tests {
         assert!(brake.given_up());
         brake.release();
         assert!(!brake.given_up() && brake.holds_until(now).is_none());
+    }
+
+    #[test]
+    fn starts_that_the_machine_hinders_never_give_up() {
+        let mut brake = Brake::new(Duration::from_secs(1), Duration::from_secs(30));
+        let now = Instant::now();
+        for _ in 0..10 {
+            brake.hindered(now);
+        }
+        assert_eq!(brake.holds_until(now), Some(now + Duration::from_secs(1)));
+        assert!(!brake.given_up() && !brake.on_trial());
     }
 
     #[test]

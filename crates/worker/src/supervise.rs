@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getrlimit, setrlimit};
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub const SUBCOMMAND: &str = "__supervise";
 
 const LIFELINE: &str = "--lifeline";
+const OPEN_FILES: &str = "--open-files";
 /// `env`'s and `timeout`'s exit status for their own failures.
 const CANNOT_RUN: u8 = 126;
 /// Between two looks at processes that were sent SIGKILL and are not gone yet.
@@ -36,6 +37,8 @@ pub struct Lifeline {
     read: io::PipeReader,
     /// Close-on-exec, and never written to.
     _write: io::PipeWriter,
+    /// Descriptors that what is started may open.
+    open_files: Option<u64>,
 }
 
 impl Lifeline {
@@ -46,20 +49,32 @@ impl Lifeline {
     pub fn open() -> io::Result<Self> {
         let (read, write) = io::pipe()?;
         rustix::io::fcntl_setfd(&read, rustix::io::FdFlags::empty())?;
-        Ok(Self { read, _write: write })
+        Ok(Self { read, _write: write, open_files: None })
+    }
+
+    /// What is started may open so many files: what the server was started with, not what it needs for
+    /// itself, since programs that use `select` break with more.
+    #[must_use]
+    pub fn with_open_files(self, open_files: Option<u64>) -> Self {
+        Self { open_files, ..self }
     }
 
     /// What to put before a command so that it is supervised: `program` is the path of an
     /// executable that calls [`supervise`] with what follows [`SUBCOMMAND`].
     pub fn prefix(&self, program: &Path) -> Vec<OsString> {
         let descriptor = self.read.as_raw_fd().to_string();
-        vec![program.into(), SUBCOMMAND.into(), LIFELINE.into(), descriptor.into(), "--".into()]
+        let mut words = vec![program.into(), SUBCOMMAND.into(), LIFELINE.into(), descriptor.into()];
+        if let Some(open_files) = self.open_files {
+            words.extend([OPEN_FILES.into(), open_files.to_string().into()]);
+        }
+        words.push("--".into());
+        words
     }
 }
 
 /// Runs a command to its end and takes everything it started with it.
 ///
-/// `args` are those after [`SUBCOMMAND`]: `[--lifeline FD] -- COMMAND ARG…`. Ends as the command
+/// `args` are those after [`SUBCOMMAND`]: `[--lifeline FD] [--open-files N] -- COMMAND ARG…`. Ends as the command
 /// ended: with its exit status, or by the same signal. The process must have no other thread.
 pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (lifeline, command) = match parse(args) {
@@ -84,6 +99,11 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, C
         if argument == "--" {
             break;
         }
+        if argument == OPEN_FILES {
+            let number = args.next().and_then(|number| number.to_str()?.parse().ok());
+            limit_open_files(number.ok_or("`--open-files` needs a number")?)?;
+            continue;
+        }
         if argument != LIFELINE {
             return Err(format!("unknown option {}", argument.display()));
         }
@@ -94,6 +114,13 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, C
     let mut command = Command::new(args.next().ok_or("no command given")?);
     command.args(args);
     Ok((lifeline, command))
+}
+
+/// Lowers what this process and its children may open.
+fn limit_open_files(number: u64) -> Result<(), String> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(number), maximum })
+        .map_err(|error| format!("cannot limit the open files to {number}: {error}"))
 }
 
 #[expect(clippy::print_stderr, reason = "the process is a launcher; its stderr is the replica's log")]
@@ -216,8 +243,8 @@ fn end_as(status: WaitStatus) -> ExitCode {
     }
     let signal = status.terminating_signal().unwrap_or(libc::SIGKILL);
     // The command dumped its core, if it was to; a second one of the supervisor helps nobody.
-    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
     crate::posix::die_by(signal);
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }

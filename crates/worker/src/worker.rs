@@ -124,9 +124,14 @@ impl Worker {
     }
 }
 
+/// A pool that panicked holds leases that nobody works on any more. Only a restart gives them back, so the
+/// panic goes on to whoever runs the worker.
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "the task of an app's pool failed");
+        if let Ok(panic) = error.try_into_panic() {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use queue::delivery::DeliveryState;
+use queue::delivery::{DeliveryState, Verdict};
 use queue::port::Outbox as _;
 use queue::run::EndpointUrl;
 use testkit::receiver::{Evil, Fault};
 use testkit::recorder::Recorder;
 use tokio::time::timeout;
 
-use crate::fakes::{PATIENCE, World};
+use crate::fakes::{Answer, PATIENCE, World};
 
 #[tokio::test]
 async fn what_is_due_at_the_start_goes_out_unasked() {
@@ -220,4 +220,26 @@ async fn a_reserved_place_that_is_not_used_is_free_again() {
         let places: Vec<_> = std::iter::from_fn(|| world.handle.reserve(&url)).collect();
         assert!((4..=8).contains(&places.len()), "{} places", places.len());
     }
+}
+
+#[tokio::test]
+async fn what_this_server_cannot_send_speaks_against_no_receiver_and_takes_no_step() {
+    let receiver = Recorder::start().await.unwrap();
+    let world = World::new();
+    world.names.say_nothing("hooks.example.com", Answer::Shortage);
+    let port = receiver.url("").rsplit(':').next().unwrap().trim_end_matches('/').to_owned();
+    let url = format!("http://hooks.example.com:{port}/x");
+    let ids: Vec<_> = (0..20).map(|_| world.deliver(&url)).collect();
+    world.shelf.wait_until(|shelf| ids.iter().all(|id| !shelf.ends_of(*id).is_empty())).await;
+    for id in &ids {
+        let end = &world.shelf.ends_of(*id)[0];
+        assert_eq!(end.report.reason.as_deref(), Some("server_exhausted"));
+        assert!(matches!(end.verdict, Verdict::Postponed(_)), "{:?}", end.verdict);
+    }
+    assert_eq!(receiver.count(), 0);
+    // Had it counted as an outage, the breaker would be open now.
+    world.names.say("hooks.example.com", &[&["127.0.0.1"]]);
+    world.clock.advance(Duration::from_secs(10));
+    world.handle.wake();
+    world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 20).await;
 }

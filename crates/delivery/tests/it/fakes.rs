@@ -204,7 +204,7 @@ impl Deliveries for Shelf {
         let row = rows.iter_mut().find(|row| row.id == end.id).unwrap();
         assert_eq!((row.state, row.attempt), (DeliveryState::Sending, end.attempt), "an attempt ends once");
         row.state = end.verdict.state();
-        if let queue::delivery::Verdict::Retry(at) = end.verdict {
+        if let Some(at) = end.verdict.again_at() {
             row.due_at = at;
         }
         self.ends.lock().unwrap().push(end);
@@ -340,6 +340,7 @@ pub(crate) struct Names {
 pub(crate) enum Answer {
     Addresses(Vec<IpAddr>),
     Nothing,
+    Shortage,
     Silence,
 }
 
@@ -368,7 +369,8 @@ impl Resolve for Names {
         };
         match answer {
             Answer::Addresses(addresses) => Ok(addresses),
-            Answer::Nothing => Err(ResolveError("no such name".into())),
+            Answer::Nothing => Err(ResolveError::Unresolved("no such name".into())),
+            Answer::Shortage => Err(ResolveError::Shortage("too many open files".into())),
             Answer::Silence => std::future::pending().await,
         }
     }

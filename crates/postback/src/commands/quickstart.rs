@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     }
     .options(Some(data_dir.clone()))?;
 
-    let server = Server::start(options).await.context("the server did not start")?;
+    let mut server = Server::start(options).await.context("the server did not start")?;
     printer.done(&format!("a server is up at {}", server.public_url));
     let shown = show(&server, printer, &temporary.path().join("example")).await;
     let stopped = match &shown {
@@ -70,8 +70,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         }
         _ => Stopped::Asked,
     };
-    if let Stopped::StoreFailed(reason) = stopped {
-        bail!("the disk refused a commit: {reason}");
+    match stopped {
+        Stopped::Asked => {}
+        Stopped::StoreFailed(reason) => bail!("the disk refused a commit: {reason}"),
+        Stopped::PartFailed(reason) => bail!("a part of the server failed: {reason}"),
     }
     server.stop().await;
     shown.map(|()| ExitStatus::Success)

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 pub(crate) use edge::Edge;
 
 use super::{Context, ExitStatus};
-use crate::serve::{EXIT_STORE_FAILED, Options, Server, Stopped};
+use crate::serve::{EXIT_PART_FAILED, EXIT_STORE_FAILED, Options, Server, Stopped};
 use crate::system;
 
 /// Arguments of `postback serve`.
@@ -144,7 +144,7 @@ fn origin(text: &str) -> anyhow::Result<String> {
 /// When the server cannot start.
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
     log_to_stderr(&args.log, args.log_json)?;
-    let server = Server::start(args.options(context.global.data_dir.clone())?).await?;
+    let mut server = Server::start(args.options(context.global.data_dir.clone())?).await?;
     let printer = &context.printer;
     tracing::info!("listening on {}", server.address);
     printer.note(&format!("postback is serving at {}", server.public_url));
@@ -157,6 +157,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         Stopped::Asked => {
             server.stop().await;
             Ok(ExitStatus::Success)
+        }
+        Stopped::PartFailed(reason) => {
+            tracing::error!("stopping at once, so that a fresh start takes up what is left: {reason}");
+            Ok(ExitStatus::Code(EXIT_PART_FAILED))
         }
         Stopped::StoreFailed(reason) => {
             tracing::error!("stopping at once, since the disk refused a commit: {reason}");

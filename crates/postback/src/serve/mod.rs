@@ -5,6 +5,7 @@
 //! their runs back, let attempts under way end, sync and close the store.
 
 mod drift;
+mod open_files;
 mod options;
 mod rooms;
 mod upkeep;
@@ -17,12 +18,16 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use delivery::OwnServer;
 use gateway::listener::{self, Drained, ListenerOptions};
+use open_files::OpenFiles;
 pub(crate) use options::Options;
 use rooms::Rooms;
 
 use crate::credentials::Credentials;
 
+/// Exit status after a part of the server ended by itself: what it did nobody does any more.
+pub(crate) const EXIT_PART_FAILED: u8 = 70;
 /// Exit status after the disk failed under a commit: nobody may go on writing to it.
 pub(crate) const EXIT_STORE_FAILED: u8 = 74;
 
@@ -54,6 +59,8 @@ pub(crate) enum Stopped {
     Asked,
     /// A commit failed on the disk: what follows must be decided by a fresh start.
     StoreFailed(String),
+    /// A part of it ended without being asked to; it says which, and how.
+    PartFailed(String),
 }
 
 impl Server {
@@ -65,6 +72,7 @@ impl Server {
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("failed to make the data directory `{}`", options.data_dir.display()))?;
         restrict(&options.data_dir)?;
+        let files = OpenFiles::raise();
         let store = rooms::open_store(&options).await?;
         let socket = TcpListener::bind(options.listen).await.with_context(|| {
             format!(
@@ -73,17 +81,22 @@ impl Server {
             )
         })?;
         let address = socket.local_addr()?;
-        let public_url = options.public_url.clone().unwrap_or_else(|| local_url(address));
+        let public_url = options.public_url.clone().unwrap_or_else(|| {
+            format!("http://{}", OwnServer { listen: address, public_url: None }.local_address())
+        });
         let (stop_accepting, stop_working, stop_delivering) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (rooms, worker, delivery) =
-            Rooms::wire(&options, store, address, &public_url, stop_accepting.clone())?;
+            Rooms::wire(&options, store, address, &public_url, files, stop_accepting.clone())?;
         let credentials = rooms.ensure_credentials(&options.data_dir).await?;
 
         let working = tokio::spawn(worker.run(stop_working.clone()));
         let delivering = tokio::spawn(delivery.run(stop_delivering.clone()));
+        let limits = options.listener.clone();
+        let connections_max = files.connections(limits.connections_max);
+        tracing::info!(files.max = files.now, connections.max = connections_max, "limits of this process");
         let limits =
-            ListenerOptions { drain_limit: options.drain_timeout + SPARE, ..options.listener.clone() };
+            ListenerOptions { drain_limit: options.drain_timeout + SPARE, connections_max, ..limits };
         let http = tokio::spawn(listener::serve(socket, rooms.router(), stop_accepting.clone(), limits));
         rooms.builder.resume().await.context("failed to take up unfinished builds")?;
         let upkeep = tokio::spawn(upkeep::run(rooms.upkeep(), stop_delivering.clone()));
@@ -104,11 +117,16 @@ impl Server {
         })
     }
 
-    /// Waits for SIGTERM, SIGINT or a failed disk.
-    pub(crate) async fn wait(&self) -> Stopped {
+    /// Waits for SIGTERM, SIGINT, a failed disk, or the end of a part that should not end.
+    pub(crate) async fn wait(&mut self) -> Stopped {
         tokio::select! {
+            biased;
             () = interrupted() => Stopped::Asked,
             reason = self.rooms.store.failed() => Stopped::StoreFailed(reason.to_string()),
+            why = failure_of("the listener", &mut self.http) => Stopped::PartFailed(why),
+            why = failure_of("the worker", &mut self.working) => Stopped::PartFailed(why),
+            why = failure_of("the delivery engine", &mut self.delivering) => Stopped::PartFailed(why),
+            why = failure_of("the upkeep", &mut self.upkeep) => Stopped::PartFailed(why),
         }
     }
 
@@ -139,21 +157,19 @@ impl Server {
     }
 }
 
-/// `http://127.0.0.1:4100`, also for a server that listens on every address.
-fn local_url(address: SocketAddr) -> String {
-    let ip = match address.ip() {
-        ip if ip.is_unspecified() && ip.is_ipv4() => std::net::Ipv4Addr::LOCALHOST.into(),
-        ip if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(ip, address.port()))
-}
-
 /// Keys and bodies lie in the data directory: nobody else on the machine reads it.
 fn restrict(data_dir: &std::path::Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))
         .with_context(|| format!("failed to restrict `{}` to its owner", data_dir.display()))
+}
+
+/// Resolves when `part`, which runs until it is stopped, has ended all the same.
+async fn failure_of<T>(part: &str, task: &mut JoinHandle<T>) -> String {
+    match task.await {
+        Ok(_) => format!("{part} ended although nobody asked it to"),
+        Err(error) => format!("{part} failed: {error}"),
+    }
 }
 
 /// Resolves at the next SIGTERM or SIGINT.
@@ -167,5 +183,23 @@ async fn interrupted() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_ends_or_panics_is_named_and_one_that_works_is_left_alone() {
+        let mut ended = tokio::spawn(async {});
+        assert!(failure_of("the worker", &mut ended).await.contains("the worker ended"));
+        let mut panicked = tokio::spawn(async { panic!("out of tune") });
+        let why: String = failure_of::<()>("the worker", &mut panicked).await;
+        assert!(why.contains("the worker failed") && why.contains("out of tune"), "{why}");
+        let mut working = tokio::spawn(std::future::pending::<()>());
+        let limit = Duration::from_millis(20);
+        assert!(tokio::time::timeout(limit, failure_of("the worker", &mut working)).await.is_err());
+        working.abort();
     }
 }

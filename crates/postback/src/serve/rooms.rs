@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use worker::{Lifeline, Worker};
 
+use super::open_files::OpenFiles;
 use super::{Options, upkeep};
 use crate::credentials::{self, Credentials};
 use crate::embedded;
@@ -64,6 +65,7 @@ impl Rooms {
         store: Store,
         address: SocketAddr,
         public_url: &str,
+        files: OpenFiles,
         stop_accepting: CancellationToken,
     ) -> anyhow::Result<(Self, Worker, Engine)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -74,6 +76,7 @@ impl Rooms {
             .install_recorder()
             .context("failed to set up the metrics")?;
         let lifeline = Lifeline::open().context("failed to open the lifeline of replicas")?;
+        let lifeline = lifeline.with_open_files(files.inherited);
         let program = std::env::current_exe().context("failed to find this program's own file")?;
         let supervisor = lifeline.prefix(&program);
 
@@ -86,7 +89,7 @@ impl Rooms {
         let logs: Arc<dyn Logs> = shared;
 
         let public = Url::parse(public_url).context("the public address is no URL")?;
-        let own = OwnServer { listen: reachable(address), public_url: Some(public.clone()) };
+        let own = OwnServer { listen: address, public_url: Some(public.clone()) };
         let rules = Rules {
             allow_private: options.allow_private_webhooks.clone(),
             allow_http: options.allow_http_webhooks,
@@ -202,16 +205,6 @@ impl Rooms {
             outbox: Arc::clone(&self.outbox),
         }
     }
-}
-
-/// Where a listener on every address is reached from this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if ip.is_unspecified() && ip.is_ipv4() => std::net::Ipv4Addr::LOCALHOST.into(),
-        ip if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// The variables of these names that are set.

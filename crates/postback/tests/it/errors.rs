@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::support::{Stage, json as body};
+use testkit::server::Home;
+
+use crate::support::{Stage, app_folder, binary, json as body};
 
 #[tokio::test]
 async fn bad_input_gets_a_clear_answer() {
@@ -101,4 +103,19 @@ async fn a_main_py_that_cannot_be_imported_leaves_the_old_version_live() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("init_failure") && said.contains("nothing_of_this_name"), "{said}");
     assert_eq!(stage.call(&stage.v4("basic/echo"), r#"{"value":1}"#).await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_server_on_every_address_is_its_own_at_each_of_them() {
+    let stage = Stage::on(Home::new(binary()).listening_on("0.0.0.0"));
+    stage.deploy(&app_folder("basic"), &["basic"]);
+    let port = stage.home.url().rsplit(':').next().unwrap().to_owned();
+    for host in ["127.0.0.1", "127.0.0.2", "0.0.0.0", "localhost"] {
+        let hook = format!("http://{host}:{port}/v2/projects");
+        let call = json!({"value": 1, "webhook_endpoint": hook}).to_string();
+        let answer = stage.call(&stage.v4("basic/echo"), call).await;
+        assert_eq!(answer.status(), 422, "{host}");
+        let message = body(answer).await["message"].as_str().unwrap_or_default().to_owned();
+        assert!(message.contains("the server itself"), "{host}: {message}");
+    }
 }

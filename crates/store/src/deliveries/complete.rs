@@ -16,10 +16,11 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
         Verdict::Delivered => DeliveryState::Delivered,
         failed => after_failure(batch, end)?.unwrap_or(failed.state()),
     };
-    let next_at = match end.verdict {
-        Verdict::Retry(at) if state == DeliveryState::Pending => Some(at.as_millis()),
-        _ => None,
-    };
+    let again_at = end.verdict.again_at().filter(|_| state == DeliveryState::Pending);
+    let next_at = again_at.map(Timestamp::as_millis);
+    if let Verdict::Postponed(_) = end.verdict {
+        not_counted(batch, end)?;
+    }
     let report = &end.report;
     let changed = batch
         .sql(
@@ -55,6 +56,17 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
     Ok(())
 }
 
+/// The attempt is on record, and no step of the schedule.
+fn not_counted(batch: &Batch<'_>, end: &AttemptEnd) -> Result<(), Fault> {
+    batch
+        .sql(
+            "UPDATE deliveries SET schedule_from = schedule_from + 1
+             WHERE run = ?1 AND endpoint = ?2 AND attempt = ?3 AND state = 'sending'",
+        )?
+        .execute(params![end.id.run.into_bytes(), row::delivery_number(end.id), end.attempt])?;
+    Ok(())
+}
+
 /// What a failure means for the endpoint: it may be the last one it gets. Returns the state of the delivery
 /// where that differs from what the attempt alone says.
 fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<DeliveryState>, Fault> {
@@ -69,8 +81,9 @@ fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<Deliv
         let status = end.report.status_code;
         status.map_or_else(|| "disabled".to_owned(), |status| format!("http_status {status}"))
     } else {
-        // What is told on the way has a short schedule, and is no measure of its endpoint.
-        if end.id.is_progress() {
+        // What is told on the way has a short schedule, and is no measure of its endpoint; nor is what this
+        // server could not send.
+        if end.id.is_progress() || matches!(end.verdict, Verdict::Postponed(_)) {
             return Ok(None);
         }
         let failure = failing::note_failure(batch, &project, &url, started_at, end.ended_at)?;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::app::{Contract, Function};
+use queue::lease::Release;
 use queue::log::Stream;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::StartFailure;
 use queue::registry::{Build, BuildStatus};
-use queue::{BuildId, ReplicaId, RunId, Timestamp, limits};
+use queue::{BuildId, ReplicaId, RunId, Timestamp, limits, shortage};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -80,6 +81,8 @@ pub(crate) enum End {
     Died,
     /// It never became ready.
     NotStarted(StartFailure),
+    /// The machine has nothing left to start it with.
+    Hindered(StartFailure),
 }
 
 /// All that a replica is started with.
@@ -152,6 +155,23 @@ pub(crate) async fn run(plan: Plan) -> Ended {
     Ended { id, end }
 }
 
+impl Drop for Replica {
+    /// Usually everything has been settled by now. After a panic of this task what it had in hand goes back to
+    /// the store, charged: if a run has brought the panic about, it ends before it does so for ever.
+    fn drop(&mut self) {
+        let calls: Vec<_> = self.calls.drain().collect();
+        let begun = calls.into_iter().filter_map(|call| call.work).map(|work| (work, Release::WorkerCrashed));
+        let taken = std::mem::take(&mut self.batch).into_iter().map(|work| (work, Release::Drained));
+        for (work, release) in begun.chain(taken) {
+            // A call needs no word: whoever waits for it sees that nobody has it any more.
+            if let Work::Run(run) = work {
+                self.recorder.release(run.lease, release);
+            }
+        }
+        self.waiting.leave(&mut self.seat);
+    }
+}
+
 impl Replica {
     fn new(plan: Plan) -> (Self, mpsc::UnboundedReceiver<Order>) {
         let Plan { id, build, first, load, orders, started, waiting, recorder, ports } = plan;
@@ -188,6 +208,14 @@ impl Replica {
         };
         let (mut process, socket, mut printed) = match process::start(&self.ports.options, &prepared) {
             Ok(started) => started,
+            Err(error) if is_shortage(&error) => {
+                let why = format!(
+                    "the server has no file descriptors, processes or memory left to start a replica ({error}); \
+                     raise its limits (`ulimit -n`, `LimitNOFILE=`), then try again"
+                );
+                let error = RunError::new(Code::FailedToStart, why);
+                return End::Hindered(StartFailure { status: BuildStatus::InitFailure, error });
+            }
             Err(error) => {
                 let why = format!("cannot start {}: {error}", prepared.python);
                 return self.not_started(BuildStatus::InitFailure, why);
@@ -273,6 +301,14 @@ impl Replica {
             let turn = tokio::select! {
                 biased;
                 order = orders.recv() => self.obey(order.unwrap_or(Order::Kill)),
+                // Before the socket: a replica that never stops talking still has its limits.
+                () = &mut timer, if wake_at.is_some() => {
+                    let turn = self.on_time(Instant::now());
+                    // A timer that rang is not set, whatever moment comes next.
+                    timer.as_mut().reset(Instant::now() + Duration::from_secs(3600));
+                    timer_at = self.begun;
+                    turn
+                }
                 ready = socket.ready(interest) => match ready {
                     Ok(ready) if ready.is_readable() || ready.is_read_closed() => match self.read(socket) {
                         Ok(Reading::More | Reading::Paused) => ControlFlow::Continue(()),
@@ -282,13 +318,6 @@ impl Replica {
                     Ok(_) => ControlFlow::Continue(()),
                     Err(_) => return self.closed(process).await,
                 },
-                () = &mut timer, if wake_at.is_some() => {
-                    let turn = self.on_time(Instant::now());
-                    // A timer that rang is not set, whatever moment comes next.
-                    timer.as_mut().reset(Instant::now() + Duration::from_secs(3600));
-                    timer_at = self.begun;
-                    turn
-                }
                 lines = printed.recv(), if printing => {
                     match lines {
                         Some(lines) => self.print(lines),
@@ -562,6 +591,11 @@ impl Replica {
         // A process outside of the tree may hold the pipe open.
         let _ = tokio::time::timeout(EXIT_GRACE, rest).await;
     }
+}
+
+/// A fork is refused with "try again" when there are too many processes.
+fn is_shortage(error: &io::Error) -> bool {
+    shortage::is_shortage(error) || error.kind() == io::ErrorKind::WouldBlock
 }
 
 fn not_under_way(call: u32) -> Fate {

@@ -5,6 +5,7 @@ use queue::lease::Release;
 use queue::outcome::Code;
 
 use crate::house::{House, Plan, is_alive, until};
+use crate::store::POISON;
 
 const CODE: &str = r#"
 import ctypes, os, subprocess, sys, time
@@ -121,4 +122,23 @@ async fn nothing_that_a_replica_started_outlives_it() {
     assert!(is_alive(daemon));
     house.stop().await;
     assert!(!is_alive(daemon));
+}
+
+#[tokio::test]
+async fn a_run_whose_replicas_task_panicked_is_executed_again() {
+    let code = r#"
+import os, time
+
+def speak(word):
+    marker = os.path.join(os.path.dirname(__file__), "spoken")
+    if not os.path.exists(marker):
+        open(marker, "w").close()
+        print(word)
+        time.sleep(600)
+    return "spoken"
+"#;
+    let house = House::of(code).await;
+    let run = house.submit(house.run("speak", &format!("{{\"word\":\"{POISON}\"}}")));
+    assert_eq!(house.result(run).await, "\"spoken\"");
+    assert_eq!(house.memory.releases(), [(run, Release::WorkerCrashed)]);
 }

@@ -40,6 +40,27 @@ def stopped():
     note("stopped")
     os.kill(os.getpid(), signal.SIGSTOP)
 
+def flood():
+    import socket, stat, struct
+    note("flood")
+
+    def is_socket(descriptor):
+        try:
+            return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        except OSError:
+            return False
+
+    worker = socket.socket(fileno=os.dup(next(filter(is_socket, range(3, 256)))))
+    worker.setblocking(True)
+    line = b"x" * 1000
+    lines = (struct.pack(">IBIBQ", 14 + len(line), 20, 1, 1, 0) + line) * 500
+    while True:
+        try:
+            while True:
+                worker.sendall(lines)
+        except Exception:
+            os._exit(1)
+
 def beside(seconds):
     note("beside")
     time.sleep(seconds)
@@ -90,6 +111,11 @@ async fn a_function_that_swallows_the_cancel_ends_at_its_limit() {
 #[tokio::test]
 async fn native_code_that_holds_the_interpreter_ends_at_its_limit() {
     ends_at_its_limit("native").await;
+}
+
+#[tokio::test]
+async fn a_replica_that_never_stops_talking_ends_at_its_limit() {
+    ends_at_its_limit("flood").await;
 }
 
 #[tokio::test]

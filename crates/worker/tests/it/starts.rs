@@ -1,5 +1,6 @@
 //! Replicas that do not start: what is said, how often it is tried, what becomes of waiting work.
 
+use std::process::Command;
 use std::time::Duration;
 
 use queue::app::AppConfig;
@@ -7,6 +8,7 @@ use queue::log::Stream;
 use queue::outcome::{Code, Ending};
 use queue::port::Replicas as _;
 use queue::registry::BuildStatus;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::house::{House, Plan, build, until};
 
@@ -151,4 +153,29 @@ def predict(item, run_id, logger):
 "#;
     let house = House::of(code).await;
     assert_eq!(crate::house::text(&house.call("predict", "{}").await), "true");
+}
+
+/// Set in the process of its own that a test starts for itself.
+const ALONE: &str = "POSTBACK_TEST_ALONE";
+
+#[tokio::test]
+async fn a_server_without_file_descriptors_blames_no_app_and_its_runs_wait() {
+    if std::env::var_os(ALONE).is_none() {
+        // The limit is the process's, and the neighbours of this test need theirs.
+        let test = "starts::a_server_without_file_descriptors_blames_no_app_and_its_runs_wait";
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let status = alone.args(["--exact", test, "--nocapture"]).env(ALONE, "yes").status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let house = House::with("def predict():\n    return 1\n", not_deployed()).await;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
+    let run = house.submit(house.run("predict", "{}"));
+    // Three failed starts end what waits, and take less than a third of this.
+    let ended = tokio::time::timeout(Duration::from_secs(2), house.outcome(run)).await;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert!(ended.is_err(), "it ended: {ended:?}");
+    assert_eq!(house.result(run).await, "1");
+    assert_eq!(house.memory.releases(), []);
 }

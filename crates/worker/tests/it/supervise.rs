@@ -156,3 +156,11 @@ fn the_command_inherits_neither_the_lifeline_nor_a_terminal() {
     let status = Command::new(&prefix[0]).args(&prefix[1..]).args([&python(), "-c", &code]).status().unwrap();
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn what_is_started_may_open_as_many_files_as_the_server_could_at_first() {
+    let lifeline = Lifeline::open().unwrap().with_open_files(Some(77));
+    let prefix = supervisor(&lifeline);
+    let shell = Command::new(&prefix[0]).args(&prefix[1..]).args(["/bin/sh", "-c", "ulimit -n"]).output();
+    assert_eq!(String::from_utf8(shell.unwrap().stdout).unwrap().trim(), "77");
+}

@@ -162,6 +162,21 @@ pub(crate) async fn an_attempt_that_failed_is_made_again_when_it_is_due(world: W
     assert!(delivery.attempts[1].report.is_none());
 }
 
+pub(crate) async fn what_could_not_be_sent_takes_no_step_of_the_schedule(world: World<impl Engine>) {
+    let run = world.succeeded(&app("a"), &[A]).await;
+    for attempt in 1..=20 {
+        let due = world.begin().await;
+        assert_eq!((due[0].attempt, due[0].step), (attempt, 1));
+        let again = world.now().plus(Duration::from_secs(5));
+        world.end(&due[0], Verdict::Postponed(again), 503);
+        assert_eq!(world.store.next_due(room()).await.unwrap(), Some(again));
+        world.pass(Duration::from_secs(5));
+    }
+    world.end(&world.begin().await[0], Verdict::Retry(world.now()), 503);
+    assert_eq!(world.begin().await[0].step, 2);
+    assert_eq!(delivery(&world, run).await.attempts.len(), 22);
+}
+
 pub(crate) async fn a_used_up_schedule_ends_a_delivery(world: World<impl Engine>) {
     let run = world.succeeded(&app("a"), &[A]).await;
     world.end(&world.begin().await[0], Verdict::Exhausted, 500);

@@ -82,6 +82,7 @@ macro_rules! conformance {
             endpoints_that_are_not_told_of_outcomes_get_none
             a_failed_run_is_told_as_well
             an_attempt_that_failed_is_made_again_when_it_is_due
+            what_could_not_be_sent_takes_no_step_of_the_schedule
             a_used_up_schedule_ends_a_delivery
             the_room_is_respected
             receivers_take_turns
