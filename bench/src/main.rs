@@ -1,7 +1,8 @@
 //! Measures the main job on this machine: durable acknowledgements, webhooks end to end, latency at a
 //! gentle load, memory at rest, time from start to the first answer.
 //!
-//! `cargo run --release -p bench [-- --quick] [--binary FILE]`, or [`hanging`]. It drives the release binary from outside, with its load
+//! `cargo run --release -p bench [-- --quick] [--binary FILE]`, [`hanging`] for one receiver of many that hangs, or
+//! [`scale`] for very many runs. It drives the release binary from outside, with its load
 //! generator and its receiver on the same machine, and prints the disk's sync rate beside the figures,
 //! since no durable system can be judged without it.
 
@@ -9,6 +10,7 @@ mod disk;
 mod hanging;
 mod load;
 mod report;
+mod scale;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,7 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    if arguments.next_if_eq("scale").is_some() {
+        return scale::run(arguments).await;
+    }
     let (mut quick, mut binary, mut hangs) = (false, None, false);
     let mut plan = hanging::Plan { seconds: 20, pairs: 5 };
     while let Some(argument) = arguments.next() {
@@ -37,7 +42,7 @@ async fn main() -> anyhow::Result<()> {
             "--quick" => quick = true,
             "--binary" => binary = Some(PathBuf::from(arguments.next().context("`--binary` names a file")?)),
             other => anyhow::bail!(
-                "`{other}` is no option; there are --quick and --binary FILE, and `hanging` with --seconds N and --pairs N"
+                "`{other}` is no option; there are --quick and --binary FILE, `hanging` with --seconds N and --pairs N, and `scale`"
             ),
         }
     }
