@@ -58,6 +58,8 @@ pub(crate) fn writer(path: &Path, durability: Durability) -> Result<Connection, 
     expect(&conn, path, "synchronous", &number.to_string())?;
     expect(&conn, path, "foreign_keys", "1")?;
     expect(&conn, path, "journal_size_limit", &WAL_BYTES_MAX.to_string())?;
+    #[cfg(test)]
+    let conn = crate::effort::watched(conn);
     Ok(conn)
 }
 
@@ -73,6 +75,8 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, OpenError> {
     conn.pragma_update(None, "query_only", true).map_err(io)?;
     conn.pragma_update(None, "cache_size", -4_096).map_err(io)?;
     expect(&conn, path, "query_only", "1")?;
+    #[cfg(test)]
+    let conn = crate::effort::watched(conn);
     Ok(conn)
 }
 

@@ -306,6 +306,10 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     Ok(lost.len())
 }
 
+/// The condition of the index of deliveries that are given up or wait for their endpoint. A query finds the
+/// index only when it says so in these words.
+const GIVEN_UP: &str = "d.state IN ('exhausted', 'disabled')";
+
 /// Whether a run must be kept for the sake of its deliveries. One that was told in the thin form is kept as
 /// long after the telling as others after their end: its receiver has yet to fetch the result.
 pub(crate) const KEEPS_RUN: &str = "EXISTS (SELECT 1 FROM deliveries d WHERE d.run = r.id AND (

@@ -21,6 +21,8 @@ mod batch;
 mod committer;
 mod connection;
 mod deliveries;
+#[cfg(test)]
+mod effort;
 mod fault;
 mod filesystem;
 mod inboxes;

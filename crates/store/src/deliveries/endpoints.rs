@@ -5,6 +5,7 @@ use queue::run::EndpointUrl;
 use queue::{EndpointId, ProjectId, Timestamp};
 use rusqlite::{Connection, params};
 
+use super::GIVEN_UP;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
@@ -41,11 +42,11 @@ pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Endpoin
             }),
         }
     }
-    let mut statement = conn.prepare_cached(
+    let mut statement = conn.prepare_cached(&format!(
         "SELECT count(*) FROM deliveries d CROSS JOIN runs r ON r.id = d.run
              CROSS JOIN app_numbers n ON n.number = r.app
-         WHERE d.state = 'disabled' AND d.receiver = ?1 AND d.url = ?2 AND n.project = ?3",
-    )?;
+         WHERE d.state = 'disabled' AND {GIVEN_UP} AND d.receiver = ?1 AND d.url = ?2 AND n.project = ?3"
+    ))?;
     for endpoint in &mut endpoints {
         if endpoint.state == EndpointState::Disabled {
             let receiver = endpoint.url.receiver();
@@ -98,7 +99,7 @@ pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointU
     let mut statement = batch.sql(&format!(
         "SELECT d.run, d.endpoint FROM deliveries d CROSS JOIN runs r ON r.id = d.run
              CROSS JOIN app_numbers n ON n.number = r.app
-         WHERE d.state = 'disabled' AND d.receiver = ?1 AND d.url = ?2 AND n.project = ?3
+         WHERE d.state = 'disabled' AND {GIVEN_UP} AND d.receiver = ?1 AND d.url = ?2 AND n.project = ?3
          LIMIT {REPLAYED_PER_BATCH}"
     ))?;
     let mut rows = statement.query(params![url.receiver().as_str(), url.as_str(), project.as_str()])?;

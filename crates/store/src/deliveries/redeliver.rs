@@ -5,6 +5,7 @@ use queue::delivery::{Endpoints, Redelivered};
 use queue::{DeliveryId, ProjectId, Timestamp};
 use rusqlite::params;
 
+use super::GIVEN_UP;
 use super::complete::endpoint;
 use crate::batch::Batch;
 use crate::fault::Fault;
@@ -51,7 +52,7 @@ pub(super) fn failed(
     after: Option<DeliveryId>,
 ) -> Result<Page, Fault> {
     let which = match which {
-        Failed::ForGood => "d.state = 'exhausted'",
+        Failed::ForGood => &format!("d.state = 'exhausted' AND {GIVEN_UP}"),
         // What is due already needs no help.
         Failed::SoFar => "d.state = 'pending' AND d.next_at > ?7 AND d.attempt > 0 AND d.reason IS NOT NULL",
     };

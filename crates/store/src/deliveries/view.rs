@@ -8,6 +8,7 @@ use queue::{DeliveryId, ProjectId, RunId};
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row, params};
 
+use super::GIVEN_UP;
 use crate::fault::Fault;
 use crate::row;
 
@@ -63,6 +64,9 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
     if let Some(state) = filter.state {
         // A literal: the planner sees which index holds such rows.
         text += &format!(" AND d.state = '{state}'");
+        if matches!(state, DeliveryState::Exhausted | DeliveryState::Disabled) {
+            text += &format!(" AND {GIVEN_UP}");
+        }
     }
     if let Some(receiver) = &receiver {
         values.push(receiver);

@@ -1,0 +1,242 @@
+//! How much work statements are: what a start and the path of a run cost must not grow with the number
+//! of runs that have ended, nor with how many wait.
+//!
+//! Counted in steps of SQLite's virtual machine, so that the answer is the same on every machine.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use queue::delivery::{
+    AttemptEnd, AttemptReport, DeliveryFilter, DeliveryState, DueDelivery, Endpoints, Verdict,
+};
+use queue::lease::{Lease, Release};
+use queue::outcome::{Finish, Finished, Outcome};
+use queue::port::{Accepted, Claim, Deliveries as _, Room, Runs as _};
+use queue::run::{EndpointUrl, Generation, Idempotency, Mode, NewRun, RunFilter, RunOptions};
+use queue::{AppId, Clock, DeliveryId, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use rusqlite::{Connection, StatementStatus};
+
+use crate::{Options, Store};
+
+/// The most steps that one execution of a statement took, by database and statement.
+static STEPS: Mutex<BTreeMap<PathBuf, BTreeMap<String, i32>>> = Mutex::new(BTreeMap::new());
+
+/// The connection, with its statements counted from now on.
+pub(crate) fn watched(mut conn: Connection) -> Connection {
+    let path = conn.path().map(PathBuf::from).unwrap_or_default();
+    let mut counted: HashMap<String, i32> = HashMap::new();
+    let count = move |event: TraceEvent<'_>| {
+        let TraceEvent::Profile(statement, _) = event else { return };
+        let (text, total) = (statement.sql().into_owned(), statement.get_status(StatementStatus::VmStep));
+        let before = counted.insert(text.clone(), total).filter(|before| *before <= total).unwrap_or(0);
+        let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = steps.entry(path.clone()).or_default().entry(text).or_default();
+        *most = (total - before).max(*most);
+    };
+    conn.trace_v2(TraceEventCodes::SQLITE_TRACE_PROFILE, Some(count)).unwrap();
+    conn
+}
+
+/// What was counted below `dir`, which begins anew.
+fn take(dir: &Path) -> BTreeMap<String, i32> {
+    let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    steps.remove(&dir.join("postback.db")).unwrap_or_default()
+}
+
+struct Fixed;
+
+const NOW: Timestamp = Timestamp::from_millis(1_769_860_800_000);
+const HOOK: &str = "https://a.example/hook";
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        NOW
+    }
+}
+
+/// A sequence that does not repeat.
+struct Sequence(Mutex<u64>);
+
+impl Entropy for Sequence {
+    fn fill(&self, bytes: &mut [u8]) {
+        for byte in bytes {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = (*state >> 56) as u8;
+        }
+    }
+}
+
+struct Scene {
+    dir: tempfile::TempDir,
+    entropy: Arc<Sequence>,
+}
+
+fn project() -> ProjectId {
+    "p-1".parse().unwrap()
+}
+
+fn app() -> AppId {
+    AppId::new(&project(), &"a".parse().unwrap())
+}
+
+fn room() -> Room {
+    Room { total: 8, per_receiver: 8, ..Room::default() }
+}
+
+impl Scene {
+    fn open(&self) -> Store {
+        Store::open(Options::new(self.dir.path()), Arc::new(Fixed), Arc::clone(&self.entropy) as _).unwrap()
+    }
+
+    fn new_run(&self) -> NewRun {
+        NewRun {
+            id: RunId::generate(NOW, self.entropy.as_ref()),
+            app: app(),
+            function: "predict".into(),
+            generation: Generation::V3,
+            mode: Mode::Async,
+            input: Bytes::from_static(b"{}"),
+            webhooks: vec![EndpointUrl::checked(HOOK)],
+            limit: Duration::from_secs(900),
+            accepted_at: NOW,
+            warning: None,
+            options: RunOptions::default(),
+        }
+    }
+
+    async fn leased(&self, store: &Store) -> Lease {
+        let token = LeaseToken::generate(self.entropy.as_ref());
+        match store.accept(self.new_run(), Claim::Now(token)).await.unwrap() {
+            Accepted::Leased(lease) => lease,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a start and the path of a run cost, with so many runs that ended and so many that wait.
+    async fn cost(finished: usize, queued: usize) -> BTreeMap<String, i32> {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let scene = Self { dir: dir.unwrap(), entropy: Arc::new(Sequence(Mutex::new(1))) };
+        let store = scene.open();
+        for _ in 0..finished {
+            let due = finish(&store, scene.leased(&store).await).await;
+            end(&store, &due[0], Verdict::Delivered);
+        }
+        for _ in 0..queued {
+            store.accept(scene.new_run(), Claim::Later).await.unwrap();
+        }
+        store.close().await;
+        take(scene.dir.path());
+        let store = scene.open();
+        scene.all_verbs(&store).await;
+        store.close().await;
+        take(scene.dir.path())
+    }
+
+    /// What the rooms ask at a start, and what they ask about each run.
+    async fn all_verbs(&self, store: &Store) {
+        store.backlog().await.unwrap();
+        store.next_due(room()).await.unwrap();
+        store.expire(NOW).await.unwrap();
+        store.ready(NOW).await.unwrap();
+        store.prune(NOW).await.unwrap();
+        for attempt in 0..3 {
+            let mut run = self.new_run();
+            let key = format!("key-{attempt}").into();
+            run.options.idempotency = Some(Idempotency { key, fingerprint: [1; 32] });
+            run.options.start_by = Some(NOW);
+            store.accept(run, Claim::Later).await.unwrap();
+            let claimed = store.claim(&app(), 2, usize::MAX).await.unwrap();
+            store.started(claimed.iter().map(|run| run.lease).collect());
+            store.release(claimed[0].lease, Release::Drained).await.unwrap();
+            let due = finish(store, claimed[1].lease).await;
+            end(store, &due[0], Verdict::Retry(NOW));
+            store.next_due(room()).await.unwrap();
+            let again = store.begin(NOW, room()).await.unwrap();
+            let verdicts = [Verdict::Exhausted, Verdict::Delivered, Verdict::Disabled];
+            again.iter().for_each(|due| end(store, due, verdicts[attempt]));
+            let queued = self.new_run();
+            let id = queued.id;
+            store.accept(queued, Claim::Later).await.unwrap();
+            store.cancel(&project(), id).await.unwrap();
+            store.expire(NOW).await.unwrap();
+            self.views(store, due[0].id).await;
+        }
+    }
+
+    async fn views(&self, store: &Store, delivery: DeliveryId) {
+        // What was noted is seen from here on.
+        store.backlog().await.unwrap();
+        for state in [DeliveryState::Exhausted, DeliveryState::Disabled] {
+            let (project, state) = (project(), Some(state));
+            let filter = DeliveryFilter { project, endpoints: None, state, after: None, limit: 20 };
+            store.deliveries(filter).await.unwrap();
+        }
+        let filter = RunFilter {
+            project: project(),
+            app: None,
+            async_only: false,
+            state: None,
+            before: None,
+            limit: 20,
+        };
+        store.runs(filter).await.unwrap();
+        store.run(&project(), delivery.run).await.unwrap();
+        store.wait_for_end(delivery.run, Duration::ZERO).await;
+        let filter =
+            DeliveryFilter { project: project(), endpoints: None, state: None, after: None, limit: 20 };
+        store.deliveries(filter).await.unwrap();
+        store.delivery(&project(), delivery).await.unwrap();
+        let endpoints = Endpoints::One(EndpointUrl::checked(HOOK));
+        store.redeliver_failed(&project(), endpoints, NOW).await.unwrap();
+        for endpoint in store.endpoints(&project()).await.unwrap() {
+            store.enable(&project(), &endpoint.id).await.unwrap();
+        }
+    }
+}
+
+async fn finish(store: &Store, lease: Lease) -> Vec<DueDelivery> {
+    let outcome = Outcome::succeeded(Bytes::from_static(b"1"), 200, 1.0, NOW);
+    match store.finish(Finish { lease, outcome, first_attempts: vec![true] }).await.unwrap() {
+        Finished::Recorded(due) => due,
+        Finished::Stale => panic!("the lease is current"),
+    }
+}
+
+fn end(store: &Store, due: &DueDelivery, verdict: Verdict) {
+    let reason = (verdict != Verdict::Delivered).then(|| "http_status".to_owned());
+    let report = AttemptReport { reason, ..AttemptReport::default() };
+    let (id, url, attempt) = (due.id, due.url.clone(), due.attempt);
+    store.complete(AttemptEnd { id, url, attempt, ended_at: NOW, verdict, report });
+}
+
+/// Statements that are more work where there is more.
+fn grown(small: &BTreeMap<String, i32>, large: &BTreeMap<String, i32>) -> Vec<String> {
+    let more = |(text, steps): (&String, &i32)| {
+        let before = small.get(text).copied().unwrap_or(0);
+        (*steps > before + before / 4 + 60).then(|| format!("{before} -> {steps}: {text}"))
+    };
+    large.iter().filter_map(more).collect()
+}
+
+#[tokio::test]
+async fn runs_that_have_ended_cost_a_start_and_other_runs_nothing() {
+    let (small, large) = (Scene::cost(100, 10).await, Scene::cost(600, 10).await);
+    assert!(small.len() > 40, "the statements are counted: {small:?}");
+    assert_eq!(grown(&small, &large), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn runs_that_wait_cost_a_start_one_count_and_other_runs_nothing() {
+    let (small, large) = (Scene::cost(10, 100).await, Scene::cost(10, 600).await);
+    let grown = grown(&small, &large);
+    let count = |text: &String| text.contains("count(*)") && text.contains("state = 'queued'");
+    let (counts, others): (Vec<_>, Vec<_>) = grown.into_iter().partition(count);
+    assert_eq!(others, Vec::<String>::new());
+    assert_eq!(counts.len(), 2, "the writer's books and the worker's first look: {counts:?}");
+}
