@@ -153,11 +153,18 @@ fn failure_of(status: StatusCode) -> Option<Failure> {
     }
 }
 
-/// The bytes as text that every store can keep; a character cut in two at the end is left out.
+/// The bytes as text that every store can keep, no longer than the bound although what is no text takes
+/// more room; a character cut in two at the end is left out.
 fn as_text(bytes: &[u8]) -> Option<String> {
     let cut = match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => &bytes[..error.valid_up_to()],
         _ => bytes,
     };
-    (!cut.is_empty()).then(|| String::from_utf8_lossy(cut).replace('\0', "\u{fffd}"))
+    let mut text = String::from_utf8_lossy(cut).replace('\0', "\u{fffd}");
+    let mut end = text.len().min(DELIVERY_RESPONSE_KEPT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    (!text.is_empty()).then_some(text)
 }

@@ -5,5 +5,6 @@
 mod engine;
 mod fakes;
 mod guard;
+mod rows;
 mod tls;
 mod wire;
