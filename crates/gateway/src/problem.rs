@@ -7,9 +7,9 @@ use std::borrow::Cow;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use queue::RunId;
 use queue::answer;
 use queue::port::{Refused, StoreError};
+use queue::{RunId, Timestamp};
 
 /// The header that names the run of an answer.
 pub(crate) const REQUEST_ID: http::HeaderName = http::HeaderName::from_static("x-request-id");
@@ -32,6 +32,8 @@ pub(crate) struct Problem {
     pub(crate) run_id: Option<RunId>,
     /// Seconds after which trying again makes sense.
     pub(crate) retry_after: Option<u32>,
+    /// When the run was removed that it is about.
+    pub(crate) removed_at: Option<Timestamp>,
 }
 
 /// What handlers return.
@@ -43,7 +45,14 @@ impl Problem {
         code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, code: code.into(), message: message.into(), run_id: None, retry_after: None }
+        Self {
+            status,
+            code: code.into(),
+            message: message.into(),
+            run_id: None,
+            retry_after: None,
+            removed_at: None,
+        }
     }
 
     /// 400: the request cannot be read.
@@ -75,6 +84,16 @@ impl Problem {
                 clip(project)
             ),
         )
+    }
+
+    /// 410: it was there, and went with age.
+    pub(crate) fn removed(run: RunId, at: Timestamp) -> Self {
+        let message = format!(
+            "the run and its result were removed at {at}: finished runs are kept for 7 days, and 30 days after the \
+             last attempt when their webhook was never delivered"
+        );
+        let problem = Self { removed_at: Some(at), ..Self::new(StatusCode::GONE, "run_removed", message) };
+        problem.about(run)
     }
 
     /// 409: it contradicts what is there.
@@ -184,7 +203,10 @@ impl From<Refused> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = answer::error_body(self.run_id, &self.message, &self.code);
+        let body = match (self.run_id, self.removed_at) {
+            (Some(run), Some(at)) => answer::removed_body(run, &self.message, &self.code, at),
+            _ => answer::error_body(self.run_id, &self.message, &self.code),
+        };
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::clock::Timestamp;
 use crate::id::RunId;
 use crate::outcome::{Outcome, RunError};
 use crate::run::{EndpointUrl, Generation};
@@ -111,6 +112,18 @@ pub fn error_body(run: Option<RunId>, message: &str, code: &str) -> Bytes {
         code: &'a str,
     }
     to_json(&ErrorBody { run_id: run, message, code }, message.len())
+}
+
+/// The answer about a run that was removed with age: an error's keys, and when that was.
+pub fn removed_body(run: RunId, message: &str, code: &str, removed_at: Timestamp) -> Bytes {
+    #[derive(Serialize)]
+    struct RemovedBody<'a> {
+        run_id: RunId,
+        message: &'a str,
+        code: &'a str,
+        removed_at: Timestamp,
+    }
+    to_json(&RemovedBody { run_id: run, message, code, removed_at }, message.len())
 }
 
 /// Endpoints in the form in which a request named them.

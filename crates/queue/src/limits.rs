@@ -119,6 +119,12 @@ pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// How long a link to a result is good, from the end of the run; prolonged for attempts that are so late
 /// that less than [`RESULT_RETENTION`] would be left.
 pub const RESULT_LINK_LIFE: Duration = Duration::from_secs(30 * 86_400);
+/// How long the result of a run is kept whose webhook was never delivered, from the last attempt on.
+pub const UNDELIVERED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+/// How long before its removal a result that was never delivered is warned about.
+pub const UNDELIVERED_WARNING: Duration = Duration::from_secs(86_400);
+/// How long it is remembered that a run was removed, and when.
+pub const REMOVED_RUNS_REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
 /// One row of the table of limits.
 pub struct Limit {
@@ -199,7 +205,11 @@ pub const TABLE: &[Limit] = &[
         "30 days after the end of the run",
         "410; prolonged for attempts that are later than that",
     ),
-    limit("results and finished runs", "7 days", "removed, never while a delivery is pending"),
+    limit(
+        "results and finished runs",
+        "7 days; 30 days after the last attempt when never delivered",
+        "removed, never while a delivery is pending; asking for one gives 410 for 30 days",
+    ),
 ];
 
 /// The table as the page `docs/reference/limits.md`.

@@ -122,6 +122,9 @@ pub trait Runs: Send + Sync {
     /// One run of a project, with attempts, deliveries and result.
     async fn run(&self, project: &ProjectId, run: RunId) -> Stored<Option<RunView>>;
 
+    /// When a run of a project was removed with age, as long as that is remembered.
+    async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>>;
+
     /// Runs of a project, newest first, without attempts, deliveries and results.
     async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>>;
 

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::delivery::DeliveryView;
+use crate::delivery::{DeliveryState, DeliveryView};
 use crate::id::{AppId, BuildId, ProjectId, RunId};
 use crate::lease::{AttemptView, Lease};
+use crate::limits::{RESULT_RETENTION, UNDELIVERED_RETENTION};
 use crate::outcome::{Ending, RunError};
 use crate::rerun::RetryPolicy;
 use crate::signature::CallerSecret;
@@ -343,6 +344,25 @@ pub struct RunView {
     pub deliveries: Vec<DeliveryView>,
     /// The raw JSON result; `None` in lists, before the end, and for synchronous calls.
     pub result: Option<Bytes>,
+}
+
+impl RunView {
+    /// Until when it is kept at least; `None` while it has not ended or somebody waits for it. Known
+    /// with its deliveries only, not in lists.
+    pub fn kept_until(&self) -> Option<Timestamp> {
+        let mut until = self.ended_at?.plus(RESULT_RETENTION);
+        for delivery in &self.deliveries {
+            match delivery.state {
+                DeliveryState::Delivered => {}
+                DeliveryState::Exhausted => {
+                    let last = delivery.attempts.last().and_then(|attempt| attempt.ended_at)?;
+                    until = until.max(last.plus(UNDELIVERED_RETENTION));
+                }
+                _ => return None,
+            }
+        }
+        Some(until)
+    }
 }
 
 /// What became of runs whose time to wait is over.

@@ -174,6 +174,11 @@ impl Runs for Store {
         self.inner.memory.readers().read(move |conn| view::one(conn, &results, &project, run)).await
     }
 
+    async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>> {
+        let project = project.clone();
+        self.inner.memory.readers().read(move |conn| view::removed(conn, &project, run)).await
+    }
+
     async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {
         self.inner.memory.readers().list(move |conn| view::many(conn, &filter)).await
     }

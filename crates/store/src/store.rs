@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -183,6 +184,8 @@ pub(crate) struct Inner {
     pub(crate) vault: Vault,
     pub(crate) bounds: Bounds,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Up to which moment results were counted that go undelivered.
+    pub(crate) warned_until: AtomicI64,
 }
 
 /// Links to results, once somebody has said where this server is reached.
@@ -244,7 +247,8 @@ impl Store {
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
         let threads = Mutex::new(vec![writer]);
         let link = Links { key: link_key, made: OnceLock::new() };
-        let inner = Inner { committer, memory, results, link, logs, vault, bounds, threads };
+        let warned_until = AtomicI64::new(i64::MIN);
+        let inner = Inner { committer, memory, results, link, logs, vault, bounds, threads, warned_until };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -1,5 +1,6 @@
 //! What is old goes, in small steps, and never while somebody waits for it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use queue::port::Stored;
@@ -12,10 +13,10 @@ use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::{Store, row};
 
-/// How long the result of a run is kept whose webhook was never delivered, from the last attempt on.
-const UNDELIVERED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// Runs removed in one transaction.
 const REMOVED_PER_BATCH: i64 = 200;
+/// Removed runs forgotten in one transaction.
+const FORGOTTEN_PER_BATCH: usize = 2_000;
 
 /// What [`Store::prune`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Pruned {
     pub log_lines: u64,
     /// Queued runs of deleted apps, which have ended as cancelled.
     pub cancelled: u64,
+    /// Deliveries that came to nothing, whose results go within a day and of which nobody was told yet.
+    pub going_undelivered: u64,
 }
 
 impl Store {
@@ -38,7 +41,7 @@ impl Store {
     /// When the store is closed or its disk fails; what was removed before stays removed.
     pub async fn prune(&self, now: Timestamp) -> Stored<Pruned> {
         let before = minus(now, limits::RESULT_RETENTION);
-        let undelivered = minus(now, UNDELIVERED_RETENTION);
+        let undelivered = minus(now, limits::UNDELIVERED_RETENTION);
         let (mut pruned, mut cursor) = (Pruned::default(), RunId::from_bytes([0; 16]));
         loop {
             let old = self
@@ -51,10 +54,15 @@ impl Store {
             cursor = *last;
             pruned.runs += old.len() as u64;
             let results = self.inner.results.clone();
-            self.inner.committer.write(0, move |batch| remove(batch, &results, &old)).await?;
+            self.inner.committer.write(0, move |batch| remove(batch, &results, &old, now)).await?;
         }
         pruned.cancelled = self.finish_deletions().await?;
         self.inner.committer.write(0, forget_apps).await?;
+        let remembered = minus(now, limits::REMOVED_RUNS_REMEMBERED);
+        while self.inner.committer.write(0, move |batch| forget_removed(batch, remembered)).await?
+            == FORGOTTEN_PER_BATCH
+        {}
+        pruned.going_undelivered = self.going_undelivered(now).await?;
         self.inner.committer.write(0, move |batch| forget_old(batch, undelivered)).await?;
         let keep = self.inner.memory.registry();
         let builds = keep.apps.values().flat_map(|app| {
@@ -63,6 +71,23 @@ impl Store {
         });
         pruned.log_lines = self.inner.logs.prune(before, builds.collect()).await?;
         Ok(pruned)
+    }
+}
+
+impl Store {
+    /// Counts what is about to go although it was never delivered. Each is counted once while the store
+    /// is open: what was due at an earlier look is not counted again.
+    async fn going_undelivered(&self, now: Timestamp) -> Stored<u64> {
+        let until = minus(now, limits::UNDELIVERED_RETENTION - limits::UNDELIVERED_WARNING).as_millis();
+        let counted = self.inner.warned_until.swap(until, Ordering::Relaxed);
+        let from = counted.max(minus(now, limits::UNDELIVERED_RETENTION).as_millis());
+        let count = move |conn: &Connection| {
+            let mut statement = conn.prepare_cached(
+                "SELECT count(*) FROM deliveries WHERE state = 'exhausted' AND ended_at >= ?1 AND ended_at < ?2",
+            )?;
+            Ok(statement.query_row(params![from, until], |row| row.get(0))?)
+        };
+        self.inner.memory.readers().read(count).await
     }
 }
 
@@ -106,7 +131,7 @@ fn first_id_at(at: Timestamp) -> [u8; 16] {
     id
 }
 
-fn remove(batch: &mut Batch<'_>, results: &ResultFiles, runs: &[RunId]) -> Result<(), Fault> {
+fn remove(batch: &mut Batch<'_>, results: &ResultFiles, runs: &[RunId], now: Timestamp) -> Result<(), Fault> {
     for run in runs {
         let id = run.into_bytes();
         let mut statement = batch.sql("DELETE FROM results WHERE run = ?1 RETURNING file")?;
@@ -118,9 +143,28 @@ fn remove(batch: &mut Batch<'_>, results: &ResultFiles, runs: &[RunId]) -> Resul
         batch.sql("DELETE FROM run_attempts WHERE run = ?1")?.execute(params![id])?;
         batch.sql("DELETE FROM idempotency_keys WHERE run = ?1")?.execute(params![id])?;
         remove_of_run(batch, *run)?;
-        batch.sql("DELETE FROM runs WHERE id = ?1")?.execute(params![id])?;
+        let mut statement = batch.sql("DELETE FROM runs WHERE id = ?1 RETURNING app")?;
+        let mut rows = statement.query(params![id])?;
+        let app: Option<i64> = rows.next()?.map(|row| row.get(0)).transpose()?;
+        // The statement is done only when it has said so.
+        while rows.next()?.is_some() {}
+        drop(rows);
+        if let Some(project) = app.and_then(|app| batch.books.projects.get(&app)) {
+            batch
+                .sql("INSERT OR REPLACE INTO removed_runs (run, project, removed_at) VALUES (?1, ?2, ?3)")?
+                .execute(params![id, project.as_str(), now.as_millis()])?;
+        }
     }
     Ok(())
+}
+
+/// Forgets some runs that were removed before `before`. Returns how many.
+fn forget_removed(batch: &mut Batch<'_>, before: Timestamp) -> Result<usize, Fault> {
+    let mut statement = batch.sql(
+        "DELETE FROM removed_runs
+         WHERE run IN (SELECT run FROM removed_runs WHERE removed_at < ?1 ORDER BY removed_at LIMIT ?2)",
+    )?;
+    Ok(statement.execute(params![before.as_millis(), FORGOTTEN_PER_BATCH as i64])?)
 }
 
 /// Forgets apps that are gone and that no run speaks of any more.

@@ -74,6 +74,9 @@ pub(super) struct RunRow {
 struct RunDetail<'a> {
     #[serde(flatten)]
     row: RunRow,
+    /// Until when it is kept at least; null while it has not ended or a delivery waits.
+    #[serde(rename = "keptUntil")]
+    kept_until: Option<Timestamp>,
     attempts: &'a [AttemptView],
     deliveries: &'a [DeliveryView],
     /// The model's own JSON, byte for byte.
@@ -318,8 +321,13 @@ fn detail(run: &RunView) -> Answer<Response> {
         tracing::error!(run.id = %run.id, error.message = %error, "a stored result is not JSON");
         Problem::internal().about(run.id)
     })?;
-    let detail =
-        RunDetail { row: RunRow::of(run), attempts: &run.attempts, deliveries: &run.deliveries, result };
+    let detail = RunDetail {
+        row: RunRow::of(run),
+        kept_until: run.kept_until(),
+        attempts: &run.attempts,
+        deliveries: &run.deliveries,
+        result,
+    };
     let body = serde_json::to_vec(&detail).expect("a run's view has text keys only");
     Ok(([(header::CONTENT_TYPE, JSON)], body).into_response())
 }

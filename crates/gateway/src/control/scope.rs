@@ -61,11 +61,14 @@ pub(super) async fn find_app(gateway: &Gateway, project: &ProjectId, text: &str)
 }
 
 async fn find_run(gateway: &Gateway, project: &ProjectId, text: &str) -> Answer<RunView> {
-    let run = match text.parse() {
-        Ok(id) => gateway.runs.run(project, id).await?,
-        Err(_) => None,
-    };
-    run.ok_or_else(|| unknown_run(text))
+    let Ok(id) = text.parse() else { return Err(unknown_run(text)) };
+    if let Some(run) = gateway.runs.run(project, id).await? {
+        return Ok(run);
+    }
+    match gateway.runs.removed(project, id).await? {
+        Some(at) => Err(Problem::removed(id, at)),
+        None => Err(unknown_run(text)),
+    }
 }
 
 /// 404 for a run.

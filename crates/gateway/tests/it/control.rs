@@ -637,3 +637,21 @@ async fn every_route_asks_for_the_key_that_its_document_says() {
     // The walk has left the other project alone.
     assert!(world.hold().told.iter().all(|told| !told.contains(OTHER_PROJECT)));
 }
+
+#[tokio::test]
+async fn a_run_that_was_removed_answers_with_the_time_of_its_removal() {
+    let world = World::new();
+    let router = world.router();
+    let app = world.live_app(PROJECT, "demo", vec![]);
+    let (run, removed_at) = (a_run(&world, &app, RunState::Succeeded).id, world.now());
+    world.hold().removed.insert((PROJECT.parse().unwrap(), run), removed_at);
+    let foreign = a_run(&world, &app, RunState::Succeeded).id;
+    world.hold().removed.insert((OTHER_PROJECT.parse().unwrap(), foreign), removed_at);
+    for path in [format!("runs/{run}"), format!("runs/{run}?wait=60"), format!("runs/{run}/logs")] {
+        let reply = get(&router, &at(&path)).await;
+        reply.problem(410, "run_removed");
+        let body = reply.json();
+        assert_eq!((&body["removed_at"], &body["run_id"]), (&json!(removed_at), &json!(run)));
+    }
+    get(&router, &at(&format!("runs/{foreign}"))).await.problem(404, "unknown_run");
+}

@@ -67,6 +67,8 @@ pub(crate) struct Held {
     pub(crate) call_answer: Option<Result<Outcome, Refused>>,
     /// Nobody gets into an app's queue any more.
     pub(crate) queue_full: bool,
+    /// Runs that went with age.
+    pub(crate) removed: BTreeMap<(ProjectId, RunId), Timestamp>,
     /// The store fails.
     pub(crate) store_error: Option<StoreError>,
     pub(crate) replicas: usize,
@@ -366,6 +368,10 @@ impl Runs for World {
 
     async fn run(&self, project: &ProjectId, run: RunId) -> Stored<Option<RunView>> {
         Ok(self.checked()?.runs.get(&run).filter(|view| view.app.project() == *project).cloned())
+    }
+
+    async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>> {
+        Ok(self.checked()?.removed.get(&(project.clone(), run)).copied())
     }
 
     async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {

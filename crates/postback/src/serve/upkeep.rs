@@ -41,8 +41,16 @@ pub(super) async fn run(upkeep: Upkeep, shutdown: CancellationToken) {
                 if !drift.is_settled(Instant::now()) {
                     continue;
                 }
-                if let Err(error) = upkeep.store.prune(SystemClock.now()).await {
-                    tracing::warn!(%error, "failed to remove runs past their keeping; trying again later");
+                match upkeep.store.prune(SystemClock.now()).await {
+                    Ok(pruned) if pruned.going_undelivered > 0 => tracing::warn!(
+                        deliveries = pruned.going_undelivered,
+                        "results that were never delivered will be removed within a day; `postback deliveries list \
+                         --state exhausted` shows them, `postback deliveries redeliver` sends them once more"
+                    ),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to remove runs past their keeping; trying again later");
+                    }
                 }
                 upkeep.builder.collect().await;
             }

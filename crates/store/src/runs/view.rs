@@ -4,7 +4,7 @@ use queue::lease::AttemptView;
 use queue::outcome::{Ending, Outcome};
 use queue::run::{Generation, RunFilter, RunState, RunView};
 use queue::webhook::Metadata;
-use queue::{AppId, ProjectId, RunId};
+use queue::{AppId, ProjectId, RunId, Timestamp};
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row, params};
 
@@ -142,6 +142,18 @@ fn of_app(conn: &Connection, filter: &RunFilter, number: i64, runs: &mut Vec<Run
         runs.push(read(row)?);
     }
     Ok(())
+}
+
+/// When a run of a project was removed, as long as that is remembered.
+pub(super) fn removed(
+    conn: &Connection,
+    project: &ProjectId,
+    run: RunId,
+) -> Result<Option<Timestamp>, Fault> {
+    let mut statement =
+        conn.prepare_cached("SELECT removed_at FROM removed_runs WHERE run = ?1 AND project = ?2")?;
+    let mut rows = statement.query(params![run.into_bytes(), project.as_str()])?;
+    rows.next()?.map(|row| row::time(row, 0)).transpose()
 }
 
 /// Whether a run has ended, or nobody knows it.

@@ -188,6 +188,10 @@ impl Runs for Rig {
         self.world.run(project, run).await
     }
 
+    async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<queue::Timestamp>> {
+        self.world.removed(project, run).await
+    }
+
     async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {
         self.world.runs(filter).await
     }

@@ -124,6 +124,46 @@ async fn a_run_that_was_never_delivered_stays_longer() {
 }
 
 #[tokio::test]
+async fn what_goes_undelivered_is_warned_about_once_and_a_day_before() {
+    let world = fresh();
+    let run = world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+    world.settled().await;
+    let kept_until = world.view(run).await.kept_until().unwrap();
+    assert_eq!(kept_until, world.now().plus(limits::UNDELIVERED_RETENTION));
+    let warned = async || world.store.prune(world.now()).await.unwrap().going_undelivered;
+    world.pass(limits::UNDELIVERED_RETENTION - limits::UNDELIVERED_WARNING);
+    assert_eq!(warned().await, 0);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(warned().await, 1);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(warned().await, 0, "once is enough");
+    world.pass(DAY);
+    assert_eq!(warned().await, 0);
+    assert!(!is_there(&world, run).await);
+}
+
+#[tokio::test]
+async fn the_removal_of_a_run_is_remembered_for_a_while_and_told_to_its_project_only() {
+    let world = fresh();
+    let run = world.succeeded(&app("a"), &[]).await;
+    let removed = async |project| world.store.removed(&project, run).await.unwrap();
+    assert_eq!(world.view(run).await.kept_until(), Some(world.now().plus(limits::RESULT_RETENTION)));
+    assert_eq!(removed(project(1)).await, None);
+    world.pass(limits::RESULT_RETENTION + Duration::from_millis(1));
+    let at = world.now();
+    assert_eq!(world.store.prune(at).await.unwrap().runs, 1);
+    assert_eq!(removed(project(1)).await, Some(at));
+    assert_eq!(removed(project(2)).await, None);
+    world.pass(limits::REMOVED_RUNS_REMEMBERED);
+    world.store.prune(world.now()).await.unwrap();
+    assert_eq!(removed(project(1)).await, Some(at));
+    world.pass(Duration::from_millis(1));
+    world.store.prune(world.now()).await.unwrap();
+    assert_eq!(removed(project(1)).await, None);
+}
+
+#[tokio::test]
 async fn old_lines_of_log_are_removed() {
     let world = fresh();
     let line = |text: &str| LogLine {
