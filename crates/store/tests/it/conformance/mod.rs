@@ -50,6 +50,7 @@ macro_rules! conformance {
             a_cancelled_run_that_comes_back_is_not_executed_again
             a_run_that_finishes_before_it_lets_go_has_finished
             nobody_cancels_runs_of_others
+            whoever_wins_a_race_there_is_one_end_that_everybody_is_told
         }}
         $crate::conformance::promises! { $open, expiry {
             a_run_that_never_started_expires_and_its_webhook_is_told
