@@ -23,7 +23,7 @@ pub struct AppConfig {
     pub gpu_count: u32,
     /// CPU cores per replica; recorded, and enforced where the sandbox tier can.
     pub cpu: Option<f64>,
-    /// Memory per replica in GB; recorded, and enforced where the sandbox tier can.
+    /// Memory per replica in GB; one that holds more is ended.
     pub memory: Option<f64>,
     /// Replicas kept even when idle.
     pub min_replicas: u32,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::id::{LeaseToken, RunId};
-use crate::outcome::RunError;
+use crate::outcome::{Code, RunError};
 use crate::run::RunState;
 
 /// The right to execute one run. A write about the run counts only while its token is current.
@@ -22,8 +22,14 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Release {
-    /// Its own replica died while it worked on it. Counts towards `crash_loop`.
+    /// Its own replica was ended by a signal while it worked on it. Counts towards `crash_loop`.
     WorkerCrashed,
+    /// Its own replica exited while it worked on it. Counts likewise.
+    WorkerExited,
+    /// Its own replica held more memory than it may, and was ended. Counts likewise.
+    OutOfMemory,
+    /// Its own replica broke the protocol, and was ended. Counts likewise.
+    ProtocolError,
     /// The server went away under it. Counts towards `interrupted` once a replica had it.
     ServerLost,
     /// The server or replica is stopping, another call took its replica down, or it was claimed
@@ -32,10 +38,28 @@ pub enum Release {
 }
 
 impl Release {
+    /// The death of a run's own replica, by the code that says how it died.
+    pub const fn death(code: Code) -> Self {
+        match code {
+            Code::WorkerExited => Self::WorkerExited,
+            Code::OutOfMemory => Self::OutOfMemory,
+            Code::ProtocolError => Self::ProtocolError,
+            _ => Self::WorkerCrashed,
+        }
+    }
+
+    /// Whether it counts towards `crash_loop`.
+    pub const fn is_death(self) -> bool {
+        !matches!(self, Self::ServerLost | Self::Drained)
+    }
+
     /// The end code of the attempt.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::WorkerCrashed => "worker_crashed",
+            Self::WorkerExited => "worker_exited",
+            Self::OutOfMemory => "out_of_memory",
+            Self::ProtocolError => "protocol_error",
             Self::ServerLost => "server_lost",
             Self::Drained => "drained",
         }

@@ -43,6 +43,7 @@ pub enum Code {
     Timeout,
     WorkerCrashed,
     WorkerExited,
+    OutOfMemory,
     ResultTooLarge,
     ResultInvalid,
     ProtocolError,
@@ -55,11 +56,12 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UserError,
         Self::Timeout,
         Self::WorkerCrashed,
         Self::WorkerExited,
+        Self::OutOfMemory,
         Self::ResultTooLarge,
         Self::ResultInvalid,
         Self::ProtocolError,
@@ -77,6 +79,7 @@ impl Code {
             Self::Timeout => "timeout",
             Self::WorkerCrashed => "worker_crashed",
             Self::WorkerExited => "worker_exited",
+            Self::OutOfMemory => "out_of_memory",
             Self::ResultTooLarge => "result_too_large",
             Self::ResultInvalid => "result_invalid",
             Self::ProtocolError => "protocol_error",
@@ -95,6 +98,7 @@ impl Code {
             Self::Timeout => "the run did not end within its limit",
             Self::WorkerCrashed => "the replica was ended by a signal while it worked on the run",
             Self::WorkerExited => "the replica exited while it worked on the run",
+            Self::OutOfMemory => "the replica held more memory than the app's `memory` allows",
             Self::ResultTooLarge => "the result is larger than a result may be",
             Self::ResultInvalid => "the result cannot be written as JSON",
             Self::ProtocolError => "the replica broke the protocol between worker and runner",

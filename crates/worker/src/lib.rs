@@ -20,6 +20,7 @@ mod calls;
 pub mod frames;
 mod load;
 mod member;
+mod memory;
 mod meters;
 mod pool;
 mod posix;

@@ -105,6 +105,11 @@ async fn read_lines(mut pipe: impl AsyncRead + Unpin, stream: Stream, printed: m
 }
 
 impl Process {
+    /// Its number, and that of the root of all it starts.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Waits for its end. Cancel-safe, and answers again after the end.
     pub(crate) async fn ended(&mut self) -> Exit {
         if let Some(exit) = self.ended {

@@ -172,7 +172,7 @@ const YAML: &[Key] = &[
         "memory",
         "no limit",
         Number { min: 0.1, max: 4096.0, set: |c, v| c.app.memory = Some(v) },
-        "memory per replica in GB",
+        "memory per replica in GB; one that holds more is ended, see `errors/out_of_memory.md`",
     ),
     key(
         "min_replicas",
@@ -341,7 +341,7 @@ const TOML: &[Key] = &[
         "cerebrium.hardware.memory",
         "no limit",
         Number { min: 0.1, max: 4096.0, set: |c, v| c.app.memory = Some(v) },
-        "memory per replica in GB",
+        "memory per replica in GB; one that holds more is ended, see `errors/out_of_memory.md`",
     ),
     key("cerebrium.hardware.provider", "", Warned(HARDWARE_2023), "cloud to run in"),
     key("cerebrium.hardware.region", "", Warned(HARDWARE_2023), "region to run in"),

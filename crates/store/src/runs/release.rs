@@ -84,10 +84,10 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
              WHERE id = ?1
              RETURNING app, crashes, server_losses, cancel_asked, with_replica",
         )?
-        .query_row(params![id, release == Release::WorkerCrashed, release == Release::ServerLost], |row| {
+        .query_row(params![id, release.is_death(), release == Release::ServerLost], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         })?;
-    if begun || release == Release::WorkerCrashed {
+    if begun || release.is_death() {
         super::expire::forget(batch, run)?;
     }
     let no_chance = if cancelled {

@@ -7,6 +7,7 @@ use queue::port::StartFailure;
 use queue::registry::BuildStatus;
 
 use super::{ENTRY, End, Replica, Stage};
+use crate::memory::Excess;
 use crate::meters;
 use crate::process::Exit;
 use crate::waiting::Work;
@@ -22,10 +23,22 @@ pub(super) enum Fate {
     Failed(StartFailure),
     /// It was not ready in time.
     TooSlow,
+    /// It held more memory than it may.
+    OutOfMemory(Excess),
     /// A call did not come back after it was cancelled.
     Stuck,
     /// It was told to end at once.
     Killed,
+}
+
+/// What is said of a replica that held too much memory.
+fn beyond(Excess { found, limit }: Excess) -> String {
+    format!(
+        "the replica held {} MiB of memory, more than the {} MiB of `memory` in the app's config, and was ended; \
+         raise `memory` or give it less to do at once",
+        found >> 20,
+        limit >> 20
+    )
 }
 
 impl Replica {
@@ -41,6 +54,7 @@ impl Replica {
                 }
                 Fate::Broken(why) => self
                     .not_started(BuildStatus::InitFailure, format!("the runner broke the protocol: {why}")),
+                Fate::OutOfMemory(excess) => self.not_started(BuildStatus::InitFailure, beyond(excess)),
                 Fate::Exited(_) | Fate::Stuck => {
                     let why = format!("the replica ended while it imported {ENTRY}: {exit}");
                     self.not_started(BuildStatus::InitFailure, why)
@@ -53,6 +67,7 @@ impl Replica {
                 let why = format!("the replica broke the protocol and was ended: {why}");
                 RunError::new(Code::ProtocolError, why)
             }
+            Fate::OutOfMemory(excess) => RunError::new(Code::OutOfMemory, beyond(*excess)),
             Fate::Stuck => RunError::new(
                 Code::Interrupted,
                 "another call on the same replica did not end at its limit, so the replica was ended; try again",
@@ -107,7 +122,8 @@ impl Replica {
             self.printer.close(call.log);
             match work {
                 Work::Run(run) => {
-                    let release = if own_fault && alone { Release::WorkerCrashed } else { Release::Drained };
+                    let release =
+                        if own_fault && alone { Release::death(error.code) } else { Release::Drained };
                     if own_fault {
                         self.waiting.suspect(call.run);
                     }

@@ -17,11 +17,12 @@ use queue::{BuildId, ReplicaId, RunId, Timestamp, limits, shortage};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::calls::{Calls, UnderWay};
 use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start};
 use crate::load::Load;
+use crate::memory::{LOOK_EVERY, Watch};
 use crate::printed::Printer;
 use crate::process::{Printed, Process};
 use crate::record::{Recorder, answer};
@@ -275,6 +276,10 @@ impl Replica {
         tokio::pin!(timer);
         let mut timer_at = self.begun;
         let mut printing = true;
+        let memory = self.build.config.memory.zip(process.id());
+        let mut memory = memory.map(|(limit, root)| Watch::new(root, limit));
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let waiting = Arc::clone(&self.waiting);
         loop {
             // Made before looking for work, so that no word of new work is missed.
@@ -317,6 +322,10 @@ impl Replica {
                     },
                     Ok(_) => ControlFlow::Continue(()),
                     Err(_) => return self.closed(process).await,
+                },
+                _ = looks.tick(), if memory.is_some() => match memory.as_mut().and_then(Watch::look) {
+                    Some(excess) => ControlFlow::Break(Fate::OutOfMemory(excess)),
+                    None => ControlFlow::Continue(()),
                 },
                 lines = printed.recv(), if printing => {
                     match lines {

@@ -19,6 +19,11 @@ def who():
 def segfault():
     ctypes.string_at(0)
 
+def hoard(megabytes, seconds):
+    held = b"x" * (megabytes << 20)
+    time.sleep(seconds)
+    return len(held) >> 20
+
 def leave():
     os._exit(0)
 
@@ -94,6 +99,35 @@ async fn a_run_that_kills_its_replica_is_charged_and_ends_as_crash_loop() {
 }
 
 #[tokio::test]
+async fn an_attempt_says_how_its_replica_died() {
+    let house = House::with(CODE, at_once(1)).await;
+    for (function, release) in [("leave", Release::WorkerExited), ("mumble", Release::ProtocolError)] {
+        let id = house.submit(house.run(function, "{}"));
+        until("the crash loop", || house.memory.crash_loops().contains(&id).then_some(())).await;
+        let mine = house.memory.releases().into_iter().filter(|(run, _)| *run == id);
+        assert_eq!(mine.collect::<Vec<_>>(), [(id, release); 3]);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_beyond_its_memory_is_ended_and_the_attempt_says_so() {
+    let mut plan = at_once(1);
+    plan.config.memory = Some(0.1);
+    let house = House::with(CODE, plan).await;
+    let hoard = r#"{"megabytes":200,"seconds":60}"#;
+    let outcome = house.call("hoard", hoard).await;
+    let error = outcome.error.unwrap();
+    assert_eq!((error.code, outcome.status_code), (Code::OutOfMemory, 500));
+    assert!(error.message.contains("102 MiB") && error.message.contains("`memory`"), "{}", error.message);
+
+    let id = house.submit(house.run("hoard", hoard));
+    until("the crash loop", || house.memory.crash_loops().contains(&id).then_some(())).await;
+    assert_eq!(house.memory.releases(), [(id, Release::OutOfMemory); 3]);
+    let modest = house.call("hoard", r#"{"megabytes":20,"seconds":0.2}"#).await;
+    assert_eq!(crate::house::text(&modest), "20");
+}
+
+#[tokio::test]
 async fn those_who_shared_a_replica_with_a_poisoned_run_are_not_charged_and_succeed() {
     let house = House::with(CODE, at_once(10)).await;
     let runs: Vec<_> =
@@ -103,13 +137,9 @@ async fn those_who_shared_a_replica_with_a_poisoned_run_are_not_charged_and_succ
     }
     let poison = runs[0];
     until("the poisoned run ends", || house.memory.crash_loops().contains(&poison).then_some(())).await;
-    let charged: Vec<_> = house
-        .memory
-        .releases()
-        .into_iter()
-        .filter(|(_, release)| *release == Release::WorkerCrashed)
-        .collect();
-    assert_eq!(charged, [(poison, Release::WorkerCrashed); 3]);
+    let charged: Vec<_> =
+        house.memory.releases().into_iter().filter(|(_, release)| release.is_death()).collect();
+    assert_eq!(charged, [(poison, Release::WorkerExited); 3]);
     let drained = house.memory.releases().len() - charged.len();
     assert_eq!(drained, 10, "all ten were given back once");
 }

@@ -267,7 +267,7 @@ impl Runs for Memory {
         Self::may_write(&mut state)?;
         state.releases.push((lease.run, release));
         let Some(mut run) = state.leased.remove(&lease.run) else { return Ok(Released::Stale) };
-        run.crashes += u32::from(release == Release::WorkerCrashed);
+        run.crashes += u32::from(release.is_death());
         if run.crashes >= CRASHES_MAX {
             state.crash_loops.push(lease.run);
             return Ok(Released::Ended(queue::run::RunState::Failed));

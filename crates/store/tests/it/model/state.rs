@@ -257,9 +257,9 @@ impl Model {
             attempt.ended_at = Some(now);
             attempt.end = Some(release.as_str().to_owned());
         }
-        run.crashes += u32::from(release == Release::WorkerCrashed);
+        run.crashes += u32::from(release.is_death());
         run.losses += u32::from(release == Release::ServerLost && run.with_replica);
-        if run.with_replica || release == Release::WorkerCrashed {
+        if run.with_replica || release.is_death() {
             run.start_by = None;
         }
         run.lease = None;
