@@ -62,6 +62,11 @@ impl Fault {
         )
     }
 
+    /// What lies in the file is no database any more, or not the one that was written.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_damage(error))
+    }
+
     /// What the caller is told about a write that was not committed, or a read.
     pub(crate) fn told(&self) -> StoreError {
         match self {
@@ -69,10 +74,16 @@ impl Fault {
                 rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..),
             )
             | Self::Corrupt(_) => StoreError::Corrupt(self.to_string()),
+            _ if self.is_damage() => StoreError::Corrupt(self.to_string()),
             _ if self.is_full() => StoreError::Full(self.to_string()),
             _ => StoreError::Unavailable(self.to_string()),
         }
     }
+}
+
+/// Whether SQLite found pages that it never wrote.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
 impl From<rusqlite::types::FromSqlError> for Fault {

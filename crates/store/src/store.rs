@@ -14,7 +14,7 @@ use queue::{Clock, Entropy, limits};
 use crate::batch::{self, Setting};
 use crate::committer::Committer;
 use crate::connection::{self, Durability};
-use crate::fault::Fault;
+use crate::fault::{Fault, is_damage};
 use crate::filesystem::refuse_network;
 use crate::lock::{DirLock, Holder};
 use crate::logs::LogFile;
@@ -151,6 +151,18 @@ pub enum OpenError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// The file does not hold what was written to it.
+    #[error(
+        "the database {} is damaged ({reason}). Copy the data directory first; then put a backup of the file in its \
+         place, or what `sqlite3 {} .recover | sqlite3 saved.db` can still read of it",
+        path.display(), path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -167,6 +179,17 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+}
+
+impl OpenError {
+    fn naming_damage(self) -> Self {
+        match self {
+            Self::Database { path, source } if is_damage(&source) => {
+                Self::Damaged { path, reason: source.to_string() }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The open store. Clones share it.
@@ -213,6 +236,14 @@ impl Store {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenError> {
+        Self::open_files(options, clock, entropy).map_err(OpenError::naming_damage)
+    }
+
+    fn open_files(
+        options: Options,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, OpenError> {
         let Options { dir, key_file, readers, lock_patience, bounds } = options;
         connection::check_version()?;
         make_private_dir(&dir)?;
@@ -220,7 +251,10 @@ impl Store {
         let lock = Arc::new(DirLock::take(&dir, lock_patience)?);
 
         let path = dir.join(DATABASE_FILE);
-        let recovery = |fault: Fault| OpenError::Recovery { path: path.clone(), reason: fault.to_string() };
+        let recovery = |fault: Fault| match (path.clone(), fault.to_string()) {
+            (path, reason) if fault.is_damage() => OpenError::Damaged { path, reason },
+            (path, reason) => OpenError::Recovery { path, reason },
+        };
         #[cfg(not(feature = "mutant-sync-normal"))]
         let durability = Durability::Full;
         #[cfg(feature = "mutant-sync-normal")]

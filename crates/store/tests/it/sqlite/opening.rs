@@ -124,3 +124,57 @@ async fn a_write_that_cannot_be_applied_harms_only_itself() {
     let backlog = world.store.backlog().await.unwrap();
     assert_eq!(backlog.iter().find(|(id, _)| *id == app("a0")).unwrap().1, 4);
 }
+
+/// A page of the database, by SQLite's default.
+const PAGE: usize = 4_096;
+
+#[tokio::test]
+async fn a_damaged_page_is_named_and_never_read_as_something_else() {
+    let world = fresh();
+    let mut runs = Vec::new();
+    for _ in 0..60 {
+        runs.push(world.succeeded(&app("a"), &[]).await);
+    }
+    let mut written = Vec::new();
+    for run in &runs {
+        written.push(format!("{:?}", world.view(*run).await));
+    }
+    world.store.close().await;
+    let file = dir(&world).join("postback.db");
+    let whole = fs::read(&file).unwrap();
+    assert_eq!(whole.len() % PAGE, 0);
+    let (mut refused, mut failed, mut unharmed) = (0, 0, 0);
+    for page in 0..whole.len() / PAGE {
+        let mut damaged = whole.clone();
+        damaged[page * PAGE..(page + 1) * PAGE].fill(0xa5);
+        fs::write(&file, damaged).unwrap();
+        for beside in ["postback.db-wal", "postback.db-shm"] {
+            let _ = fs::remove_file(dir(&world).join(beside));
+        }
+        let store = match again(&world) {
+            Ok(store) => store,
+            Err(error) => {
+                let said = error.to_string();
+                assert!(matches!(error, OpenError::Damaged { .. }), "page {page}: {said}");
+                assert!(said.contains(file.to_str().unwrap()) && said.contains(".recover"), "{said}");
+                refused += 1;
+                continue;
+            }
+        };
+        let mut all_there = true;
+        for (run, written) in runs.iter().zip(&written) {
+            match store.run(&project(1), *run).await {
+                Ok(Some(view)) => assert_eq!(format!("{view:?}"), *written, "page {page}"),
+                Ok(None) => panic!("page {page}: a run is gone in silence"),
+                Err(error) => {
+                    assert!(matches!(error, StoreError::Corrupt(_)), "page {page}: {error}");
+                    all_there = false;
+                }
+            }
+        }
+        *(if all_there { &mut unharmed } else { &mut failed }) += 1;
+        store.close().await;
+    }
+    println!("pages: {refused} refused at the start, {failed} found by a read, {unharmed} that no run needs");
+    assert!(refused > 3 && failed > 1, "{refused} refused, {failed} found by a read");
+}
