@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use queue::id::ProjectId;
 use queue::port::Registry;
-use queue::signature::SigningKey;
+use queue::signature::SigningKeys;
 use tokio::time::{Instant, sleep, timeout_at};
 
 const FRESH: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ pub(crate) struct Keys {
 
 #[derive(Clone)]
 struct Held {
-    key: Arc<SigningKey>,
+    key: Arc<SigningKeys>,
     read_at: Instant,
 }
 
@@ -31,9 +31,9 @@ impl Keys {
         Self { registry, held: Mutex::default() }
     }
 
-    /// The project's key. A store that cannot be read for a moment is asked again until `deadline`,
-    /// and meanwhile a key known before is good.
-    pub(crate) async fn get(&self, project: &ProjectId, deadline: Instant) -> Option<Arc<SigningKey>> {
+    /// The project's keys. A store that cannot be read for a moment is asked again until `deadline`,
+    /// and meanwhile keys known before are good.
+    pub(crate) async fn get(&self, project: &ProjectId, deadline: Instant) -> Option<Arc<SigningKeys>> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).get(project).cloned();
         if let Some(held) = &held
             && held.read_at.elapsed() < FRESH
@@ -44,9 +44,9 @@ impl Keys {
             loop {
                 match (self.registry.project(project).await, &held) {
                     (Ok(found), _) => {
-                        return found.and_then(|found| SigningKey::parse(&found.webhook_secret).ok());
+                        return found.and_then(|found| found.signing_keys().ok());
                     }
-                    (Err(_), Some(held)) => return Some(SigningKey::clone(&held.key)),
+                    (Err(_), Some(held)) => return Some(SigningKeys::clone(&held.key)),
                     (Err(_), None) => sleep(RETRY).await,
                 }
             }

@@ -11,7 +11,7 @@ use queue::delivery::{DueDelivery, Timings};
 use queue::run::Receiver;
 use queue::signature::{
     CEREBRIUM_ID_HEADER, CEREBRIUM_SIGNATURE_HEADER, CEREBRIUM_TIMESTAMP_HEADER, ID_HEADER, SIGNATURE_HEADER,
-    SigningKey, TIMESTAMP_HEADER,
+    SigningKeys, TIMESTAMP_HEADER,
 };
 use queue::webhook::WebhookHeaders;
 use tokio::time::Instant;
@@ -53,8 +53,8 @@ impl Sender {
     ) -> Result<Seen, Failure> {
         let deadline = Instant::now() + self.limit;
         let address = self.guard.readmit(&due.url).await?;
-        let key = self.keys.get(&due.project, deadline).await.ok_or(Failure::NoSigningKey)?;
-        let mut request = request(due, &address.url, &key, at).ok_or(Failure::AddressNotAllowed)?;
+        let keys = self.keys.get(&due.project, deadline).await.ok_or(Failure::NoSigningKey)?;
+        let mut request = request(due, &address.url, &keys, at).ok_or(Failure::AddressNotAllowed)?;
         while let Some(mut wire) = self.pool.take(receiver) {
             match wire.exchange(request, deadline, timings).await {
                 Ok(seen) => {
@@ -80,7 +80,7 @@ impl Sender {
 fn request(
     due: &DueDelivery,
     url: &Url,
-    key: &SigningKey,
+    keys: &SigningKeys,
     at: Timestamp,
 ) -> Option<Request<Full<bytes::Bytes>>> {
     let id = if cfg!(feature = "mutant-id-per-attempt") {
@@ -88,7 +88,7 @@ fn request(
     } else {
         due.id.webhook_id()
     };
-    let signature = key.sign(&id, at, &due.body);
+    let signature = keys.sign(&id, at, &due.body);
     let own = due.caller_secret.as_ref().map(|secret| secret.sign(due.id.run, at, &due.body));
     let authority = &url[Position::BeforeHost..Position::AfterPort];
     let mut request = Request::post(&url[Position::BeforePath..])

@@ -32,7 +32,8 @@ use axum::Router;
 use ipnet::IpNet;
 use queue::link::ResultLinks;
 use queue::port::{
-    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs, Stored,
+    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
+    Stored,
 };
 use queue::{Clock, Entropy, ProjectId, RunId};
 use tokio::sync::OnceCell;
@@ -59,6 +60,7 @@ pub struct Ports {
     pub outbox: Arc<dyn Outbox>,
     pub guard: Arc<dyn AddressGuard>,
     pub builds: Arc<dyn Builds>,
+    pub keyring: Arc<dyn Keyring>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub metrics: RenderMetrics,
@@ -110,6 +112,7 @@ pub struct Parts {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) guard: Arc<dyn AddressGuard>,
     pub(crate) builds: Arc<dyn Builds>,
+    pub(crate) keyring: Arc<dyn Keyring>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) metrics: RenderMetrics,
@@ -145,6 +148,7 @@ impl Gateway {
             outbox,
             guard,
             builds,
+            keyring,
             clock,
             entropy,
             metrics,
@@ -160,6 +164,7 @@ impl Gateway {
             outbox,
             guard,
             builds,
+            keyring,
             clock,
             entropy,
             metrics,

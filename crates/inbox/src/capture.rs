@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use queue::inbox::{CapturedRequest, Inbox, SignatureState, SignatureVerdict};
 use queue::limits::INBOX_BODY_BYTES_MAX;
 use queue::port::StoreError;
-use queue::signature::{ID_HEADER, SIGNATURE_HEADER, SigningKey, TIMESTAMP_HEADER};
+use queue::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use queue::{InboxId, Timestamp, answer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -152,12 +152,12 @@ impl Shared {
         let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let (id, timestamp, signature) = (text(ID_HEADER), text(TIMESTAMP_HEADER), text(SIGNATURE_HEADER));
         let project = self.registry.project(&inbox.project).await?;
-        let key = project.and_then(|project| SigningKey::parse(&project.webhook_secret).ok());
-        let Some(key) = key else {
+        let keys = project.and_then(|project| project.signing_keys().ok());
+        let Some(keys) = keys else {
             let detail = "the inbox's project has no usable webhook secret to check with".to_owned();
             return Ok(SignatureVerdict { verdict: SignatureState::Invalid, detail });
         };
-        Ok(key.check(id.as_deref(), timestamp.as_deref(), signature.as_deref(), body, now))
+        Ok(keys.check(id.as_deref(), timestamp.as_deref(), signature.as_deref(), body, now))
     }
 }
 

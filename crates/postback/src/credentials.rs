@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use queue::registry::{KeyHash, NewProject};
+use queue::port::Registry;
+use queue::registry::{FreshKeys, KeyHash, NewProject};
 use queue::signature::SigningKey;
 use queue::{Clock, Entropy, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -57,8 +58,8 @@ impl Credentials {
         let token_secret = entropy.bytes::<32>().to_vec();
         let now = clock.now();
         let credentials = Self {
-            public_key: format!("public-{}", entropy.hex(20)),
-            private_key: format!("private-{}", entropy.hex(20)),
+            public_key: public_key(entropy),
+            private_key: private_key(entropy),
             service_account_token: issue_token(&project_id, &token_secret, now),
             webhook_secret: SigningKey::generate(entropy),
             project_id,
@@ -74,12 +75,21 @@ impl Credentials {
         (credentials, project)
     }
 
-    /// Writes the file, durably and readable by its owner only.
+    /// Writes the file in one step, durably and readable by its owner only.
     ///
     /// # Errors
     /// When the directory cannot be written.
     pub(crate) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
-        let path = path(data_dir);
+        self.stage(data_dir)?;
+        adopt(data_dir)
+    }
+
+    /// Writes the file beside the one that counts. It takes its place by [`adopt`].
+    ///
+    /// # Errors
+    /// When the directory cannot be written.
+    pub(crate) fn stage(&self, data_dir: &Path) -> anyhow::Result<()> {
+        let path = staged(data_dir);
         let temporary = data_dir.join("credentials.json.new");
         let write = || -> std::io::Result<()> {
             let mut file =
@@ -95,9 +105,74 @@ impl Credentials {
     }
 }
 
+/// Where a file waits that may take the place of the one that counts.
+fn staged(data_dir: &Path) -> PathBuf {
+    data_dir.join("credentials.json.next")
+}
+
+/// The staged file takes the place of the one that counts.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub(crate) fn adopt(data_dir: &Path) -> anyhow::Result<()> {
+    let path = path(data_dir);
+    let adopt = || -> std::io::Result<()> {
+        fs::rename(staged(data_dir), &path)?;
+        File::open(data_dir)?.sync_all()
+    };
+    adopt().with_context(|| format!("failed to write `{}`", path.display()))
+}
+
+/// Removes the staged file, if there is one.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub(crate) fn unstage(data_dir: &Path) -> anyhow::Result<()> {
+    let path = staged(data_dir);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("failed to remove `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends a rotation that a crash cut short: the staged file counts if its keys are those of the store.
+async fn settle(data_dir: &Path, registry: &dyn Registry) -> anyhow::Result<()> {
+    let Ok(text) = fs::read_to_string(staged(data_dir)) else { return Ok(()) };
+    let Ok(next) = serde_json::from_str::<Credentials>(&text) else { return unstage(data_dir) };
+    let Some(project) = registry.project(&next.project_id).await? else { return unstage(data_dir) };
+    let (public, private) = (hash(&next.public_key), hash(&next.private_key));
+    let opened = (registry.identify(&public).await?, registry.identify(&private).await?);
+    let same = opened.0.is_some_and(|found| found.project == next.project_id)
+        && opened.1.is_some_and(|found| found.project == next.project_id)
+        && next.webhook_secret == project.webhook_secret()
+        && is_signed_by(&next.service_account_token, &project.token_secret);
+    if same { adopt(data_dir) } else { unstage(data_dir) }
+}
+
+fn is_signed_by(token: &str, secret: &[u8]) -> bool {
+    let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    let key = jsonwebtoken::DecodingKey::from_secret(secret);
+    jsonwebtoken::decode::<serde_json::Value>(token, &key, &validation).is_ok()
+}
+
+/// A fresh public key.
+pub(crate) fn public_key(entropy: &dyn Entropy) -> String {
+    format!("public-{}", entropy.hex(20))
+}
+
+/// A fresh private key.
+pub(crate) fn private_key(entropy: &dyn Entropy) -> String {
+    format!("private-{}", entropy.hex(20))
+}
+
 /// A token as Cerebrium's clients want it: they read the project from its claims and never check its
 /// signature; we do.
-fn issue_token(project: &ProjectId, secret: &[u8], now: Timestamp) -> String {
+pub(crate) fn issue_token(project: &ProjectId, secret: &[u8], now: Timestamp) -> String {
     let claims = serde_json::json!({
         "project_id": project,
         "projectId": project,
@@ -109,7 +184,7 @@ fn issue_token(project: &ProjectId, secret: &[u8], now: Timestamp) -> String {
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("HS256 signs any JSON")
 }
 
-fn hash(key: &str) -> KeyHash {
+pub(crate) fn hash(key: &str) -> KeyHash {
     Sha256::digest(key.as_bytes()).into()
 }
 
@@ -120,21 +195,21 @@ fn hash(key: &str) -> KeyHash {
 /// When file or store refuse, or the file belongs to another data directory's store.
 pub(crate) async fn ensure(
     data_dir: &Path,
-    registry: &dyn queue::port::Registry,
+    registry: &dyn Registry,
     clock: &dyn Clock,
     entropy: &dyn Entropy,
 ) -> anyhow::Result<Option<Credentials>> {
+    settle(data_dir, registry).await?;
     let known = registry.projects().await?;
     let Some(first) = known.first() else {
-        // The store comes first: a file whose keys nobody knows would be worse than no file, and a
-        // project without its file is made good below.
         let (credentials, project) = Credentials::generate(ProjectId::generate(entropy), clock, entropy);
+        credentials.stage(data_dir)?;
         registry.create_project(project).await?;
-        credentials.write(data_dir)?;
+        adopt(data_dir)?;
         return Ok(Some(credentials));
     };
     match read(data_dir)? {
-        Some(credentials) if known.iter().any(|project| project.id == credentials.project_id) => {
+        Some(mut credentials) if known.iter().any(|project| project.id == credentials.project_id) => {
             let identity = registry.identify(&hash(&credentials.private_key)).await?;
             if identity.is_none() {
                 bail!(
@@ -143,6 +218,16 @@ pub(crate) async fn ensure(
                     credentials.project_id,
                     data_dir.display()
                 );
+            }
+            let project = known.iter().find(|project| project.id == credentials.project_id);
+            let secret = project.map_or("", |project| project.webhook_secret());
+            if credentials.webhook_secret != secret {
+                tracing::warn!(
+                    "`{}` had a former webhook secret; it has the one in force now",
+                    path(data_dir).display()
+                );
+                secret.clone_into(&mut credentials.webhook_secret);
+                credentials.write(data_dir)?;
             }
             Ok(Some(credentials))
         }
@@ -156,7 +241,7 @@ pub(crate) async fn ensure(
         // Nobody has seen the keys of a project that never had a run or an app: they were lost in
         // a crash between the two writes, so new ones harm nobody.
         None if registry.apps(Some(&first.id)).await?.is_empty() => {
-            rotate(data_dir, registry, clock, entropy).await.map(Some)
+            replace(data_dir, registry, first.id.clone(), clock, entropy).await.map(Some)
         }
         None => {
             tracing::warn!(
@@ -169,19 +254,24 @@ pub(crate) async fn ensure(
     }
 }
 
-/// Replaces the first project's keys and secret, in the store and in the file.
-///
-/// # Errors
-/// When file or store refuse.
-pub(crate) async fn rotate(
+/// Replaces all keys of the first project, whose file was lost before anybody used them.
+async fn replace(
     data_dir: &Path,
-    registry: &dyn queue::port::Registry,
+    registry: &dyn Registry,
+    project: ProjectId,
     clock: &dyn Clock,
     entropy: &dyn Entropy,
 ) -> anyhow::Result<Credentials> {
-    let first = registry.projects().await?.into_iter().next().context("the store has no project yet")?;
-    let (credentials, project) = Credentials::generate(first.id, clock, entropy);
-    registry.rotate_keys(project).await?;
-    credentials.write(data_dir)?;
+    let (credentials, fresh) = Credentials::generate(project, clock, entropy);
+    credentials.stage(data_dir)?;
+    let fresh_keys = FreshKeys {
+        public_key_hash: Some(fresh.public_key_hash),
+        private_key_hash: Some(fresh.private_key_hash),
+        token_secret: Some(fresh.token_secret),
+        webhook_secret: Some(fresh.webhook_secret),
+        ..FreshKeys::default()
+    };
+    registry.rotate_keys(&fresh.id, fresh_keys).await?;
+    adopt(data_dir)?;
     Ok(credentials)
 }

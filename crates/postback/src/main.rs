@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod credentials;
 mod embedded;
+mod keyring;
 mod print;
 mod profile;
 mod serve;

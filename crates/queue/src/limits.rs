@@ -114,6 +114,10 @@ pub const DELIVERIES_PER_RECEIVER_DEFAULT: usize = 64;
 pub const INBOX_BODY_BYTES_MAX: usize = 100 << 20;
 /// Requests an inbox keeps; the oldest make room.
 pub const INBOX_REQUESTS_MAX: usize = 10_000;
+/// How long a replaced webhook secret signs beside the new one, unless told otherwise; and at most.
+pub const ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
+/// Webhook secrets of a project that sign at once, and Ed25519 keys likewise.
+pub const WEBHOOK_SECRETS_MAX: usize = 5;
 /// How long results and finished runs are kept.
 pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// How long a link to a result is good, from the end of the run; prolonged for attempts that are so late
@@ -210,6 +214,8 @@ pub const TABLE: &[Limit] = &[
         "7 days; 30 days after the last attempt when never delivered",
         "removed, never while a delivery is pending; asking for one gives 410 for 30 days",
     ),
+    limit("webhook secrets of a project that sign at once", "5", "409 on a further rotation"),
+    limit("overlap of a replaced webhook secret", "24 h, also the default", "422"),
 ];
 
 /// The table as the page `docs/reference/limits.md`.

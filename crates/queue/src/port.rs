@@ -12,6 +12,7 @@
 //! | [`Outbox`] | gateway, worker | delivery |
 //! | [`AddressGuard`] | gateway | delivery |
 //! | [`Builds`] | gateway | builder |
+//! | [`Keyring`] | gateway | postback |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,10 @@ use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
 use crate::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
-use crate::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use crate::registry::{
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyKind, NewBuild, NewKeys, NewProject, Prepared,
+    Project, Rotated,
+};
 use crate::run::{
     CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
 };
@@ -202,8 +206,13 @@ pub trait Registry: Send + Sync {
     /// Who holds the key with this hash.
     async fn identify(&self, key: &KeyHash) -> Stored<Option<Identity>>;
 
-    /// Replaces a project's keys and secret by newly made ones (same id).
-    async fn rotate_keys(&self, project: NewProject) -> Stored<()>;
+    /// Replaces keys and secrets of a project, all in one write. Signing ones that are replaced go on until
+    /// the overlap is over.
+    async fn rotate_keys(&self, project: &ProjectId, fresh: FreshKeys) -> Stored<Rotated>;
+
+    /// Switches the `v1a` signature of a project's deliveries; `key` is put in force when it has none yet.
+    /// Returns whether there is such a project.
+    async fn sign_v1a(&self, project: &ProjectId, on: bool, key: String) -> Stored<bool>;
 
     /// One app. Answered from memory on the hot path.
     async fn app(&self, id: &AppId) -> Stored<Option<Arc<App>>>;
@@ -241,6 +250,25 @@ pub trait Registry: Send + Sync {
     /// Builds that a former process of this node left unfinished.
     async fn unfinished_builds(&self) -> Stored<Vec<Build>>;
 }
+
+/// A project's keys as people hold them: made, told once, written into their owner's file.
+#[async_trait]
+pub trait Keyring: Send + Sync {
+    /// Replaces keys of a project by newly made ones. `None` when there is no such project.
+    async fn rotate(
+        &self,
+        project: &ProjectId,
+        kinds: &[KeyKind],
+        overlap: Duration,
+    ) -> Stored<Option<Result<NewKeys, TooManySecrets>>>;
+
+    /// Switches the `v1a` signature; the first time makes the key. Returns whether there is such a project.
+    async fn sign_v1a(&self, project: &ProjectId, on: bool) -> Stored<bool>;
+}
+
+/// As many replaced secrets as there may be still sign, the first of them until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySecrets(pub Timestamp);
 
 /// Inboxes and what they recorded.
 #[async_trait]

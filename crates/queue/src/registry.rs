@@ -1,10 +1,13 @@
 //! What runs point at: projects and their keys, apps, builds.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::app::{AppConfig, Function};
 use crate::clock::Timestamp;
 use crate::id::{AppId, BuildId, ProjectId};
+use crate::signature::{InvalidSecret, SigningKeys, WebhookSecret};
 
 /// A project's secrets as they are made once, shown once, and kept hashed (but for the signing
 /// secret, which the sender needs).
@@ -29,12 +32,110 @@ pub struct NewProject {
 pub struct Project {
     /// Its id.
     pub id: ProjectId,
-    /// Signs deliveries: `whsec_` and base64.
-    pub webhook_secret: String,
+    /// Sign deliveries, newest first: the first one is in force, the others were replaced and go on for a
+    /// while.
+    pub webhook_secrets: Vec<WebhookSecret>,
+    /// Ed25519 keys, likewise; empty until somebody asks for `v1a`.
+    pub webhook_keys: Vec<WebhookSecret>,
+    /// Whether deliveries carry a `v1a` signature beside `v1`.
+    pub sign_v1a: bool,
     /// Signs service-account tokens (HS256).
     pub token_secret: Vec<u8>,
     /// When it was made.
     pub created_at: Timestamp,
+}
+
+impl Project {
+    /// The webhook secret in force.
+    pub fn webhook_secret(&self) -> &str {
+        self.webhook_secrets.first().map_or("", |secret| &secret.secret)
+    }
+
+    /// What its deliveries are signed and checked with.
+    ///
+    /// # Errors
+    /// When a secret is not one.
+    pub fn signing_keys(&self) -> Result<SigningKeys, InvalidSecret> {
+        let asymmetric = if self.sign_v1a { self.webhook_keys.as_slice() } else { &[] };
+        SigningKeys::parse(&self.webhook_secrets, asymmetric)
+    }
+}
+
+/// New keys and secrets of a project. What is `None` stays as it is.
+#[derive(Clone, Default)]
+pub struct FreshKeys {
+    /// SHA-256 of the public key.
+    pub public_key_hash: Option<KeyHash>,
+    /// SHA-256 of the private key.
+    pub private_key_hash: Option<KeyHash>,
+    /// Signs service-account tokens; those signed with the one before open nothing any more.
+    pub token_secret: Option<Vec<u8>>,
+    /// Signs deliveries.
+    pub webhook_secret: Option<String>,
+    /// Signs deliveries, with Ed25519.
+    pub webhook_key: Option<String>,
+    /// How long replaced signing secrets and keys go on beside the new ones.
+    pub overlap: Duration,
+}
+
+/// What became of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotated {
+    /// The new keys are in force.
+    Done,
+    /// Nothing changed: as many replaced secrets as there may be still sign, the first of them until then.
+    TooMany(Timestamp),
+    /// There is no such project.
+    Unknown,
+}
+
+/// The keys of a project that can be replaced each by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// `public-…`
+    PublicKey,
+    /// `private-…`
+    PrivateKey,
+    /// The service-account token.
+    ServiceAccountToken,
+    /// `whsec_…`
+    WebhookSecret,
+    /// `whsk_…`, of which everybody may know `whpk_…`.
+    WebhookKey,
+}
+
+impl KeyKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] =
+        [Self::PublicKey, Self::PrivateKey, Self::ServiceAccountToken, Self::WebhookSecret, Self::WebhookKey];
+
+    /// The word of the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PublicKey => "publicKey",
+            Self::PrivateKey => "privateKey",
+            Self::ServiceAccountToken => "serviceAccountToken",
+            Self::WebhookSecret => "webhookSecret",
+            Self::WebhookKey => "webhookKey",
+        }
+    }
+}
+
+/// Keys that were made just now, in clear: told once. Never logged.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the kinds are described at `KeyKind`")]
+pub struct NewKeys {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook_secret: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook_public_key: Option<String>,
 }
 
 /// SHA-256 of a key. Keys have 160 random bits or more, so no slow hash is needed.

@@ -1,10 +1,14 @@
-//! Standard Webhooks, symmetric scheme `v1`: how a delivery is signed and how it is checked.
+//! Standard Webhooks: how a delivery is signed and how it is checked. The symmetric scheme `v1` stands here,
+//! the asymmetric one in [`ed25519`], and all that a project signs with at a time is a [`SigningKeys`].
 //!
 //! A caller may bring a secret of its own, as Cerebrium's callers do; see [`CallerSecret`].
 //!
 //! Signed are the bytes `{webhook-id}.{webhook-timestamp}.{body}`, with HMAC-SHA256 and the bytes
 //! behind the `whsec_` prefix. Source: the Standard Webhooks specification 1.0.0. Three rooms need it
 //! (delivery signs, the inbox checks, the quickstart checks), so it stands here.
+
+pub mod ed25519;
+mod keys;
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +22,8 @@ use subtle::ConstantTimeEq as _;
 use crate::clock::{Entropy, Timestamp};
 use crate::id::RunId;
 use crate::inbox::{SignatureState, SignatureVerdict};
+
+pub use keys::{SigningKeys, WebhookSecret};
 
 /// Header with the delivery's stable id.
 pub const ID_HEADER: &str = "webhook-id";

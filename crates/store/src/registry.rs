@@ -1,12 +1,15 @@
 //! The port `Registry`: projects, keys, apps and builds. Read from memory, changed by the writer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use queue::app::{AppConfig, Function};
 use queue::outcome::{Code, RunError};
 use queue::port::{Registry, Stored};
-use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use queue::registry::{
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+};
 use queue::{AppId, BuildId, ProjectId, RunId};
 use rusqlite::{OptionalExtension as _, params};
 
@@ -43,8 +46,14 @@ impl Registry for Store {
         Ok(self.inner.memory.registry().keys.get(key).cloned())
     }
 
-    async fn rotate_keys(&self, project: NewProject) -> Stored<()> {
-        self.inner.committer.write(0, move |batch| rotate_keys(batch, &project)).await
+    async fn rotate_keys(&self, project: &ProjectId, fresh: FreshKeys) -> Stored<Rotated> {
+        let project = project.clone();
+        self.inner.committer.write(0, move |batch| secrets::rotate(batch, &project, &fresh)).await
+    }
+
+    async fn sign_v1a(&self, project: &ProjectId, on: bool, key: String) -> Stored<bool> {
+        let project = project.clone();
+        self.inner.committer.write(0, move |batch| secrets::sign_v1a(batch, &project, on, &key)).await
     }
 
     async fn app(&self, id: &AppId) -> Stored<Option<Arc<App>>> {
@@ -163,22 +172,9 @@ fn create_project(batch: &mut Batch<'_>, project: &NewProject) -> Result<(), Fau
             project.created_at.as_millis(),
         ])?;
     if made > 0 {
-        secrets::put(batch, &project.id, Kind::Webhook, project.webhook_secret.as_bytes())?;
-        secrets::put(batch, &project.id, Kind::Token, &project.token_secret)?;
+        secrets::put(batch, &project.id, Kind::Webhook, project.webhook_secret.as_bytes(), Duration::ZERO)?;
+        secrets::put(batch, &project.id, Kind::Token, &project.token_secret, Duration::ZERO)?;
     }
-    batch.effects.registry = true;
-    Ok(())
-}
-
-fn rotate_keys(batch: &mut Batch<'_>, project: &NewProject) -> Result<(), Fault> {
-    let changed = batch
-        .sql("UPDATE projects SET public_key_hash = ?2, private_key_hash = ?3 WHERE id = ?1")?
-        .execute(params![project.id.as_str(), project.public_key_hash, project.private_key_hash])?;
-    if changed == 0 {
-        return Err(Fault::Refused(format!("there is no project {}", project.id)));
-    }
-    secrets::put(batch, &project.id, Kind::Webhook, project.webhook_secret.as_bytes())?;
-    secrets::put(batch, &project.id, Kind::Token, &project.token_secret)?;
     batch.effects.registry = true;
     Ok(())
 }

@@ -27,7 +27,7 @@ impl Snapshot {
     pub(crate) fn load(conn: &Connection, vault: &Vault) -> Result<Self, Fault> {
         let mut snapshot = Self::default();
         let mut statement = conn.prepare_cached(
-            "SELECT id, public_key_hash, private_key_hash, created_at FROM projects ORDER BY created_at, rowid",
+            "SELECT id, public_key_hash, private_key_hash, created_at, sign_v1a FROM projects ORDER BY created_at, rowid",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -37,7 +37,9 @@ impl Snapshot {
             }
             let secrets = Secrets::load(conn, vault, &id)?;
             snapshot.projects.push(Project {
-                webhook_secret: secrets.webhook,
+                webhook_secrets: secrets.webhook,
+                webhook_keys: secrets.ed25519,
+                sign_v1a: row.get(4)?,
                 token_secret: secrets.token,
                 created_at: row::time(row, 3)?,
                 id,

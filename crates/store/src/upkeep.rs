@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::deliveries::{KEEPS_RUN, forget_old, remove_of_run};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
-use crate::{Store, row};
+use crate::{Store, row, secrets};
 
 /// Runs removed in one transaction.
 const REMOVED_PER_BATCH: i64 = 200;
@@ -33,7 +33,8 @@ pub struct Pruned {
 
 impl Store {
     /// Removes runs that ended more than [`limits::RESULT_RETENTION`] before `now`, with results, files
-    /// and deliveries, and log lines of that age. A run whose delivery is pending, under way or waiting
+    /// and deliveries, and log lines of that age;
+    /// webhook secrets whose overlap is over. A run whose delivery is pending, under way or waiting
     /// for its endpoint stays, and one whose delivery failed for good stays longer. Logs of builds stay
     /// as long as an app points at the build. Queued runs that the deletion of their app has left end.
     ///
@@ -63,6 +64,7 @@ impl Store {
             == FORGOTTEN_PER_BATCH
         {}
         pruned.going_undelivered = self.going_undelivered(now).await?;
+        self.inner.committer.write(0, move |batch| secrets::forget_expired(batch, now)).await?;
         self.inner.committer.write(0, move |batch| forget_old(batch, undelivered)).await?;
         let keep = self.inner.memory.registry();
         let builds = keep.apps.values().flat_map(|app| {

@@ -15,7 +15,9 @@ use queue::app::{AppConfig, Contract, Function};
 use queue::log::{LogLine, LogQuery, StoredLine};
 use queue::outcome::{Code, RunError};
 use queue::port::{Builds as _, Logs, Registry, Replicas, StartFailure, Stored, UploadError};
-use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use queue::registry::{
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+};
 use queue::{AppId, BuildId, Clock, ProjectId, Timestamp};
 
 /// Longest wait for a build here; the first of a fresh machine downloads uv and packages.
@@ -300,7 +302,10 @@ impl Registry for Memory {
         panic!("builder knows no keys")
     }
 
-    async fn rotate_keys(&self, _project: NewProject) -> Stored<()> {
+    async fn rotate_keys(&self, _: &ProjectId, _: FreshKeys) -> Stored<Rotated> {
+        panic!("builder knows no keys")
+    }
+    async fn sign_v1a(&self, _: &ProjectId, _: bool, _: String) -> Stored<bool> {
         panic!("builder knows no keys")
     }
 

@@ -18,8 +18,11 @@ use queue::delivery::{
 use queue::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, ProjectId, RunId};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::port::{Deliveries, Inboxes, Registry, Room, StoreError, Stored};
-use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use queue::registry::{
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+};
 use queue::run::{EndpointUrl, Receiver};
+use queue::signature::WebhookSecret;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -262,7 +265,9 @@ impl Registry for House {
     async fn project(&self, id: &ProjectId) -> Stored<Option<Project>> {
         Ok((*id == project()).then(|| Project {
             id: id.clone(),
-            webhook_secret: SECRET.into(),
+            webhook_secrets: vec![WebhookSecret::in_force(SECRET.into(), Timestamp::default())],
+            webhook_keys: Vec::new(),
+            sign_v1a: false,
             token_secret: Vec::new(),
             created_at: Timestamp::default(),
         }))
@@ -270,7 +275,10 @@ impl Registry for House {
     async fn identify(&self, _: &KeyHash) -> Stored<Option<Identity>> {
         unreachable!("{ELSEWHERE}")
     }
-    async fn rotate_keys(&self, _: NewProject) -> Stored<()> {
+    async fn rotate_keys(&self, _: &ProjectId, _: FreshKeys) -> Stored<Rotated> {
+        unreachable!("{ELSEWHERE}")
+    }
+    async fn sign_v1a(&self, _: &ProjectId, _: bool, _: String) -> Stored<bool> {
         unreachable!("{ELSEWHERE}")
     }
     async fn app(&self, _: &AppId) -> Stored<Option<Arc<App>>> {

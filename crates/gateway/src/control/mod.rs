@@ -15,6 +15,7 @@ mod config;
 mod deliveries;
 mod endpoints;
 mod inboxes;
+mod keys;
 mod logs;
 mod openapi;
 mod projects;

@@ -3,7 +3,7 @@
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
-use super::{apps, builds, deliveries, endpoints, inboxes, logs, openapi, projects, results, runs};
+use super::{apps, builds, deliveries, endpoints, inboxes, keys, logs, openapi, projects, results, runs};
 use crate::Gateway;
 
 /// Who may call a route.
@@ -359,6 +359,42 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "what an inbox recorded, oldest first",
         answer: "`{items: [{id, sequence, method, path, headers, body, bodyEncoding, receivedAt, signature}], nextToken}`",
         on: |method| on(method, inboxes::requests),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/keys",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "what the project's deliveries are signed with, newest first",
+        answer: "`{projectId, webhookSecrets: [{secret, createdAt, expiresAt}], v1a, webhookPublicKeys: [{publicKey, createdAt, expiresAt}]}`",
+        on: |method| on(method, keys::show),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/keys/rotate",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "replaces `keys`; a replaced signing secret goes on for `overlapSeconds`",
+        answer: "the new ones, this once: `{publicKey, privateKey, serviceAccountToken, webhookSecret, webhookPublicKey}`",
+        on: |method| on(method, keys::rotate),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v2/projects/{project}/keys/signing",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "switches the Ed25519 signature of deliveries: `{v1a}`",
+        answer: "as `GET …/keys`",
+        on: |method| on(method, keys::sign),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/webhook-keys",
+        who: Who::Anybody,
+        query: &[],
+        summary: "the public keys that receivers check `v1a` signatures with",
+        answer: "a JSON Web Key Set; each key also as `whpk`",
+        on: |method| on(method, keys::published),
     },
     Route {
         method: Method::GET,

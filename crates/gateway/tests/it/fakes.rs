@@ -22,9 +22,11 @@ use queue::log::{LogLine, LogQuery, LogScope, StoredLine};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
 use queue::port::*;
 use queue::registry::{
-    App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Scope,
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyKind, NewBuild, NewKeys, NewProject, Prepared,
+    Project, Rotated, Scope,
 };
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunState, RunView};
+use queue::signature::WebhookSecret;
 use queue::{AppId, BuildId, Clock, Entropy, InboxId, ProjectId, RunId, Timestamp};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -142,6 +144,7 @@ impl World {
             outbox: self.clone(),
             guard: self.clone(),
             builds: self.clone(),
+            keyring: self.clone(),
             clock: self.clone(),
             entropy: self.clone(),
             metrics: Arc::new(|| "# no metrics\n".to_owned()),
@@ -407,10 +410,47 @@ impl Runs for World {
     }
 }
 
+#[async_trait]
+impl Keyring for World {
+    async fn rotate(
+        &self,
+        project: &ProjectId,
+        kinds: &[KeyKind],
+        overlap: Duration,
+    ) -> Stored<Option<Result<NewKeys, TooManySecrets>>> {
+        if overlap == Duration::from_secs(13) {
+            return Ok(Some(Err(TooManySecrets(Timestamp::from_millis(0)))));
+        }
+        let told = |kind: KeyKind| {
+            kinds.contains(&kind).then(|| format!("{} of {project} after {overlap:?}", kind.as_str()))
+        };
+        Ok(Some(Ok(NewKeys {
+            public_key: told(KeyKind::PublicKey),
+            private_key: told(KeyKind::PrivateKey),
+            service_account_token: told(KeyKind::ServiceAccountToken),
+            webhook_secret: told(KeyKind::WebhookSecret),
+            webhook_public_key: told(KeyKind::WebhookKey),
+        })))
+    }
+
+    async fn sign_v1a(&self, _: &ProjectId, _: bool) -> Stored<bool> {
+        Ok(true)
+    }
+}
+
+/// The Ed25519 key of the specification's example.
+const PRIVATE_KEY: &str =
+    "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+
 fn project(id: &str) -> Project {
     Project {
         id: id.parse().unwrap(),
-        webhook_secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(),
+        webhook_secrets: vec![WebhookSecret::in_force(
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into(),
+            Timestamp::from_millis(0),
+        )],
+        webhook_keys: vec![WebhookSecret::in_force(PRIVATE_KEY.into(), Timestamp::from_millis(0))],
+        sign_v1a: id == PROJECT,
         token_secret: TOKEN_SECRET.to_vec(),
         created_at: Timestamp::from_millis(0),
     }
@@ -434,8 +474,12 @@ impl Registry for World {
         Ok(self.checked()?.keys.get(key).cloned())
     }
 
-    async fn rotate_keys(&self, _: NewProject) -> Stored<()> {
-        Ok(())
+    async fn rotate_keys(&self, _: &ProjectId, _: FreshKeys) -> Stored<Rotated> {
+        Ok(Rotated::Done)
+    }
+
+    async fn sign_v1a(&self, _: &ProjectId, _: bool, _: String) -> Stored<bool> {
+        Ok(true)
     }
 
     async fn app(&self, id: &AppId) -> Stored<Option<Arc<App>>> {

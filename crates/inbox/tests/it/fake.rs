@@ -9,13 +9,18 @@ use inbox::{InboxRoom, Options};
 use queue::app::{AppConfig, Function};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::port::{Inboxes, Registry, StoreError, Stored};
-use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use queue::registry::{
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+};
+use queue::signature::WebhookSecret;
 use queue::{AppId, BuildId, Clock, Entropy, InboxId, ProjectId, Timestamp};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const ID: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const TOKEN: &str = "the-view-token";
+/// Replaced by the other one, and good for an hour still.
+pub(crate) const FORMER_SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX";
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 /// 2026-01-31T12:00:00Z
 pub(crate) const NOON: Timestamp = Timestamp::from_millis(1_769_860_800_000);
@@ -106,8 +111,17 @@ fn unused() -> StoreError {
 #[async_trait]
 impl Registry for OneProject {
     async fn project(&self, id: &ProjectId) -> Stored<Option<Project>> {
-        let (webhook_secret, token_secret) = (SECRET.into(), vec![]);
-        Ok(Some(Project { id: id.clone(), webhook_secret, token_secret, created_at: NOON }))
+        let until = NOON.plus(std::time::Duration::from_secs(3_600));
+        let former =
+            WebhookSecret { secret: FORMER_SECRET.into(), created_at: NOON, expires_at: Some(until) };
+        Ok(Some(Project {
+            id: id.clone(),
+            webhook_secrets: vec![WebhookSecret::in_force(SECRET.into(), NOON), former],
+            webhook_keys: Vec::new(),
+            sign_v1a: false,
+            token_secret: Vec::new(),
+            created_at: NOON,
+        }))
     }
 
     async fn create_project(&self, _: NewProject) -> Stored<()> {
@@ -122,7 +136,11 @@ impl Registry for OneProject {
         Err(unused())
     }
 
-    async fn rotate_keys(&self, _: NewProject) -> Stored<()> {
+    async fn rotate_keys(&self, _: &ProjectId, _: FreshKeys) -> Stored<Rotated> {
+        Err(unused())
+    }
+
+    async fn sign_v1a(&self, _: &ProjectId, _: bool, _: String) -> Stored<bool> {
         Err(unused())
     }
 

@@ -10,7 +10,7 @@ use queue::limits::INBOX_BODY_BYTES_MAX;
 use queue::signature::SigningKey;
 use tower::ServiceExt as _;
 
-use crate::fake::{self, ID, Memory, NOON, SECRET};
+use crate::fake::{self, FORMER_SECRET, ID, Memory, NOON, SECRET};
 use crate::{post, record, send, text};
 
 #[tokio::test]
@@ -124,6 +124,7 @@ async fn the_signature_is_judged_by_the_secret_of_the_inboxs_project() {
     let memory = Memory::new();
     let router = fake::room(&memory, "http://127.0.0.1:4100").router();
     let signature = SigningKey::parse(SECRET).unwrap().sign("msg_1", NOON, b"{}");
+    let former = SigningKey::parse(FORMER_SECRET).unwrap().sign("msg_1", NOON, b"{}");
     let signed = |signature: &str, body: &'static str| {
         let mut request = post(body);
         let headers = request.headers_mut();
@@ -134,6 +135,7 @@ async fn the_signature_is_judged_by_the_secret_of_the_inboxs_project() {
     };
     for (request, expected) in [
         (signed(&signature, "{}"), SignatureState::Verified),
+        (signed(&former, "{}"), SignatureState::Verified),
         (signed(&signature, "{ }"), SignatureState::Invalid),
         (signed("v1,nonsense", "{}"), SignatureState::Invalid),
         (post("{}"), SignatureState::Missing),

@@ -25,6 +25,7 @@ use super::open_files::OpenFiles;
 use super::{Options, upkeep};
 use crate::credentials::{self, Credentials};
 use crate::embedded;
+use crate::keyring::Keyring;
 use crate::system::{OsEntropy, SystemClock};
 
 /// Buckets of every histogram of seconds: from a fast acknowledgement to a long run.
@@ -142,6 +143,8 @@ impl Rooms {
             inbox::Options { public_url: public, allowed_hosts: Vec::new(), shutdown: stop_accepting },
         );
         let render = metrics.clone();
+        let keyring =
+            Keyring::new(options.data_dir.clone(), registry.clone(), clock.clone(), entropy.clone());
         let ports = gateway::Ports {
             runs,
             deliveries,
@@ -153,6 +156,7 @@ impl Rooms {
             outbox,
             guard,
             builds,
+            keyring: Arc::new(keyring),
             clock,
             entropy,
             metrics: Arc::new(move || render.render()),

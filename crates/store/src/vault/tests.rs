@@ -141,7 +141,7 @@ async fn secrets_of_an_older_schema_are_sealed_and_leave_no_trace_in_the_files()
     }
     let project = store.project(&"p-1".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(
-        (project.webhook_secret.as_str(), project.token_secret.as_slice()),
+        (project.webhook_secret(), project.token_secret.as_slice()),
         (SECRETS[0], SECRETS[1].as_bytes())
     );
     let inbox = "0123456789abcdef0123456789abcdef".parse().unwrap();

@@ -14,7 +14,9 @@ use queue::limits::CRASHES_MAX;
 use queue::log::{LogLine, LogQuery, StoredLine};
 use queue::outcome::{Cancellation, Code, Expired, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, StoreError, Stored};
-use queue::registry::{App, Build, BuildStatus, Identity, KeyHash, NewBuild, NewProject, Prepared, Project};
+use queue::registry::{
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, BuildId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 
@@ -323,8 +325,11 @@ impl Registry for Memory {
         Ok(None)
     }
 
-    async fn rotate_keys(&self, _: NewProject) -> Stored<()> {
-        Ok(())
+    async fn rotate_keys(&self, _: &ProjectId, _: FreshKeys) -> Stored<Rotated> {
+        Ok(Rotated::Done)
+    }
+    async fn sign_v1a(&self, _: &ProjectId, _: bool, _: String) -> Stored<bool> {
+        Ok(true)
     }
 
     async fn app(&self, id: &AppId) -> Stored<Option<Arc<App>>> {

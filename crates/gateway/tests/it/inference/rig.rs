@@ -85,6 +85,7 @@ impl Rig {
             outbox: world.clone(),
             guard: world.clone(),
             builds: world.clone(),
+            keyring: world.clone(),
             clock: world.clone(),
             entropy: world.clone(),
             metrics: Arc::new(|| "postback_up 1\n".to_owned()),

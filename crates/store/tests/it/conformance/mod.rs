@@ -118,6 +118,8 @@ macro_rules! conformance {
         }}
         $crate::conformance::promises! { $open, registry {
             a_project_is_made_once
+            a_replaced_secret_signs_until_its_overlap_is_over
+            asymmetric_signing_is_switched_on_with_one_key_that_stays
             keys_open_what_they_should_until_they_are_rotated
             a_build_becomes_live_with_its_functions
             a_newer_build_cancels_an_unfinished_one

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use queue::app::{AppConfig, Contract, Function};
 use queue::lease::{Release, Released};
+use queue::limits::WEBHOOK_SECRETS_MAX;
 use queue::outcome::Code;
 use queue::port::{Accepted, Claim, StoreError};
-use queue::registry::{App, BuildStatus, Identity, NewBuild, NewProject, Prepared, Scope};
+use queue::registry::{
+    App, BuildStatus, FreshKeys, Identity, NewBuild, NewProject, Prepared, Rotated, Scope,
+};
 use queue::run::RunState;
 use queue::{AppId, BuildId};
 
@@ -55,7 +58,7 @@ pub(crate) async fn a_project_is_made_once(world: World<impl Engine>) {
     let ids: Vec<_> = world.store.projects().await.unwrap().into_iter().map(|project| project.id).collect();
     assert_eq!(ids, [project(1), project(2)]);
     let first = world.store.project(&project(1)).await.unwrap().unwrap();
-    assert_eq!((first.webhook_secret.as_str(), first.token_secret), ("whsec_1", vec![1; 32]));
+    assert_eq!((first.webhook_secret(), first.token_secret.as_slice()), ("whsec_1", &[1; 32][..]));
     assert!(world.store.project(&project(3)).await.unwrap().is_none());
 }
 
@@ -66,13 +69,85 @@ pub(crate) async fn keys_open_what_they_should_until_they_are_rotated(world: Wor
     assert_eq!(world.store.identify(&[101; 32]).await.unwrap(), identity(Scope::Everything));
     assert_eq!(world.store.identify(&[9; 32]).await.unwrap(), None);
 
-    let fresh = NewProject { id: project(1), ..world.new_project(7) };
-    world.store.rotate_keys(fresh).await.unwrap();
+    let fresh = FreshKeys { public_key_hash: Some([7; 32]), ..FreshKeys::default() };
+    assert_eq!(world.store.rotate_keys(&project(1), fresh.clone()).await.unwrap(), Rotated::Done);
     assert_eq!(world.store.identify(&[1; 32]).await.unwrap(), None);
     assert_eq!(world.store.identify(&[7; 32]).await.unwrap(), identity(Scope::Inference));
-    assert_eq!(world.store.project(&project(1)).await.unwrap().unwrap().webhook_secret, "whsec_7");
-    let unknown = world.store.rotate_keys(world.new_project(8)).await;
-    assert!(matches!(unknown, Err(StoreError::Unavailable(_))));
+    assert_eq!(
+        world.store.identify(&[101; 32]).await.unwrap(),
+        identity(Scope::Everything),
+        "this one stays"
+    );
+    let kept = world.store.project(&project(1)).await.unwrap().unwrap();
+    assert_eq!((kept.webhook_secret(), kept.token_secret.as_slice()), ("whsec_1", &[1; 32][..]));
+    let token = FreshKeys { token_secret: Some(vec![7; 32]), ..FreshKeys::default() };
+    world.store.rotate_keys(&project(1), token).await.unwrap();
+    assert_eq!(world.store.project(&project(1)).await.unwrap().unwrap().token_secret, [7; 32]);
+    assert_eq!(world.store.rotate_keys(&project(8), fresh).await.unwrap(), Rotated::Unknown);
+}
+
+fn fresh_secret(number: usize, overlap: Duration) -> FreshKeys {
+    FreshKeys { webhook_secret: Some(format!("whsec_fresh_{number}")), overlap, ..FreshKeys::default() }
+}
+
+/// The webhook secrets of the project 1, newest first, with how long each still signs.
+async fn signing(world: &World<impl Engine>) -> Vec<(String, Option<Duration>)> {
+    let found = world.store.project(&project(1)).await.unwrap().unwrap();
+    let left = |until: Option<queue::Timestamp>| until.map(|until| until.since(world.now()));
+    found.webhook_secrets.into_iter().map(|secret| (secret.secret, left(secret.expires_at))).collect()
+}
+
+pub(crate) async fn a_replaced_secret_signs_until_its_overlap_is_over(world: World<impl Engine>) {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    with_project(&world).await;
+    world.store.rotate_keys(&project(1), fresh_secret(1, HOUR)).await.unwrap();
+    world.pass(HOUR / 4);
+    world.store.rotate_keys(&project(1), fresh_secret(2, HOUR)).await.unwrap();
+    let expected = [
+        ("whsec_fresh_2".to_owned(), None),
+        ("whsec_fresh_1".to_owned(), Some(HOUR)),
+        ("whsec_1".to_owned(), Some(HOUR * 3 / 4)),
+    ];
+    assert_eq!(signing(&world).await, expected);
+    for number in 3..WEBHOOK_SECRETS_MAX {
+        let rotated = world.store.rotate_keys(&project(1), fresh_secret(number, HOUR)).await.unwrap();
+        assert_eq!(rotated, Rotated::Done);
+    }
+    let until = world.now().plus(HOUR * 3 / 4);
+    let one_more = fresh_secret(9, HOUR);
+    assert_eq!(
+        world.store.rotate_keys(&project(1), one_more.clone()).await.unwrap(),
+        Rotated::TooMany(until)
+    );
+    assert_eq!(signing(&world).await.len(), WEBHOOK_SECRETS_MAX, "nothing changed");
+    world.pass(HOUR * 3 / 4);
+    assert_eq!(world.store.rotate_keys(&project(1), one_more).await.unwrap(), Rotated::Done);
+    // Whoever has lost a secret to somebody else does not want it to go on.
+    world.store.rotate_keys(&project(1), fresh_secret(10, Duration::ZERO)).await.unwrap();
+    assert_eq!(signing(&world).await, [("whsec_fresh_10".to_owned(), None)]);
+}
+
+pub(crate) async fn asymmetric_signing_is_switched_on_with_one_key_that_stays(world: World<impl Engine>) {
+    with_project(&world).await;
+    let found = || async { world.store.project(&project(1)).await.unwrap().unwrap() };
+    let keys = |found: &queue::registry::Project| {
+        found.webhook_keys.iter().map(|key| key.secret.clone()).collect::<Vec<_>>()
+    };
+    assert!(!found().await.sign_v1a && found().await.webhook_keys.is_empty());
+    assert!(world.store.sign_v1a(&project(1), true, "whsk_a".into()).await.unwrap());
+    assert!(world.store.sign_v1a(&project(1), false, "whsk_b".into()).await.unwrap());
+    assert!(!found().await.sign_v1a);
+    assert!(world.store.sign_v1a(&project(1), true, "whsk_c".into()).await.unwrap());
+    assert!(found().await.sign_v1a);
+    assert_eq!(keys(&found().await), ["whsk_a"]);
+    let fresh = FreshKeys {
+        webhook_key: Some("whsk_d".into()),
+        overlap: Duration::from_secs(60),
+        ..FreshKeys::default()
+    };
+    world.store.rotate_keys(&project(1), fresh).await.unwrap();
+    assert_eq!(keys(&found().await), ["whsk_d", "whsk_a"]);
+    assert!(!world.store.sign_v1a(&project(8), true, "whsk_e".into()).await.unwrap());
 }
 
 pub(crate) async fn a_build_becomes_live_with_its_functions(world: World<impl Engine>) {

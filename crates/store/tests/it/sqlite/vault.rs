@@ -65,7 +65,7 @@ fn headers(value: &str) -> WebhookHeaders {
 /// Every secret can still be read.
 async fn assert_opens(world: &World<Store>) {
     let found = world.store.project(&project(1)).await.unwrap().unwrap();
-    assert_eq!((found.webhook_secret.as_str(), found.token_secret), ("whsec_1", TOKEN_SECRET.to_vec()));
+    assert_eq!((found.webhook_secret(), found.token_secret.as_slice()), ("whsec_1", TOKEN_SECRET));
     let inbox = "0123456789abcdef0123456789abcdef".parse().unwrap();
     assert_eq!(world.store.inbox(&inbox).await.unwrap().unwrap().view_token, TOKEN);
     let due = world.begin().await;
