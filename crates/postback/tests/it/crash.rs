@@ -145,5 +145,5 @@ async fn every_acknowledged_run_survives_kills_at_random_moments() {
     for arrival in &evidence.arrivals {
         webhook.verify(&arrival.body, &arrival.headers).unwrap();
     }
-    crate::support::verify_with_python(&stage, &evidence.arrivals);
+    crate::support::verify_with_public_libraries(&stage, &evidence.arrivals);
 }

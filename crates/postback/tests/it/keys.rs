@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::recorder::{Arrival, Recorder};
 
-use crate::support::{PATIENCE, Stage, json as body, verify_with_python};
+use crate::support::{PATIENCE, Stage, json as body, verify_with_public_libraries};
 
 /// Calls `echo` until a webhook arrives that is signed as `enough` wants it; the server may take a second
 /// to sign with a new secret.
@@ -33,7 +33,7 @@ fn verify(stage: &mut Stage, arrival: &Arrival, secrets: &[&str]) {
         let webhook = standardwebhooks::Webhook::new(secret).unwrap();
         webhook.verify(&arrival.body, &arrival.headers).expect("the Rust library accepts it");
         (*secret).clone_into(&mut stage.keys.webhook_secret);
-        verify_with_python(stage, std::slice::from_ref(arrival));
+        verify_with_public_libraries(stage, std::slice::from_ref(arrival));
     }
 }
 

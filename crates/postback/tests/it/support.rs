@@ -163,11 +163,11 @@ pub(crate) async fn json(response: Response) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}: {error}: {text}"))
 }
 
-/// Has the public Python library verify deliveries.
+/// Has the public libraries of Python and Node verify deliveries.
 ///
 /// # Panics
 /// When it refuses one, or `script/test` has not installed it.
-pub(crate) fn verify_with_python(stage: &Stage, arrivals: &[Arrival]) {
+pub(crate) fn verify_with_public_libraries(stage: &Stage, arrivals: &[Arrival]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = root.join("target/test-python/bin/python");
     assert!(python.exists(), "the tests' Python packages are missing; `script/test` installs them");
@@ -192,4 +192,21 @@ pub(crate) fn verify_with_python(stage: &Stage, arrivals: &[Arrival]) {
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert_eq!(said.trim(), format!("{} verified", arrivals.len()));
+    verify_with_node(&root, &file, arrivals.len());
+}
+
+fn verify_with_node(root: &Path, deliveries: &Path, count: usize) {
+    let packages = root.join("target/test-node/package.json");
+    if !packages.with_file_name("node_modules/standardwebhooks").exists() {
+        println!("SKIP: the tests' npm packages are missing; `script/test` installs them where it can");
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/npm/verify_deliveries.mjs");
+    let packages = std::fs::canonicalize(packages).unwrap();
+    let output =
+        std::process::Command::new("node").arg(script).arg(packages).arg(deliveries).output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert_eq!(said.trim(), format!("{count} verified"));
 }

@@ -1,0 +1,15 @@
+// Verifies recorded deliveries with the public `standardwebhooks` package: one JSON object a line.
+
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+const [, , packages, file] = process.argv;
+const { Webhook } = createRequire(packages)("standardwebhooks");
+
+let verified = 0;
+for (const line of readFileSync(file, "utf8").split("\n").filter(Boolean)) {
+    const delivery = JSON.parse(line);
+    new Webhook(delivery.secret).verify(delivery.body, delivery.headers);
+    verified += 1;
+}
+console.log(`${verified} verified`);
