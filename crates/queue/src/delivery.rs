@@ -249,19 +249,20 @@ impl EndpointState {
     }
 }
 
-/// A change of an endpoint's state.
+/// A change of an endpoint: of its state, or of what was set for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EndpointEvent {
     /// When.
     pub at: Timestamp,
-    /// What it became.
+    /// What it became, or stayed.
     pub state: EndpointState,
     /// Why: `http_status 410`, `exhausted: …` with how often it was tried, or `requested`.
     pub reason: String,
 }
 
-/// An endpoint that was disabled once, as shown to people.
+/// An endpoint that was disabled or set once, as shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct EndpointView {
     /// Its id.
     pub id: EndpointId,
@@ -275,6 +276,8 @@ pub struct EndpointView {
     pub reason: String,
     /// Deliveries that wait for it to be enabled.
     pub waiting: u64,
+    /// Bodies of more bytes than this are told in the thin form.
+    pub body_bytes_max: Option<u64>,
     /// Its last changes, oldest first.
     pub events: Vec<EndpointEvent>,
 }

@@ -120,6 +120,10 @@ pub const ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 pub const WEBHOOK_SECRETS_MAX: usize = 5;
 /// How long results and finished runs are kept.
 pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Smallest limit that an endpoint may have for bodies, in bytes: a thin body must fit.
+pub const BODY_LIMIT_BYTES_MIN: u64 = 1_024;
+/// Endpoints of one project for which something is set.
+pub const ENDPOINT_SETTINGS_MAX: usize = 1_000;
 /// How long a link to a result is good, from the end of the run; prolonged for attempts that are so late
 /// that less than [`RESULT_RETENTION`] would be left.
 pub const RESULT_LINK_LIFE: Duration = Duration::from_secs(30 * 86_400);
@@ -204,6 +208,7 @@ pub const TABLE: &[Limit] = &[
     limit("uploaded archive", "2 GiB", "413"),
     limit("build", "1 h", "the build fails"),
     limit("requests kept by an inbox", "10,000", "the oldest make room"),
+    limit("endpoints of a project with a `bodyBytesMax`", "1,000", "422"),
     limit(
         "link to a result in a thin webhook body",
         "30 days after the end of the run",

@@ -183,7 +183,16 @@ pub trait Deliveries: Send + Sync {
         since: Timestamp,
     ) -> Stored<u64>;
 
-    /// A project's endpoints that were disabled once, by address.
+    /// Sets the most bytes of a body that an endpoint takes: what is larger is told in the thin form. `false`
+    /// when the project has set as much for other endpoints as it may.
+    async fn set_body_limit(
+        &self,
+        project: &ProjectId,
+        url: EndpointUrl,
+        bytes_max: Option<u64>,
+    ) -> Stored<bool>;
+
+    /// A project's endpoints that were disabled once, or for which something was set, by address.
     async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>>;
 
     /// Enables an endpoint and makes the deliveries due that wait for it. Returns how many; `None` for

@@ -79,6 +79,8 @@ pub(crate) struct Books {
     pub(crate) deleted: HashSet<i64>,
     /// Queued runs by app number.
     pub(crate) queued: HashMap<i64, u64>,
+    /// Endpoints that take bodies of so many bytes and no more.
+    pub(crate) body_limits: HashMap<(ProjectId, EndpointUrl), u64>,
     /// Addresses to which nothing gets through at the moment.
     pub(crate) failing: Failing,
     /// Endpoints that get nothing.
@@ -117,6 +119,12 @@ impl Books {
         while let Some(row) = rows.next()? {
             books.disabled.insert((row::parsed(row, 0)?, EndpointUrl::checked(row.get_ref(1)?.as_str()?)));
         }
+        let mut statement = conn.prepare("SELECT project, url, body_bytes_max FROM endpoint_settings")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let endpoint = (row::parsed(row, 0)?, EndpointUrl::checked(row.get_ref(1)?.as_str()?));
+            books.body_limits.insert(endpoint, row.get(2)?);
+        }
         books.failing = Failing::load(conn)?;
         let mut statement = conn.prepare("SELECT inbox, count(*) FROM inbox_requests GROUP BY inbox")?;
         let mut rows = statement.query([])?;
@@ -134,6 +142,14 @@ impl Books {
         if let Some(count) = self.queued.get_mut(&app) {
             *count = count.saturating_sub(1);
         }
+    }
+
+    /// The most bytes of a body that an endpoint takes, where somebody said so.
+    pub(crate) fn body_limit(&self, project: &ProjectId, url: &EndpointUrl) -> Option<u64> {
+        if self.body_limits.is_empty() {
+            return None;
+        }
+        self.body_limits.get(&(project.clone(), url.clone())).copied()
     }
 
     pub(crate) fn is_disabled(&self, project: &ProjectId, url: &EndpointUrl) -> bool {

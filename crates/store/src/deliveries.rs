@@ -123,6 +123,17 @@ impl Deliveries for Store {
         self.inner.memory.readers().list(move |conn| endpoints::list(conn, &project)).await
     }
 
+    async fn set_body_limit(
+        &self,
+        project: &ProjectId,
+        url: EndpointUrl,
+        bytes_max: Option<u64>,
+    ) -> Stored<bool> {
+        let project = project.clone();
+        let write = move |batch: &mut Batch<'_>| endpoints::set_body_limit(batch, &project, &url, bytes_max);
+        self.inner.committer.write(0, write).await
+    }
+
     async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {
         let known = self.endpoints(project).await?;
         let Some(known) = known.into_iter().find(|known| known.id == *endpoint) else { return Ok(None) };
@@ -173,7 +184,8 @@ pub(crate) fn create(
             recorded.then_some(batch.setting.incarnation),
             recorded.then(|| batch.now().as_millis()),
         ])?;
-    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1, thin: false }))
+    let body_bytes_max = batch.books.body_limit(project, &url);
+    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1, thin: false, body_bytes_max }))
 }
 
 /// The delivery with its body. One that has none to be read fails this attempt, in the record and the
@@ -292,6 +304,7 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
             attempt,
             step: attempt.saturating_sub(row.get(4)?).max(1),
             thin: row.get(6)?,
+            body_bytes_max: None,
         };
         lost.push((begun, crate::row::time(row, 5)?));
     }

@@ -244,6 +244,10 @@ impl Deliveries for Shelf {
         unreachable!("{ELSEWHERE}")
     }
 
+    async fn set_body_limit(&self, _: &ProjectId, _: EndpointUrl, _: Option<u64>) -> Stored<bool> {
+        unreachable!("{ELSEWHERE}")
+    }
+
     async fn enable(&self, _: &ProjectId, _: &EndpointId) -> Stored<Option<u64>> {
         unreachable!("{ELSEWHERE}")
     }

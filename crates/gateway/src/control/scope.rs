@@ -89,6 +89,15 @@ pub(super) fn unknown_delivery(text: &str) -> Problem {
     Problem::not_found("unknown_delivery", message)
 }
 
+/// 404 for an endpoint.
+pub(super) fn unknown_endpoint(text: &str) -> Problem {
+    let message = format!(
+        "this project has no endpoint `{}` that was ever disabled or set; `postback endpoints` lists those",
+        clip(text)
+    );
+    Problem::not_found("unknown_endpoint", message)
+}
+
 /// The value of a path parameter.
 async fn param(parts: &mut Parts, gateway: &Gateway, name: &str) -> Answer<Option<String>> {
     let params = RawPathParams::from_request_parts(parts, gateway)
@@ -177,13 +186,8 @@ impl FromRequestParts<Gateway> for OwnEndpoint {
         let Control(project) = Control::from_request_parts(parts, gateway).await?;
         let text = required(parts, gateway, "endpoint").await?;
         let known = gateway.deliveries.endpoints(&project).await?;
-        let endpoint = known.into_iter().find(|known| known.id.as_str() == text).ok_or_else(|| {
-            let message = format!(
-                "this project has no endpoint `{}` that was ever disabled; `postback endpoints` lists those",
-                clip(&text)
-            );
-            Problem::not_found("unknown_endpoint", message)
-        })?;
+        let endpoint = known.into_iter().find(|known| known.id.as_str() == text);
+        let endpoint = endpoint.ok_or_else(|| unknown_endpoint(&text))?;
         Ok(Self { project, endpoint })
     }
 }

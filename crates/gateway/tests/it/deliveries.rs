@@ -92,8 +92,14 @@ impl Deliveries for World {
             since: at,
             reason: "http_status 410".into(),
             waiting: 2,
+            body_bytes_max: None,
             events: vec![],
         }])
+    }
+
+    async fn set_body_limit(&self, _: &ProjectId, url: EndpointUrl, bytes_max: Option<u64>) -> Stored<bool> {
+        self.hold().told.push(format!("{url} takes {bytes_max:?}"));
+        Ok(url.as_str() == HOOK)
     }
 
     async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {
@@ -222,4 +228,27 @@ async fn endpoints_are_shown_and_enabled_by_their_own_project() {
     {
         ask(&world, method, &path, Value::Null).await.problem(404, "unknown_endpoint");
     }
+}
+
+#[tokio::test]
+async fn what_an_endpoint_takes_is_set_by_its_address_or_its_id() {
+    let world = World::new();
+    let path = format!("/v2/projects/{PROJECT}/endpoints");
+    let set = ask(&world, "POST", &path, json!({"url": HOOK, "bodyBytesMax": 65_536})).await.good();
+    assert_eq!(set["url"], HOOK);
+    let one = format!("{path}/{}", set["id"].as_str().unwrap());
+    ask(&world, "PATCH", &one, json!({"bodyBytesMax": null})).await.good();
+    assert_eq!(world.hold().told, [format!("{HOOK} takes Some(65536)"), format!("{HOOK} takes None")]);
+    for body in [
+        json!({"bodyBytesMax": 65_536}),
+        json!({"url": HOOK, "bodyBytesMax": 10}),
+        json!({"url": HOOK, "bodyBytesMax": "many"}),
+        // The fake has as many as it may.
+        json!({"url": "https://b.example/hook", "bodyBytesMax": 65_536}),
+    ] {
+        ask(&world, "POST", &path, body).await.problem(422, "invalid_value");
+    }
+    ask(&world, "PATCH", &format!("{path}/ep_0000000000000000"), json!({}))
+        .await
+        .problem(404, "unknown_endpoint");
 }

@@ -1,6 +1,7 @@
 //! `postback endpoints`
 
 use reqwest::Method;
+use serde_json::json;
 
 use super::{Context, ExitStatus};
 
@@ -13,8 +14,19 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the endpoints that were disabled once
+    /// List the endpoints that were disabled or set once
     List,
+    /// Set what an endpoint takes
+    Set {
+        /// Its address, as calls name it
+        url: String,
+        /// Bodies of more bytes than this carry a link to the result instead of the result
+        #[arg(long, value_name = "BYTES", required_unless_present = "any_body")]
+        body_bytes_max: Option<u64>,
+        /// It takes bodies of any size again
+        #[arg(long, conflicts_with = "body_bytes_max")]
+        any_body: bool,
+    },
     /// Enable an endpoint and deliver what waits for it
     Enable {
         /// Its id, as `postback endpoints list` shows it
@@ -26,7 +38,7 @@ fn cell(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Lists or enables.
+/// Lists, sets or enables.
 ///
 /// # Errors
 /// When the server cannot be reached or knows no such endpoint.
@@ -48,6 +60,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 .map(|row| columns.map(|column| cell(&row[column])).into())
                 .collect();
             printer.table(&["ENDPOINT", "STATE", "SINCE", "WAITING", "ADDRESS", "REASON"], &rows);
+        }
+        Action::Set { url, body_bytes_max, any_body: _ } => {
+            let body = json!({"url": url, "bodyBytesMax": body_bytes_max});
+            let answer = client.control(Method::POST, "endpoints").body(&body).json().await?;
+            if printer.wants_json() {
+                printer.json(&answer);
+            } else {
+                let taken = body_bytes_max
+                    .map_or_else(|| "any size".to_owned(), |bytes| format!("{bytes} bytes at most"));
+                printer.done(&format!("{} takes bodies of {taken}", answer["url"].as_str().unwrap_or(&url)));
+            }
         }
         Action::Enable { endpoint } => {
             let answer = client.control(Method::POST, &format!("endpoints/{endpoint}/enable")).json().await?;

@@ -217,3 +217,17 @@ async fn a_receiver_that_does_not_take_the_result_gets_a_link_to_it() {
         (&json!(false), &json!(true))
     );
 }
+
+#[tokio::test]
+async fn an_endpoint_with_a_limit_gets_what_is_above_it_by_link_at_once() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    say(&stage, &["endpoints", "set", &recorder.url("hook"), "--body-bytes-max", "2000"]);
+    for (value, thin) in [("small".to_owned(), false), ("x".repeat(3_000), true)] {
+        let request = json!({"value": value, "webhook_endpoint": recorder.url("hook")}).to_string();
+        stage.call(&stage.v3("basic/echo"), request).await;
+        let arrival = arrivals(&recorder, if thin { 2 } else { 1 }).await.pop().unwrap();
+        assert_eq!(arrival.json()["result_url"].is_string(), thin, "{}", arrival.json());
+        verify(&stage, &arrival);
+    }
+}

@@ -28,3 +28,11 @@ ALTER TABLE node ADD COLUMN link_key BLOB CHECK (length(link_key) = 32);
 -- The attempt carried a link to the result instead of the result. Deliveries stay in that form.
 ALTER TABLE deliveries ADD COLUMN thin INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE delivery_attempts ADD COLUMN thin INTEGER NOT NULL DEFAULT 0;
+
+-- What people set for an endpoint; most have no row.
+CREATE TABLE endpoint_settings (
+    project        TEXT NOT NULL,
+    url            TEXT NOT NULL,
+    body_bytes_max INTEGER NOT NULL,
+    PRIMARY KEY (project, url)
+) STRICT, WITHOUT ROWID;

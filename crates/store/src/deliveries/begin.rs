@@ -9,6 +9,7 @@ use queue::port::Room;
 use queue::run::{EndpointUrl, Receiver};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::complete::endpoint;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
@@ -76,10 +77,16 @@ fn begin_to(
             attempt: attempt + 1,
             step: (attempt + 1).saturating_sub(row.get(4)?).max(1),
             thin: row.get(5)?,
+            body_bytes_max: None,
         });
     }
     drop(rows);
-    for begun in &begun[first..] {
+    for begun in &mut begun[first..] {
+        if !batch.books.body_limits.is_empty()
+            && let Some((project, url)) = endpoint(batch, begun.id)?
+        {
+            begun.body_bytes_max = batch.books.body_limit(&project, &url);
+        }
         record(batch, begun)?;
     }
     Ok(())

@@ -1,9 +1,11 @@
-//! Endpoints that were disabled once: what became of them, and enabling them again.
+//! Endpoints of which there is something to say: what became of them, enabling them again, and what people
+//! set for them.
 
 use queue::delivery::{EndpointEvent, EndpointState, EndpointView};
+use queue::limits::ENDPOINT_SETTINGS_MAX;
 use queue::run::EndpointUrl;
 use queue::{EndpointId, ProjectId, Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::GIVEN_UP;
 use crate::batch::Batch;
@@ -28,7 +30,10 @@ pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Endpoin
         let event = EndpointEvent { at: row::time(row, 1)?, state, reason: row.get(3)? };
         match endpoints.last_mut().filter(|last| last.url == url) {
             Some(last) => {
-                (last.state, last.since, last.reason) = (state, event.at, event.reason.clone());
+                // What was set meanwhile is no reason for the state.
+                if last.state != state {
+                    (last.state, last.since, last.reason) = (state, event.at, event.reason.clone());
+                }
                 last.events.push(event);
             }
             None => endpoints.push(EndpointView {
@@ -38,6 +43,7 @@ pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Endpoin
                 since: event.at,
                 reason: event.reason.clone(),
                 waiting: 0,
+                body_bytes_max: None,
                 events: vec![event],
             }),
         }
@@ -47,7 +53,11 @@ pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Endpoin
              CROSS JOIN app_numbers n ON n.number = r.app
          WHERE d.state = 'disabled' AND {GIVEN_UP} AND d.receiver = ?1 AND d.url = ?2 AND n.project = ?3"
     ))?;
+    let mut limit =
+        conn.prepare_cached("SELECT body_bytes_max FROM endpoint_settings WHERE project = ?1 AND url = ?2")?;
     for endpoint in &mut endpoints {
+        let values = params![project.as_str(), endpoint.url.as_str()];
+        endpoint.body_bytes_max = limit.query_row(values, |row| row.get(0)).optional()?;
         if endpoint.state == EndpointState::Disabled {
             let receiver = endpoint.url.receiver();
             let values = params![receiver.as_str(), endpoint.url.as_str(), project.as_str()];
@@ -55,6 +65,41 @@ pub(super) fn list(conn: &Connection, project: &ProjectId) -> Result<Vec<Endpoin
         }
     }
     Ok(endpoints)
+}
+
+/// Sets the most bytes of a body that an endpoint takes, or takes the limit away. Returns `false` when the
+/// project has set as much for other endpoints as it may.
+pub(super) fn set_body_limit(
+    batch: &mut Batch<'_>,
+    project: &ProjectId,
+    url: &EndpointUrl,
+    bytes_max: Option<u64>,
+) -> Result<bool, Fault> {
+    let key = (project.clone(), url.clone());
+    let reason = if let Some(bytes_max) = bytes_max {
+        let others = batch.books.body_limits.keys().filter(|(owner, at)| owner == project && at != url);
+        if others.count() >= ENDPOINT_SETTINGS_MAX {
+            return Ok(false);
+        }
+        batch
+            .sql(
+                "INSERT INTO endpoint_settings (project, url, body_bytes_max) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO UPDATE SET body_bytes_max = excluded.body_bytes_max",
+            )?
+            .execute(params![project.as_str(), url.as_str(), bytes_max])?;
+        batch.books.body_limits.insert(key, bytes_max);
+        format!("bodies of more than {bytes_max} bytes are thin")
+    } else {
+        batch
+            .sql("DELETE FROM endpoint_settings WHERE project = ?1 AND url = ?2")?
+            .execute(params![project.as_str(), url.as_str()])?;
+        batch.books.body_limits.remove(&key);
+        "bodies of any size are full".to_owned()
+    };
+    let disabled = batch.books.is_disabled(project, url);
+    let state = if disabled { EndpointState::Disabled } else { EndpointState::Enabled };
+    remember(batch, project, url, batch.now(), state, &reason)?;
+    Ok(true)
 }
 
 /// Notes a change of an endpoint's state.

@@ -28,15 +28,19 @@ pub(crate) struct Forms<'a> {
 impl Forms<'_> {
     /// The body of an attempt, and whether it is thin.
     pub(crate) fn of(&self, begun: &Begun) -> (Bytes, bool) {
-        let thin = if begun.thin { self.thin() } else { None };
-        match thin {
+        let is_wanted = begun.thin || begun.body_bytes_max.is_some_and(|max| self.full_bytes() > max);
+        match if is_wanted { self.thin() } else { None } {
             Some(thin) => (thin, true),
-            None => (self.full.get_or_init(|| self.full()).clone(), false),
+            None => (self.full().clone(), false),
         }
     }
 
-    fn full(&self) -> Bytes {
-        answer::body(self.run, self.generation, self.outcome, self.metadata)
+    fn full(&self) -> &Bytes {
+        self.full.get_or_init(|| answer::body(self.run, self.generation, self.outcome, self.metadata))
+    }
+
+    fn full_bytes(&self) -> u64 {
+        self.full().len() as u64
     }
 
     fn thin(&self) -> Option<Bytes> {

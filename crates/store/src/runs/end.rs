@@ -37,6 +37,8 @@ pub(crate) struct Begun {
     pub(crate) step: u32,
     /// The receiver is to get a link to the result instead of the result.
     pub(crate) thin: bool,
+    /// So it is for bodies of more bytes than this.
+    pub(crate) body_bytes_max: Option<u64>,
 }
 
 impl Begun {

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use queue::delivery::{DueDelivery, Verdict};
 use queue::limits::RESULT_RETENTION;
-use queue::port::Runs as _;
+use queue::outcome::Finished;
+use queue::port::{Deliveries as _, Runs as _};
 use queue::run::Generation;
 use queue::{RunId, answer};
 use store::Store;
 
 use super::{after_a_kill, fresh};
-use crate::world::{World, app, project};
+use crate::world::{World, app, project, url};
 
 const A: &str = "https://a.example/hook";
 const BASE: &str = "https://models.example.com";
@@ -99,4 +100,40 @@ async fn a_result_that_was_told_by_link_is_kept_as_long_as_others_are() {
     world.pass(Duration::from_secs(2));
     assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 1);
     assert!(world.store.run(&project(1), run).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_endpoint_with_a_limit_gets_larger_bodies_thin_from_the_first_attempt_on() {
+    let mut world = fresh();
+    world.store.result_links(BASE);
+    let size = answer::body(world.run_id(), Generation::V3, &world.success(), None).len() as u64;
+    let set = async |world: &World<Store>, max| {
+        assert!(world.store.set_body_limit(&project(1), url(A), max).await.unwrap());
+        world.store.endpoints(&project(1)).await.unwrap().remove(0)
+    };
+    for (max, thin) in [(Some(size), false), (Some(size - 1), true), (None, false)] {
+        let shown = set(&world, max).await;
+        assert_eq!((shown.body_bytes_max, shown.state), (max, queue::delivery::EndpointState::Enabled));
+        // From memory, and from the store.
+        let lease = world.leased(&app("a"), &[A]).await;
+        let Finished::Recorded(first) = world.finish(lease, world.success(), &[true]).await else {
+            panic!("the lease was current");
+        };
+        assert_eq!(first[0].thin, thin, "{max:?}");
+        world.end(&first[0], Verdict::Delivered, 200);
+        world.succeeded(&app("a"), &[A]).await;
+        let due = next(&world).await;
+        assert_eq!(due.thin, thin, "{max:?}");
+        world.end(&due, Verdict::Delivered, 200);
+    }
+    // It outlives the process, and says nothing about why an endpoint is disabled.
+    set(&world, Some(1_024)).await;
+    world.settled().await;
+    world = after_a_kill(&world);
+    world.succeeded(&app("a"), &[A]).await;
+    let due = next(&world).await;
+    world.end(&due, Verdict::Disabled, 410);
+    world.settled().await;
+    let shown = set(&world, Some(2_048)).await;
+    assert_eq!((shown.reason.as_str(), shown.body_bytes_max), ("http_status 410", Some(2_048)));
 }
