@@ -24,9 +24,11 @@ _VALUES = (dict, list, str, int, float, bool, type(None), tuple)
 
 
 class Call:
-    __slots__ = ("number", "function", "run_id", "body", "cancelled", "inside", "interrupt", "lock", "started", "spent")
+    __slots__ = ("number", "function", "run_id", "body", "cancelled", "inside", "interrupt", "lock", "started", "spent", "_outlet")
 
-    def __init__(self, number, function, run_id, body):
+    def __init__(self, number, function, run_id, body, outlet=None):
+        # The channel, when what the function yields is to be told as it comes.
+        self._outlet = outlet
         self.number = number
         self.function = function
         self.run_id = run_id
@@ -54,6 +56,16 @@ class Call:
             self.inside = True
             if self.cancelled:
                 raise CancelledByPostback("the run was cancelled")
+
+    def yielded(self, value):
+        """Tells a value at once; what is no JSON the result will say."""
+        if self._outlet is None:
+            return
+        try:
+            _, encoded = encode.encode(value)
+        except Exception:
+            return
+        self._outlet.tell(frames.output(self.number, encoded))
 
     def leave(self):
         # To the microsecond: what lies below it is the clock's noise, and people read this number.
@@ -91,8 +103,9 @@ def error_answer(call, error):
 class _Collected:
     """The values of a generator, bounded like the result that they become."""
 
-    def __init__(self):
+    def __init__(self, call):
         self.values = []
+        self._call = call
         self._size = 0
 
     def add(self, value):
@@ -100,26 +113,27 @@ class _Collected:
         if self._size > encode.RESULT_BYTES_MAX:
             raise encode.too_large("over {}".format(encode.RESULT_BYTES_MAX))
         self.values.append(value)
+        self._call.yielded(value)
 
 
-def _collect(iterator):
-    collected = _Collected()
+def _collect(iterator, call):
+    collected = _Collected(call)
     for value in iterator:
         collected.add(value)
     return collected.values
 
 
-async def _settle(value):
+async def _settle(value, call):
     """The value behind what an async function is, or what a function returned in place of one."""
     if inspect.isawaitable(value):
         value = await value
     if inspect.isasyncgen(value):
-        collected = _Collected()
+        collected = _Collected(call)
         async for item in value:
             collected.add(item)
         return collected.values
     if isinstance(value, types.GeneratorType):
-        return _collect(value)
+        return _collect(value, call)
     return value
 
 
@@ -137,7 +151,7 @@ class Place:
                 call.enter(interrupt)
                 value = call.function.invoke(call.body, call.run_id, self._replica.logger)
                 if type(value) not in _VALUES and isinstance(value, types.GeneratorType):
-                    value = _collect(value)
+                    value = _collect(value, call)
             finally:
                 calm(call)
             # The value's own code may run here too.
@@ -305,7 +319,7 @@ class EventLoop:
                     value = call.function.invoke(call.body, call.run_id, self._replica.logger)
                 else:
                     call.started = started
-                value = await _settle(value)
+                value = await _settle(value, call)
             finally:
                 call.leave()
         except BaseException as error:

@@ -8,8 +8,9 @@ LENGTH_MIN = 5
 LENGTH_MAX = 128 << 20
 RECEIVE_BYTES = 256 << 10
 
-START, CALL, CANCEL, STOP = 1, 2, 3, 4
-READY, FAILED, RESULT, ERROR, LOG = 16, 17, 18, 19, 20
+START, CALL, CANCEL, STOP, STREAM = 1, 2, 3, 4, 5
+READY, FAILED, RESULT, ERROR, LOG, OUTPUT = 16, 17, 18, 19, 20, 21
+OUTPUT_BYTES_MAX = 64 << 10
 STDOUT, STDERR = 1, 2
 
 _LENGTH = struct.Struct(">I")
@@ -130,6 +131,11 @@ def error(call, milliseconds, code, kind, message, traceback):
 
 def log(call, stream, microseconds, line):
     return _LOG_FRAME_HEAD.pack(14 + len(line), LOG, call, stream, microseconds) + line
+
+
+def output(call, value):
+    """An `output` with the JSON of a value, which stays out when it is too long."""
+    return _frame(OUTPUT, call, value if len(value) <= OUTPUT_BYTES_MAX else b"")
 
 
 def to_json(value):

@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from worker_side import CANCEL, ERROR, RESULT, RUN_ID, STOP, ReplicaTest, frame
+from worker_side import CANCEL, ERROR, OUTPUT, RESULT, RUN_ID, STOP, STREAM, ReplicaTest, frame
 
 BOTH = (1, 8)
 
@@ -50,6 +50,47 @@ class Results(ReplicaTest):
                 ):
                     answer = replica.call(name, body)
                     self.assertEqual((answer.kind, answer.value), (RESULT, expected), name)
+
+    def test_what_a_generator_yields_is_told_as_it_comes_when_that_was_asked_for(self):
+        source = """
+            def words(n):
+                for index in range(n):
+                    print("line", index)
+                    yield {"word": f"wörd {index}"}
+
+            async def ticks(n):
+                for index in range(n):
+                    yield index
+
+            def long(n):
+                yield "x" * 70000
+                yield object()
+
+            def plain(n):
+                return n
+        """
+        for concurrency in BOTH:
+            with self.subTest(concurrency=concurrency):
+                replica = self.replica(source, concurrency=concurrency).ready()
+
+                def told(name, kind):
+                    replica.send(replica.request(1, name, {"n": 2}, kind=kind))
+                    values = []
+                    while True:
+                        kind, call, fields = replica.next()
+                        self.assertEqual(call, 1)
+                        if kind != OUTPUT:
+                            return values, kind, fields["json"]
+                        values.append(fields["json"])
+
+                words = ['{"word":"wörd 0"}', '{"word":"wörd 1"}']
+                self.assertEqual(told("words", STREAM), (words, RESULT, "[" + ",".join(words) + "]"))
+                self.assertEqual(told("ticks", STREAM), (["0", "1"], RESULT, "[0,1]"))
+                self.assertEqual(told("plain", STREAM), ([], RESULT, "2"))
+                self.assertEqual(told("words", 2)[0], [])
+                values, kind, _ = told("long", STREAM)
+                # Too long to be told, and no JSON at all: the one is counted, the other is the result's to refuse.
+                self.assertEqual((values, kind), ([""], ERROR))
 
     def test_the_delay_examples_answer_is_the_expected_bytes(self):
         answer = self.replica('def run(): return {"result": "Delayed for 0 mins"}').ready().call("run")

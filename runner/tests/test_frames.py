@@ -37,12 +37,12 @@ class FromWorker(unittest.TestCase):
                 fields = one["fields"]
                 if kind == frames.START:
                     self.assertEqual(frames.read_start(payload), json.loads(fields["json"]))
-                elif kind == frames.CALL:
+                elif kind in (frames.CALL, frames.STREAM):
                     expected = (fields["function"], fields["attempt"], fields["run_id"], fields["json"].encode())
                     self.assertEqual(frames.read_call(call, payload), expected)
                 else:
                     self.assertIsNone(frames.read_empty(payload))
-        self.assertEqual(seen, {frames.START, frames.CALL, frames.CANCEL, frames.STOP})
+        self.assertEqual(seen, {frames.START, frames.CALL, frames.CANCEL, frames.STOP, frames.STREAM})
 
     def test_frames_come_out_whole_however_the_bytes_arrive(self):
         stream = b"".join(bytes.fromhex(one["frame_hex"]) for one in golden("worker to runner"))
@@ -66,9 +66,10 @@ class ToWorker(unittest.TestCase):
         for one in golden("runner to worker"):
             with self.subTest(one["frame_hex"]):
                 seen.add(one["kind"])
-                self.assertEqual(self.written(one).hex(), one["frame_hex"])
+                written = self.written(one)
+                self.assertEqual(written.hex(), one["frame_hex"])
                 self.assertEqual(worker_side.read(one["kind"], bytes.fromhex(one["payload_hex"])), one["fields"])
-        self.assertEqual(seen, {frames.READY, frames.FAILED, frames.RESULT, frames.ERROR, frames.LOG})
+        self.assertEqual(seen, {frames.READY, frames.FAILED, frames.RESULT, frames.ERROR, frames.LOG, frames.OUTPUT})
 
     def written(self, one):
         kind, call, fields = one["kind"], one["call"], one["fields"]
@@ -84,6 +85,9 @@ class ToWorker(unittest.TestCase):
         if kind == frames.ERROR:
             value = json.loads(fields["json"])
             return frames.error(call, fields["milliseconds"], *[value[k] for k in ("code", "type", "message", "traceback")])
+        if kind == frames.OUTPUT:
+            value = fields["json"].encode() or bytes(frames.OUTPUT_BYTES_MAX + 1)
+            return frames.output(call, value)
         return frames.log(call, fields["stream"], fields["microseconds"], fields["line"].encode())
 
 

@@ -18,8 +18,8 @@ sys.path.insert(0, str(RUNNER.parent))
 
 RUN_ID = "018bcfe5-687b-7000-8000-000000000001"
 SECONDS = 20
-START, CALL, CANCEL, STOP = 1, 2, 3, 4
-READY, FAILED, RESULT, ERROR, LOG = 16, 17, 18, 19, 20
+START, CALL, CANCEL, STOP, STREAM = 1, 2, 3, 4, 5
+READY, FAILED, RESULT, ERROR, LOG, OUTPUT = 16, 17, 18, 19, 20, 21
 
 
 def frame(kind, call, payload=b""):
@@ -28,7 +28,7 @@ def frame(kind, call, payload=b""):
 
 def read(payload_of, payload):
     """The payload of a frame from the runner as a dict of its fields."""
-    if payload_of in (READY, FAILED):
+    if payload_of in (READY, FAILED, OUTPUT):
         return {"json": payload.decode("utf-8")}
     if payload_of == RESULT:
         status, milliseconds = struct.unpack_from(">Hd", payload)
@@ -133,10 +133,10 @@ class Replica:
     def send(self, *frames):
         self.socket.sendall(b"".join(frames))
 
-    def request(self, number, name, body=b"", attempt=1):
+    def request(self, number, name, body=b"", attempt=1, kind=CALL):
         names = [function["name"] for function in self.functions]
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return frame(CALL, number, struct.pack(">HH", names.index(name), attempt) + RUN_ID.encode() + body)
+        return frame(kind, number, struct.pack(">HH", names.index(name), attempt) + RUN_ID.encode() + body)
 
     def answers(self, *numbers):
         """The answers to these calls, by number, with the lines that came for each."""

@@ -226,7 +226,7 @@ impl Shared {
 
         let now = self.clock.now();
         let chance = if seen.failure.is_some() { self.entropy.fraction() } else { 0.0 };
-        let verdict = verdict(&self.schedule, due.step, due.attempt, &seen, now, chance);
+        let verdict = verdict(due.id, &self.schedule, due.step, due.attempt, &seen, now, chance);
         report(&due, &place.receiver, &seen, verdict, duration);
         let health = health(&seen);
         self.deliveries.complete(AttemptEnd {

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use queue::clock::Timestamp;
 use queue::delivery::{Timings, Verdict};
-use queue::retry::next_attempt;
+use queue::id::DeliveryId;
+use queue::retry::{next_attempt, schedule_of};
 
 use crate::failure::Failure;
 
@@ -39,6 +40,7 @@ const POSTPONED_MAX: Duration = Duration::from_secs(300);
 /// What follows from step `step` (from 1) of the schedule, which was attempt number `attempt` of its
 /// delivery and ended at `now`.
 pub(crate) fn verdict(
+    id: DeliveryId,
     schedule: &[Duration],
     step: u32,
     attempt: u32,
@@ -50,7 +52,8 @@ pub(crate) fn verdict(
         return Verdict::Delivered;
     }
     if seen.status == Some(GONE) {
-        return Verdict::Disabled;
+        // Whether the endpoint wants outcomes is for an outcome to find out.
+        return if id.is_progress() { Verdict::Exhausted } else { Verdict::Disabled };
     }
     if seen.failure == Some(Failure::Shortage) {
         let doublings = attempt.saturating_sub(step).min(16);
@@ -58,7 +61,8 @@ pub(crate) fn verdict(
         return Verdict::Postponed(now.plus(wait.mul_f64(1.0 + chance.clamp(0.0, 1.0))));
     }
     let asked = seen.retry_after.as_deref().and_then(|value| retry_after(value, now));
-    next_attempt(schedule, step, now, chance, asked).map_or(Verdict::Exhausted, Verdict::Retry)
+    next_attempt(schedule_of(id, schedule), step, now, chance, asked)
+        .map_or(Verdict::Exhausted, Verdict::Retry)
 }
 
 /// Reads `Retry-After`: seconds, or a date. Anything else is not there; a past date asks for nothing.
@@ -80,6 +84,7 @@ mod tests {
 
     /// 1994-11-06T08:49:37Z, the date that RFC 9110 uses.
     const NOW: Timestamp = Timestamp::from_millis(784_111_777_000);
+    const OUTCOME: DeliveryId = DeliveryId::outcome(queue::RunId::from_bytes([0; 16]), 0);
     const SECOND: i64 = 1_000;
     const DAY: i64 = 86_400 * SECOND;
 
@@ -104,8 +109,19 @@ mod tests {
             (Seen::failed(Failure::Refused), retry),
             (Seen::failed(Failure::AddressNotAllowed), retry),
         ] {
-            assert_eq!(verdict(&SCHEDULE, 1, 1, &seen, NOW, 0.0), expected, "{seen:?}");
+            assert_eq!(verdict(OUTCOME, &SCHEDULE, 1, 1, &seen, NOW, 0.0), expected, "{seen:?}");
         }
+    }
+
+    #[test]
+    fn what_is_told_on_the_way_is_tried_three_times_and_disables_nothing() {
+        let id = DeliveryId { event: 1, ..OUTCOME };
+        let refused = Seen::failed(Failure::Refused);
+        let verdict = |attempt, seen: &Seen| verdict(id, &SCHEDULE, attempt, attempt, seen, NOW, 0.0);
+        assert_eq!(verdict(1, &refused), Verdict::Retry(NOW.plus(Duration::from_secs(5))));
+        assert_eq!(verdict(2, &refused), Verdict::Retry(NOW.plus(Duration::from_secs(300))));
+        assert_eq!(verdict(3, &refused), Verdict::Exhausted);
+        assert_eq!(verdict(1, &answered(410, Some(Failure::HttpStatus), None)), Verdict::Exhausted);
     }
 
     #[test]
@@ -113,19 +129,19 @@ mod tests {
         let seen = Seen::failed(Failure::Reset);
         for attempt in 1..17 {
             let step = SCHEDULE[usize::try_from(attempt).unwrap()];
-            let earliest = verdict(&SCHEDULE, attempt, attempt, &seen, NOW, 0.0);
+            let earliest = verdict(OUTCOME, &SCHEDULE, attempt, attempt, &seen, NOW, 0.0);
             assert_eq!(earliest, Verdict::Retry(NOW.plus(step)), "{attempt}");
-            let latest = verdict(&SCHEDULE, attempt, attempt, &seen, NOW, 1.0);
+            let latest = verdict(OUTCOME, &SCHEDULE, attempt, attempt, &seen, NOW, 1.0);
             assert_eq!(latest, Verdict::Retry(NOW.plus(step.mul_f64(1.2))), "{attempt}");
         }
-        assert_eq!(verdict(&SCHEDULE, 17, 17, &seen, NOW, 0.5), Verdict::Exhausted);
+        assert_eq!(verdict(OUTCOME, &SCHEDULE, 17, 17, &seen, NOW, 0.5), Verdict::Exhausted);
     }
 
     #[test]
     fn what_this_server_could_not_send_takes_no_step_of_the_schedule() {
         let seen = Seen::failed(Failure::Shortage);
         for (attempt, secs) in [(17, 5), (18, 10), (19, 20), (40, 300)] {
-            let verdict = verdict(&SCHEDULE, 17, attempt, &seen, NOW, 0.0);
+            let verdict = verdict(OUTCOME, &SCHEDULE, 17, attempt, &seen, NOW, 0.0);
             assert_eq!(verdict, Verdict::Postponed(NOW.plus(Duration::from_secs(secs))), "{attempt}");
         }
     }
@@ -152,7 +168,7 @@ mod tests {
         ] {
             let seen = answered(503, Some(Failure::HttpStatus), Some(value));
             let expected = Verdict::Retry(Timestamp::from_millis(NOW.as_millis() + wait));
-            assert_eq!(verdict(&SCHEDULE, 1, 1, &seen, NOW, 0.0), expected, "{value:?}");
+            assert_eq!(verdict(OUTCOME, &SCHEDULE, 1, 1, &seen, NOW, 0.0), expected, "{value:?}");
         }
     }
 }

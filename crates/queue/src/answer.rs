@@ -160,7 +160,7 @@ fn raw_json(bytes: &[u8]) -> Option<&RawValue> {
     serde_json::from_slice(bytes).ok()
 }
 
-fn to_json(value: &impl Serialize, payload: usize) -> Bytes {
+pub(crate) fn to_json(value: &impl Serialize, payload: usize) -> Bytes {
     let mut buffer = Vec::with_capacity(payload + 256);
     serde_json::to_writer(&mut buffer, value).expect("strings and numbers always serialise");
     buffer.into()

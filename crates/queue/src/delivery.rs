@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::{DeliveryId, EndpointId, ProjectId, RunId};
 use crate::run::{EndpointUrl, Receiver};
 use crate::signature::CallerSecret;
-use crate::webhook::WebhookHeaders;
+use crate::webhook::{Event, WebhookHeaders};
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -214,8 +214,10 @@ pub struct DeliveryAttemptView {
 pub struct DeliveryView {
     /// The `webhook-id`.
     pub id: String,
-    /// The run whose outcome it tells.
+    /// The run that it tells about …
     pub run_id: RunId,
+    /// … and what of it: `completed` for the outcome.
+    pub event: Event,
     /// Where it goes.
     pub url: EndpointUrl,
     /// Where it stands.

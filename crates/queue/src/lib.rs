@@ -25,6 +25,7 @@ pub mod link;
 pub mod log;
 pub mod outcome;
 pub mod port;
+pub mod progress;
 pub mod registry;
 pub mod rerun;
 pub mod retry;

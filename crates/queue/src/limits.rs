@@ -46,6 +46,14 @@ pub const WEBHOOK_HEADERS_MAX: usize = 16;
 pub const WEBHOOK_HEADERS_BYTES_MAX: usize = 4_096;
 /// Longest metadata of a call, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 4_096;
+/// Between two events of a kind that a run tells on its way.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// Lines or values in one such event, in bytes of JSON.
+pub const PROGRESS_BODY_BYTES_MAX: usize = 64 << 10;
+/// Events that one run tells on its way; after that only its outcome.
+pub const PROGRESS_EVENTS_PER_RUN_MAX: u32 = 10_000;
+/// Events of a run that wait for one endpoint; beyond it the endpoint is told less.
+pub const PROGRESS_UNDELIVERED_MAX: u32 = 16;
 /// Log kept for one run, in bytes: half from its head, half from its tail.
 pub const RUN_LOG_BYTES_MAX: usize = 1 << 20;
 /// Longest log line; the rest of it is cut.
@@ -173,6 +181,11 @@ pub const TABLE: &[Limit] = &[
     limit("`X-Webhook-Headers`, and `webhook_headers` of an app", "16 headers, 4 KiB", "422"),
     limit("metadata of a call", "4 KiB", "422"),
     limit("`Idempotency-Key`", "255 bytes", "422"),
+    limit(
+        "`logs` and `output` events of a run",
+        "one of each every 500 ms, 64 KiB each, 10,000 in all, 16 undelivered per endpoint",
+        "the rest is counted as `dropped`, or not told; the outcome always is",
+    ),
     limit("runs waiting per app", "1,000,000", "429 with Retry-After"),
     limit(
         "`max_queue_time` of a run",

@@ -31,6 +31,7 @@ use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
 use crate::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
+use crate::progress::Progress;
 use crate::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyKind, NewBuild, NewKeys, NewProject, Prepared,
     Project, Rotated,
@@ -99,6 +100,10 @@ pub trait Runs: Send + Sync {
     /// Notes that a replica has had the leased runs for a while: from now on the loss of the server
     /// counts. Rides in the next batch; nobody waits.
     fn started(&self, leases: Vec<Lease>);
+
+    /// Keeps what a leased run tells on its way, as a delivery for each of its endpoints. Rides in the next
+    /// batch; nobody waits; under pressure, and for an endpoint that does not keep up, it is dropped.
+    fn progress(&self, progress: Progress);
 
     /// Ends a run: state, result and deliveries in one transaction, guarded by the lease.
     async fn finish(&self, finish: Finish) -> Stored<Finished>;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::id::DeliveryId;
 
 const SECOND: u64 = 1;
 const MINUTE: u64 = 60;
@@ -30,6 +31,15 @@ pub const SCHEDULE: [Duration; 17] = [
     Duration::from_secs(DAY),
     Duration::from_secs(DAY),
 ];
+
+/// The same for what a run tells on its way: it is soon out of date.
+pub const PROGRESS_SCHEDULE: [Duration; 3] =
+    [Duration::from_secs(0), Duration::from_secs(5 * SECOND), Duration::from_secs(5 * MINUTE)];
+
+/// The schedule of a delivery, where that of outcomes is `outcomes`.
+pub const fn schedule_of(id: DeliveryId, outcomes: &[Duration]) -> &[Duration] {
+    if id.is_progress() { &PROGRESS_SCHEDULE } else { outcomes }
+}
 
 /// Jitter at most, as a part of the step. Added, never subtracted.
 pub const JITTER_MAX: f64 = 0.2;
@@ -70,6 +80,14 @@ pub fn page() -> String {
         total += wait;
         let _ = writeln!(page, "| {attempt} | {} | {} |", spoken(wait), spoken(total));
     }
+    let short: Vec<_> = PROGRESS_SCHEDULE.iter().map(|wait| spoken(*wait)).collect();
+    let _ = writeln!(
+        page,
+        "\nWhat a run tells on its way (`start`, `output`, `logs`) is tried {} times only, after {}; it never disables \
+         an endpoint, a 410 included.",
+        short.len(),
+        short.join(", ")
+    );
     page
 }
 

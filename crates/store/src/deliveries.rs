@@ -26,7 +26,7 @@ use crate::batch::Batch;
 use crate::committer::Committer;
 use crate::fault::Fault;
 use crate::results::ResultFiles;
-use crate::runs::{Begun, story};
+use crate::runs::{Begun, story, told};
 use crate::secrets::{Brought, Sealed};
 use crate::vault::Vault;
 
@@ -200,6 +200,9 @@ fn with_body(
     begun: Begun,
 ) -> Option<DueDelivery> {
     let run = begun.id.run;
+    if begun.id.is_progress() {
+        return with_what_is_told(conn, vault, committer, now, begun);
+    }
     let story = match story(conn, results, run) {
         Ok(story) => story,
         Err(fault) => {
@@ -230,6 +233,31 @@ fn with_body(
     }
 }
 
+/// The same for what a run told on its way.
+fn with_what_is_told(
+    conn: &Connection,
+    vault: &Vault,
+    committer: &Committer,
+    now: Timestamp,
+    begun: Begun,
+) -> Option<DueDelivery> {
+    let told = match told(conn, begun.id.run, begun.id.event) {
+        Ok(told) => told,
+        Err(fault) => {
+            tracing::error!(delivery.id = %begun.id, error = %fault, "a delivery has no body that can be read");
+            fail_unsent(committer, now, begun, BODY_UNREADABLE);
+            return None;
+        }
+    };
+    match open_callers(vault, begun.id.run, told.brought) {
+        Ok(brought) => Some(begun.with_body(told.project, (told.body, false), brought)),
+        Err(_) => {
+            fail_unsent(committer, now, begun, NO_SIGNING_KEY);
+            None
+        }
+    }
+}
+
 /// The caller's own secret and headers, if there are any. Without them nothing is sent: a receiver that
 /// checks only this signature, or the gateway before it, would refuse the delivery for good.
 pub(crate) fn open_callers(vault: &Vault, run: RunId, sealed: Option<Sealed>) -> Result<Brought, Fault> {
@@ -240,7 +268,8 @@ pub(crate) fn open_callers(vault: &Vault, run: RunId, sealed: Option<Sealed>) ->
 
 /// Ends a recorded attempt that had nothing to send. The schedule goes on.
 pub(crate) fn fail_unsent(committer: &Committer, now: Timestamp, begun: Begun, reason: &'static str) {
-    let next = retry::next_attempt(&retry::SCHEDULE, begun.step, now, 0.0, None);
+    let next =
+        retry::next_attempt(retry::schedule_of(begun.id, &retry::SCHEDULE), begun.step, now, 0.0, None);
     let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
     note_unsent(committer, begun, verdict, reason);
 }
@@ -312,7 +341,13 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     let now = batch.now();
     for (begun, started_at) in &lost {
         let chance = batch.setting.entropy.fraction();
-        let next = retry::next_attempt(&retry::SCHEDULE, begun.step, *started_at, chance, None);
+        let next = retry::next_attempt(
+            retry::schedule_of(begun.id, &retry::SCHEDULE),
+            begun.step,
+            *started_at,
+            chance,
+            None,
+        );
         let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
         complete(batch, &unsent(begun, now, verdict, OUTCOME_UNKNOWN))?;
     }
@@ -325,7 +360,8 @@ const GIVEN_UP: &str = "d.state IN ('exhausted', 'disabled')";
 
 /// Whether a run must be kept for the sake of its deliveries. One that was told in the thin form is kept as
 /// long after the telling as others after their end: its receiver has yet to fetch the result.
-pub(crate) const KEEPS_RUN: &str = "EXISTS (SELECT 1 FROM deliveries d WHERE d.run = r.id AND (
+pub(crate) const KEEPS_RUN: &str =
+    "EXISTS (SELECT 1 FROM deliveries d WHERE d.run = r.id AND d.endpoint < 65536 AND (
     d.state IN ('pending', 'sending', 'disabled') OR (d.state = 'exhausted' AND d.ended_at >= ?3)
     OR (d.thin AND d.ended_at >= ?2)))";
 
@@ -333,5 +369,6 @@ pub(crate) const KEEPS_RUN: &str = "EXISTS (SELECT 1 FROM deliveries d WHERE d.r
 pub(crate) fn remove_of_run(batch: &Batch<'_>, run: RunId) -> Result<(), Fault> {
     batch.sql("DELETE FROM delivery_attempts WHERE run = ?1")?.execute(params![run.into_bytes()])?;
     batch.sql("DELETE FROM deliveries WHERE run = ?1")?.execute(params![run.into_bytes()])?;
+    batch.sql("DELETE FROM progress WHERE run = ?1")?.execute(params![run.into_bytes()])?;
     Ok(())
 }

@@ -6,6 +6,7 @@ mod claim;
 mod delay;
 mod end;
 mod expire;
+mod progress;
 mod release;
 mod view;
 
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, RunError};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
+use queue::progress::Progress;
 use queue::run::{CallRecord, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, ProjectId, RunId, Timestamp};
 
@@ -25,6 +27,7 @@ use crate::committer::Committer;
 use crate::deliveries::{Forms, NO_SIGNING_KEY, fail_unsent, give_back_all, open_callers};
 
 pub(crate) use end::{Begun, Cause, end_without_lease};
+pub(crate) use progress::told;
 pub(crate) use release::requeue;
 pub(crate) use view::story;
 
@@ -61,6 +64,12 @@ impl Runs for Store {
 
     fn started(&self, leases: Vec<Lease>) {
         self.inner.committer.note(move |batch| claim::started(batch, &leases));
+    }
+
+    fn progress(&self, told: Progress) {
+        if !self.inner.committer.record(move |batch| progress::keep(batch, &told)) {
+            metrics::counter!("postback_progress_dropped_total").increment(1);
+        }
     }
 
     async fn finish(&self, finish: Finish) -> Stored<Finished> {

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use queue::lease::Lease;
-use queue::{RunId, Timestamp};
+use queue::progress::Progress;
+use queue::{Clock, RunId, Timestamp};
 use tokio::time::Instant;
 
 use crate::FAR;
 use crate::printed::Budget;
+use crate::telling::Telling;
 use crate::waiting::Work;
 
 /// A run is reported as started when a replica has had it for this long. Shorter ones never are:
@@ -23,6 +25,8 @@ pub(crate) struct UnderWay {
     pub(crate) run: RunId,
     pub(crate) started_at: Timestamp,
     pub(crate) log: Budget,
+    /// What it has to tell its endpoints.
+    pub(crate) telling: Option<Box<Telling>>,
     started: Instant,
     /// Its limit; after that, the end of its grace.
     deadline: Instant,
@@ -46,6 +50,8 @@ pub(crate) struct Due {
     pub(crate) overdue: Vec<(u32, Work, Timestamp)>,
     /// Leases of runs that have been under way for a while.
     pub(crate) started: Vec<Lease>,
+    /// What runs have to tell.
+    pub(crate) told: Vec<Progress>,
     /// A call did not come back within its grace: the replica must go.
     pub(crate) grace_over: bool,
 }
@@ -77,11 +83,13 @@ impl Calls {
         };
         self.wake_by(if reported { deadline } else { deadline.min(now + REPORTED_AFTER) });
         let run = work.id();
+        let telling = if let Work::Run(run) = &work { Telling::of(run) } else { None };
         let entry = UnderWay {
             work: Some(work),
             run,
             started_at,
             log: Budget::default(),
+            telling,
             started: now,
             deadline,
             reported,
@@ -127,12 +135,13 @@ impl Calls {
         self.wake_at
     }
 
-    fn wake_by(&mut self, moment: Instant) {
+    /// Something of a call is to be told at this moment.
+    pub(crate) fn wake_by(&mut self, moment: Instant) {
         self.wake_at = Some(self.wake_at.map_or(moment, |at| at.min(moment)));
     }
 
     /// What is due at `now`.
-    pub(crate) fn due(&mut self, now: Instant) -> Due {
+    pub(crate) fn due(&mut self, now: Instant, clock: &dyn Clock) -> Due {
         let mut due = Due::default();
         let mut next: Option<Instant> = None;
         for (number, call) in &mut self.under_way {
@@ -153,7 +162,11 @@ impl Calls {
                 }
             }
             let report_at = if call.reported { call.deadline } else { call.started + REPORTED_AFTER };
-            let moment = call.deadline.min(report_at);
+            if let Some(telling) = &mut call.telling {
+                telling.tell(now, clock.now(), &mut due.told);
+            }
+            let told_at = call.telling.as_ref().and_then(|telling| telling.due());
+            let moment = call.deadline.min(report_at).min(told_at.unwrap_or(call.deadline));
             next = Some(next.map_or(moment, |at| at.min(moment)));
         }
         self.wake_at = next;
@@ -171,6 +184,13 @@ mod tests {
     use queue::webhook::EventFilter;
 
     use super::*;
+
+    struct Still;
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            Timestamp::default()
+        }
+    }
 
     fn run(number: u8, limit: u64) -> Work {
         let run = RunId::from_bytes([number; 16]);
@@ -200,17 +220,17 @@ mod tests {
         calls.begin(run(2, 60_000), begin, Timestamp::default());
         assert_eq!(calls.wake_at(), Some(at(500)));
 
-        let due = calls.due(at(500));
+        let due = calls.due(at(500), &Still);
         assert_eq!((due.started.len(), due.overdue.len()), (2, 0));
         assert_eq!(calls.wake_at(), Some(at(2_000)));
 
-        let due = calls.due(at(2_000));
+        let due = calls.due(at(2_000), &Still);
         assert_eq!((due.started.len(), due.overdue.len(), due.grace_over), (0, 1, false));
         assert_eq!(due.overdue[0].0, short);
         assert_eq!(calls.wake_at(), Some(at(7_000)));
 
-        assert!(!calls.due(at(6_999)).grace_over);
-        assert!(calls.due(at(7_000)).grace_over);
+        assert!(!calls.due(at(6_999), &Still).grace_over);
+        assert!(calls.due(at(7_000), &Still).grace_over);
     }
 
     #[test]
@@ -219,7 +239,7 @@ mod tests {
         let begin = Instant::now();
         let call = calls.begin(run(1, 1_000), begin, Timestamp::default());
         assert!(calls.end(call).is_some());
-        let due = calls.due(begin + Duration::from_secs(100));
+        let due = calls.due(begin + Duration::from_secs(100), &Still);
         assert!(due.overdue.is_empty() && due.started.is_empty() && !due.grace_over);
         assert_eq!(calls.wake_at(), None);
     }

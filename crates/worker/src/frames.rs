@@ -35,11 +35,13 @@ const START: u8 = 1;
 const CALL: u8 = 2;
 const CANCEL: u8 = 3;
 const STOP: u8 = 4;
+const STREAM: u8 = 5;
 const READY: u8 = 16;
 const FAILED: u8 = 17;
 const RESULT: u8 = 18;
 const ERROR: u8 = 19;
 const LOG: u8 = 20;
+const OUTPUT: u8 = 21;
 
 /// Why the runner's frames cannot be trusted any longer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +88,8 @@ pub struct CallFrame<'a> {
     pub run: RunId,
     /// The raw JSON body; empty means `{}`.
     pub body: &'a Bytes,
+    /// What a generator yields is to be told as it comes.
+    pub stream: bool,
 }
 
 /// Frames on their way to the runner.
@@ -105,11 +109,11 @@ impl Outgoing {
         self.open.put_slice(&json);
     }
 
-    /// Adds a `call`.
+    /// Adds a `call`, or a `stream`.
     pub fn call(&mut self, frame: &CallFrame<'_>) {
         let mut id = [0; 36];
         let id = frame.run.encode(&mut id);
-        self.head(CALL, frame.call, 4 + id.len() + frame.body.len());
+        self.head(if frame.stream { STREAM } else { CALL }, frame.call, 4 + id.len() + frame.body.len());
         self.open.put_u16(frame.function);
         self.open.put_u16(frame.attempt);
         self.open.put_slice(id.as_bytes());
@@ -269,6 +273,13 @@ pub enum FromRunner {
         /// The line.
         line: String,
     },
+    /// A generator yielded.
+    Output {
+        /// Inside which call.
+        call: u32,
+        /// The value, compact JSON; `None` when it is too long to be told.
+        json: Option<Bytes>,
+    },
 }
 
 /// Bytes from the runner that are not frames yet.
@@ -335,7 +346,7 @@ impl Incoming {
 
 fn decode(kind: u8, call: u32, payload: &[u8], keep: impl Fn(&[u8]) -> Bytes) -> Result<FromRunner, Broken> {
     let about_replica = matches!(kind, READY | FAILED);
-    if (about_replica && call != 0) || (matches!(kind, RESULT | ERROR) && call == 0) {
+    if (about_replica && call != 0) || (matches!(kind, RESULT | ERROR | OUTPUT) && call == 0) {
         return Err(Broken::new(format!("it sent a frame of kind {kind} about call {call}")));
     }
     let mut rest = payload;
@@ -373,6 +384,14 @@ fn decode(kind: u8, call: u32, payload: &[u8], keep: impl Fn(&[u8]) -> Bytes) ->
             let line =
                 std::str::from_utf8(rest).map_err(|_| Broken::new("it sent a line that is not UTF-8"))?;
             Ok(FromRunner::Log { call, stream, microseconds, line: line.to_owned() })
+        }
+        OUTPUT if rest.is_empty() => Ok(FromRunner::Output { call, json: None }),
+        OUTPUT => {
+            if rest.len() > queue::limits::PROGRESS_BODY_BYTES_MAX {
+                return Err(Broken::new(format!("it sent an output of {} bytes", rest.len())));
+            }
+            json::<&RawValue>(kind, rest)?;
+            Ok(FromRunner::Output { call, json: Some(keep(rest)) })
         }
         _ => Err(Broken::new(format!("it sent a frame of unknown kind {kind}"))),
     }
@@ -473,9 +492,10 @@ mod tests {
                 attempt: 1,
                 run,
                 body: &Bytes::from_static(b"{}"),
+                stream: false,
             });
         }
-        outgoing.call(&CallFrame { call: 4, function: 0, attempt: 1, run, body: &large });
+        outgoing.call(&CallFrame { call: 4, function: 0, attempt: 1, run, body: &large, stream: false });
         outgoing.cancel(4);
         let mut calls = 0;
         let mut taken: Vec<u8> = Vec::new();
@@ -496,9 +516,10 @@ mod tests {
                 attempt: 1,
                 run,
                 body: &Bytes::from_static(b"{}"),
+                stream: false,
             });
         }
-        outgoing.call(&CallFrame { call: 4, function: 0, attempt: 1, run, body: &large });
+        outgoing.call(&CallFrame { call: 4, function: 0, attempt: 1, run, body: &large, stream: false });
         outgoing.cancel(4);
         outgoing
             .write_with(|chunks| {

@@ -30,6 +30,7 @@ mod record;
 mod replica;
 mod scale;
 mod supervise;
+mod telling;
 mod waiting;
 mod worker;
 

@@ -353,6 +353,7 @@ async fn a_run_is_shown_whole_and_its_result_byte_for_byte() {
     run.warning = Some("does not resolve".into());
     run.attempts = vec![AttemptView { number: 1, started_at, ended_at: None, end: None, error: None }];
     run.deliveries = vec![DeliveryView {
+        event: queue::webhook::Event::Completed,
         id: "msg_1_0".into(),
         run_id: run.id,
         url: EndpointUrl::checked("https://example.com/hook"),

@@ -115,6 +115,7 @@ pub(crate) fn told(world: &Arc<World>, project: &str, states: &[DeliveryState]) 
     let app = world.live_app(project, "demo", vec![]);
     let mut run = crate::control::a_run(world, &app, queue::run::RunState::Succeeded);
     let deliveries = states.iter().zip(0..).map(|(state, index)| DeliveryView {
+        event: queue::webhook::Event::Completed,
         id: DeliveryId::outcome(run.id, index).webhook_id(),
         run_id: run.id,
         url: EndpointUrl::checked(HOOK),

@@ -332,6 +332,8 @@ impl Runs for World {
 
     fn started(&self, _: Vec<Lease>) {}
 
+    fn progress(&self, _: queue::progress::Progress) {}
+
     async fn finish(&self, finish: Finish) -> Stored<Finished> {
         self.hold().told.push(format!("finish {}", finish.lease.run));
         Ok(Finished::Recorded(Vec::new()))

@@ -57,6 +57,61 @@ async fn a_call_tells_every_endpoint_with_its_headers_and_metadata() {
 }
 
 #[tokio::test]
+async fn a_run_tells_what_happens_on_its_way() {
+    let stage = Stage::empty();
+    let recorder = Recorder::start().await.unwrap();
+    let folder = stage.home.scratch().join("talkative");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(
+        folder.join("main.py"),
+        "import time\ndef words(n):\n    for i in range(n):\n        print('line', i)\n        yield i\n        time.sleep(0.3)\n",
+    )
+    .unwrap();
+    std::fs::write(folder.join("cerebrium.toml"), "[cerebrium.deployment]\nname = \"talkative\"\n").unwrap();
+    stage.deploy(&folder, &["talkative"]);
+    let output = stage
+        .home
+        .command()
+        .args(["call", "talkative", "words", "--data", r#"{"n":4}"#, "--webhook", &recorder.url("x")])
+        .args(["--event", "start", "--event", "logs", "--event", "output", "--event", "completed", "--wait"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let all = |arrivals: &[Arrival]| {
+        let count = |key: &str| {
+            arrivals.iter().filter_map(|told| Some(told.json()[key].as_array()?.len())).sum::<usize>()
+        };
+        count("output") == 4
+            && count("logs") == 4
+            && arrivals.iter().any(|told| told.json().get("event").is_none())
+    };
+    assert!(recorder.wait_until(PATIENCE, all).await, "{:?}", recorder.arrivals());
+    let told = recorder.arrivals();
+    let mut ids: Vec<_> = told.iter().map(|arrival| arrival.header("webhook-id").to_owned()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), told.len(), "each event is a delivery of its own");
+    told.iter().for_each(|arrival| verify(&stage, arrival));
+    let of = |event: &str| {
+        let mut found: Vec<_> =
+            told.iter().map(Arrival::json).filter(|body| body["event"] == event).collect();
+        found.sort_by_key(|body| body[event][0].to_string());
+        found
+    };
+    assert_eq!((of("start").len(), &of("start")[0]["attempt"]), (1, &json!(1)));
+    let values = |event: &str| {
+        of(event).iter().flat_map(|body| body[event].as_array().unwrap().clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(values("output"), [0, 1, 2, 3]);
+    assert_eq!(values("logs"), ["line 0", "line 1", "line 2", "line 3"]);
+    let outcome = told.iter().find(|arrival| arrival.json().get("event").is_none()).unwrap();
+    assert_eq!(
+        crate::support::keys(std::str::from_utf8(&outcome.body).unwrap()),
+        ["run_id", "result", "run_time_ms"]
+    );
+}
+
+#[tokio::test]
 async fn asynchronous_runs_without_an_endpoint_tell_those_of_their_app() {
     let stage = Stage::empty();
     let recorder = Recorder::start().await.unwrap();

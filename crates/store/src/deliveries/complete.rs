@@ -75,7 +75,9 @@ fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<Deliv
     let Some((project, url)) = endpoint(batch, end.id)? else { return Ok(None) };
     // One that was under way when its endpoint was disabled waits like the others.
     if batch.books.is_disabled(&project, &url) {
-        return Ok(Some(DeliveryState::Disabled));
+        // What is told on the way is not news any more when the endpoint is back.
+        let progress = end.id.is_progress();
+        return Ok(Some(if progress { DeliveryState::Exhausted } else { DeliveryState::Disabled }));
     }
     let reason = if end.verdict == Verdict::Disabled {
         let status = end.report.status_code;
@@ -123,7 +125,8 @@ fn disable(
         .execute(params![project.as_str(), url.as_str(), receiver.as_str(), at.as_millis(), reason])?;
     batch
         .sql(
-            "UPDATE deliveries SET state = 'disabled', next_at = NULL
+            "UPDATE deliveries SET next_at = NULL,
+                    state = CASE WHEN endpoint < 65536 THEN 'disabled' ELSE 'exhausted' END
              WHERE state = 'pending' AND receiver = ?1 AND url = ?2 AND EXISTS (
                  SELECT 1 FROM runs r JOIN app_numbers n ON n.number = r.app
                  WHERE r.id = deliveries.run AND n.project = ?3)",

@@ -59,7 +59,7 @@ pub(super) fn failed(
     let mut statement = batch.sql(&format!(
         "SELECT d.run, d.endpoint FROM deliveries d CROSS JOIN runs r ON r.id = d.run
              CROSS JOIN app_numbers n ON n.number = r.app
-         WHERE {which} AND d.receiver = ?1 AND (?2 IS NULL OR d.url = ?2) AND d.ended_at >= ?3
+         WHERE {which} AND d.endpoint < 65536 AND d.receiver = ?1 AND (?2 IS NULL OR d.url = ?2) AND d.ended_at >= ?3
              AND n.project = ?4 AND (d.run, d.endpoint) > (?5, ?6) AND ?7 IS NOT NULL
          ORDER BY d.run, d.endpoint LIMIT {REDELIVERED_PER_BATCH}"
     ))?;

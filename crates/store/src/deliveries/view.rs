@@ -16,18 +16,27 @@ use crate::row;
 const ATTEMPT: &str = "d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
     d.reused_connection, d.dns_us, d.connect_us, d.tls_us, d.first_byte_us, d.thin";
 /// What [`read`] reads after that.
-const DELIVERY: &str = "d.run, d.endpoint, d.url, d.state, d.next_at";
+const DELIVERY: &str = "d.run, d.endpoint, d.url, d.state, d.next_at,
+    ifnull((SELECT p.kind FROM progress p WHERE p.run = d.run AND p.event = d.endpoint >> 16), 'completed')";
+/// Deliveries of events that are shown with a run: its last ones.
+const EVENTS_SHOWN: usize = 100;
 
-/// The deliveries of a run, in the order of its endpoints.
+/// The deliveries of a run: of its outcome, in the order of its endpoints, then of its last events.
 pub(crate) fn of_run(conn: &Connection, run: RunId) -> Result<Vec<DeliveryView>, Fault> {
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d WHERE d.run = ?1 ORDER BY d.endpoint"
-    ))?;
-    let mut rows = statement.query(params![run.into_bytes()])?;
-    let mut deliveries = Vec::new();
-    while let Some(row) = rows.next()? {
-        deliveries.push(in_full(conn, row)?);
-    }
+    let read = |which: &str| {
+        let mut statement = conn.prepare_cached(&format!(
+            "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d WHERE d.run = ?1 AND {which}"
+        ))?;
+        let mut rows = statement.query(params![run.into_bytes()])?;
+        let mut deliveries = Vec::new();
+        while let Some(row) = rows.next()? {
+            deliveries.push(in_full(conn, row)?);
+        }
+        Ok::<_, Fault>(deliveries)
+    };
+    let mut deliveries = read("d.endpoint < 65536 ORDER BY d.endpoint")?;
+    let events = read(&format!("d.endpoint >= 65536 ORDER BY d.endpoint DESC LIMIT {EVENTS_SHOWN}"))?;
+    deliveries.extend(events.into_iter().rev());
     Ok(deliveries)
 }
 
@@ -104,6 +113,7 @@ fn read(row: &Row<'_>) -> Result<DeliveryView, Fault> {
     Ok(DeliveryView {
         id: id.webhook_id(),
         run_id: id.run,
+        event: row::event(row, 17)?,
         url: EndpointUrl::checked(row.get_ref(15)?.as_str()?),
         state: row::word(row, 16, DeliveryState::ALL, DeliveryState::as_str)?,
         next_attempt_at: row::optional_time(row, 17)?,

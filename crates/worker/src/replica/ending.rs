@@ -120,6 +120,7 @@ impl Replica {
                 self.printer.inside(&mut call.log, call.run, now, Stream::System, error.message.clone());
             }
             self.printer.close(call.log);
+            self.tell_the_rest(call.telling.take());
             match work {
                 Work::Run(run) => {
                     let release =

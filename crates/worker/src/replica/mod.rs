@@ -7,12 +7,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use queue::app::{Contract, Function};
 use queue::lease::Release;
 use queue::log::Stream;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::StartFailure;
+use queue::progress::Progress;
 use queue::registry::{Build, BuildStatus};
+use queue::webhook::Event;
 use queue::{BuildId, ReplicaId, RunId, Timestamp, limits, shortage};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -26,6 +29,7 @@ use crate::memory::{LOOK_EVERY, Watch};
 use crate::printed::Printer;
 use crate::process::{Printed, Process};
 use crate::record::{Recorder, answer};
+use crate::telling::Telling;
 use crate::waiting::{Seat, Waiting, Work};
 use crate::{FAR, Ports, meters, process};
 
@@ -404,8 +408,39 @@ impl Replica {
         // The store has the body of a run, and a call is never sent twice.
         let body = std::mem::take(input);
         let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
+        let (mut stream, mut start) = (false, None);
+        if let Work::Run(run) = &work
+            && run.events.has_progress()
+        {
+            stream = run.events.has(Event::Output);
+            start = run.events.has(Event::Start).then_some(run.lease);
+        }
         let call = self.calls.begin(work, now, started_at);
-        self.outgoing.call(&CallFrame { call, function: index, attempt, run: id, body: &body });
+        self.outgoing.call(&CallFrame { call, function: index, attempt, run: id, body: &body, stream });
+        if let Some(lease) = start {
+            let items = Bytes::from_static(b"[]");
+            self.tell(vec![Progress { lease, event: Event::Start, items, dropped: 0, due_at: started_at }]);
+        }
+    }
+
+    /// What runs tell their endpoints on their way.
+    fn tell(&self, told: Vec<Progress>) {
+        if told.is_empty() {
+            return;
+        }
+        for progress in told {
+            self.ports.runs.progress(progress);
+        }
+        self.ports.outbox.wake();
+    }
+
+    /// The rest of what a call has to tell goes before its end.
+    fn tell_the_rest(&self, telling: Option<Box<Telling>>) {
+        if let Some(mut telling) = telling {
+            let mut told = Vec::new();
+            telling.tell_the_rest(Instant::now(), self.ports.clock.now(), &mut told);
+            self.tell(told);
+        }
     }
 
     /// The end of a run or call goes to the store and to whoever waits.
@@ -465,7 +500,19 @@ impl Replica {
             }
             FromRunner::Log { call, stream, microseconds, line } => {
                 let Some(under_way) = self.calls.get_mut(call) else { return Err(not_under_way(call)) };
+                let due = note_line(under_way, &line);
                 self.printer.inside(&mut under_way.log, under_way.run, moment(microseconds), stream, line);
+                if let Some(due) = due {
+                    self.calls.wake_by(due);
+                }
+            }
+            FromRunner::Output { call, json } => {
+                let Some(under_way) = self.calls.get_mut(call) else { return Err(not_under_way(call)) };
+                let telling = under_way.telling.as_mut();
+                let due = telling.and_then(|telling| telling.value(json.as_deref(), Instant::now()));
+                if let Some(due) = due {
+                    self.calls.wake_by(due);
+                }
             }
             FromRunner::Ready(ready) => {
                 let Stage::Starting { .. } = self.stage else {
@@ -509,6 +556,7 @@ impl Replica {
 
     fn close(&mut self, ended: UnderWay, outcome: Outcome) {
         self.printer.close(ended.log);
+        self.tell_the_rest(ended.telling);
         if let Some(work) = ended.work {
             self.settle(work, outcome, Some(ended.started_at));
         }
@@ -518,7 +566,13 @@ impl Replica {
         let at = self.ports.clock.now();
         for line in lines {
             match self.calls.only() {
-                Some(call) => self.printer.inside(&mut call.log, call.run, at, stream, line),
+                Some(call) => {
+                    let due = note_line(call, &line);
+                    self.printer.inside(&mut call.log, call.run, at, stream, line);
+                    if let Some(due) = due {
+                        self.calls.wake_by(due);
+                    }
+                }
                 None => self.printer.outside(at, stream, line),
             }
         }
@@ -550,6 +604,8 @@ impl Replica {
 
     fn cancel(&mut self, run: RunId) {
         let Some((call, work, started_at)) = self.calls.cancel(run, Instant::now()) else { return };
+        let telling = self.calls.get_mut(call).and_then(|call| call.telling.take());
+        self.tell_the_rest(telling);
         self.outgoing.cancel(call);
         let now = self.ports.clock.now();
         let error = RunError::new(Code::Cancelled, "the run was cancelled while it was executed");
@@ -570,11 +626,14 @@ impl Replica {
             Stage::Leaving { until: Some(until) } if now >= until => return ControlFlow::Break(Fate::Killed),
             _ => {}
         }
-        let due = self.calls.due(now);
+        let due = self.calls.due(now, &*self.ports.clock);
+        self.tell(due.told);
         if !due.started.is_empty() {
             self.ports.runs.started(due.started);
         }
         for (call, work, started_at) in due.overdue {
+            let telling = self.calls.get_mut(call).and_then(|call| call.telling.take());
+            self.tell_the_rest(telling);
             self.outgoing.cancel(call);
             let outcome = timed_out(&work, started_at, self.ports.clock.now());
             self.settle(work, outcome, Some(started_at));
@@ -605,6 +664,11 @@ impl Replica {
 /// A fork is refused with "try again" when there are too many processes.
 fn is_shortage(error: &io::Error) -> bool {
     shortage::is_shortage(error) || error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// Returns when what a call printed is to be told, if that was not said before.
+fn note_line(call: &mut UnderWay, line: &str) -> Option<Instant> {
+    call.telling.as_mut()?.line(line, Instant::now())
 }
 
 fn not_under_way(call: u32) -> Fate {

@@ -58,11 +58,18 @@ async fn frames_to_the_runner_are_the_golden_ones_to_the_byte() {
                 let start: Start = serde_json::from_str(fields["json"].as_str().unwrap()).unwrap();
                 outgoing.start(&start);
             }
-            "call" => {
+            name @ ("call" | "stream") => {
                 let run: RunId = fields["run_id"].as_str().unwrap().parse().unwrap();
                 let body = Bytes::from(fields["json"].as_str().unwrap().to_owned());
                 let (function, attempt) = (number(&fields["function"]), number(&fields["attempt"]));
-                outgoing.call(&CallFrame { call, function, attempt, run, body: &body });
+                outgoing.call(&CallFrame {
+                    call,
+                    function,
+                    attempt,
+                    run,
+                    body: &body,
+                    stream: name == "stream",
+                });
             }
             "cancel" => outgoing.cancel(call),
             "stop" => outgoing.stop(),
@@ -100,6 +107,10 @@ fn golden_frames_from_the_runner_are_read_back_as_their_fields() {
                 assert_eq!(stream, fields["stream"].as_u64().unwrap(), "{name}");
                 assert_eq!(microseconds, fields["microseconds"].as_u64().unwrap(), "{name}");
                 assert_eq!(line, fields["line"].as_str().unwrap(), "{name}");
+            }
+            FromRunner::Output { call, json } => {
+                assert_eq!(call, number_of_call, "{name}");
+                assert_eq!(json.unwrap_or_default(), fields["json"].as_str().unwrap(), "{name}");
             }
         }
         assert!(incoming.is_empty(), "{name}");

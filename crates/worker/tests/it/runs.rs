@@ -11,6 +11,7 @@ use queue::limits::{BUFFERED_RUNS_PER_APP_MAX, URGENT_RUNS_PER_APP_MAX};
 use queue::outcome::{Code, Ending};
 use queue::port::Dispatch as _;
 use queue::rerun::{RetryOn, RetryPolicy};
+use queue::webhook::{Event, EventFilter};
 
 use crate::house::{House, Plan, text, until, webhook};
 use crate::store::SystemClock;
@@ -32,6 +33,17 @@ def fail():
     raise ValueError("no")
 "#;
 
+/// Says and yields something again and again.
+const TALKATIVE: &str = r#"
+import time
+
+def words(n, pause):
+    for number in range(n):
+        print("line", number)
+        yield {"word": number}
+        time.sleep(pause)
+"#;
+
 #[tokio::test]
 async fn a_run_handed_over_from_memory_ends_and_its_webhook_leaves() {
     let house = House::of(CODE).await;
@@ -42,6 +54,44 @@ async fn a_run_handed_over_from_memory_ends_and_its_webhook_leaves() {
     assert_eq!(house.memory.claims(), 0);
     let sent = until("the delivery", || Some(house.memory.sent()).filter(|sent| !sent.is_empty())).await;
     assert_eq!((sent.len(), sent[0].id.run, sent[0].attempt), (1, id, 1));
+}
+
+#[tokio::test]
+async fn a_run_tells_of_its_start_its_lines_and_its_values_and_all_of_it_before_its_end() {
+    let house = House::of(TALKATIVE).await;
+    let mut run = house.run("words", r#"{"n":40,"pause":0.03}"#);
+    run.webhooks = webhook("https://receiver.example/hook");
+    run.events = EventFilter::parse(["start", "logs", "output"]).unwrap();
+    let id = house.submit(run);
+    house.outcome(id).await;
+    let told = house.memory.told();
+    assert!(told.iter().all(|progress| progress.lease.run == id && progress.dropped == 0));
+    assert_eq!((told[0].event, &told[0].items[..]), (Event::Start, &b"[]"[..]));
+    for (event, last) in [(Event::Logs, r#""line 39""#), (Event::Output, r#"{"word":39}"#)] {
+        let of_kind: Vec<_> = told.iter().filter(|progress| progress.event == event).collect();
+        // 1.2 s of work in windows of half a second.
+        assert!((2..=4).contains(&of_kind.len()), "{event:?}: {}", of_kind.len());
+        let items: Vec<Box<serde_json::value::RawValue>> = of_kind
+            .iter()
+            .flat_map(|progress| serde_json::from_slice::<Vec<_>>(&progress.items).unwrap())
+            .collect();
+        assert_eq!((items.len(), items[39].get()), (40, last));
+        for pair in of_kind.windows(2) {
+            // Times are told in whole milliseconds, of a clock of their own.
+            let apart = pair[1].due_at.since(pair[0].due_at);
+            assert!(apart >= Duration::from_millis(490), "{apart:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_not_asked_tells_nothing() {
+    let house = House::of(TALKATIVE).await;
+    let mut run = house.run("words", r#"{"n":3,"pause":0}"#);
+    run.webhooks = webhook("https://receiver.example/hook");
+    let id = house.submit(run);
+    assert_eq!(house.result(id).await, r#"[{"word":0},{"word":1},{"word":2}]"#);
+    assert!(house.memory.told().is_empty());
 }
 
 #[tokio::test]

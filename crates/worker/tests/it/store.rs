@@ -40,6 +40,7 @@ struct State {
     lines: Vec<LogLine>,
     sent: Vec<DueDelivery>,
     wakes: usize,
+    told: Vec<queue::progress::Progress>,
 }
 
 #[derive(Default)]
@@ -123,6 +124,11 @@ impl Memory {
         self.state().crash_loops.clone()
     }
 
+    /// What runs told on their way.
+    pub(crate) fn told(&self) -> Vec<queue::progress::Progress> {
+        self.state().told.clone()
+    }
+
     pub(crate) fn started_runs(&self) -> Vec<RunId> {
         self.state().started.clone()
     }
@@ -198,6 +204,10 @@ impl Runs for Memory {
         }
         state.queued = left;
         Ok(claimed)
+    }
+
+    fn progress(&self, told: queue::progress::Progress) {
+        self.state().told.push(told);
     }
 
     fn started(&self, leases: Vec<Lease>) {

@@ -157,6 +157,8 @@ impl Runs for Rig {
 
     fn started(&self, _: Vec<Lease>) {}
 
+    fn progress(&self, _: queue::progress::Progress) {}
+
     async fn finish(&self, finish: Finish) -> Stored<Finished> {
         self.world.finish(finish).await
     }

@@ -10,6 +10,7 @@ pub(crate) mod expiry;
 pub(crate) mod inboxes;
 pub(crate) mod logs;
 pub(crate) mod order;
+pub(crate) mod progress;
 pub(crate) mod redelivery;
 pub(crate) mod registry;
 pub(crate) mod reruns;
@@ -96,6 +97,14 @@ macro_rules! conformance {
             an_end_of_an_attempt_that_is_over_changes_nothing
             attempts_that_nobody_took_are_made_again
             a_first_attempt_that_nobody_took_is_made_again
+        }}
+        $crate::conformance::promises! { $open, progress {
+            what_a_run_tells_is_a_delivery_for_each_endpoint
+            an_event_is_not_due_before_its_time
+            a_stale_attempt_tells_nothing
+            an_endpoint_that_does_not_keep_up_is_told_less
+            an_outcome_goes_before_what_was_told_on_the_way
+            what_is_told_on_the_way_waits_for_no_disabled_endpoint
         }}
         $crate::conformance::promises! { $open, redelivery {
             a_delivery_is_shown_to_its_own_project_only

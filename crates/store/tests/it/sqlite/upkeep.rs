@@ -5,11 +5,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use queue::delivery::Verdict;
+use queue::delivery::{AttemptEnd, AttemptReport, Verdict};
 use queue::log::{LogLine, LogQuery, LogScope, Stream};
 use queue::outcome::{Code, Outcome};
-use queue::port::{Accepted, Claim, Logs as _, Registry as _, Runs as _};
+use queue::port::{Accepted, Claim, Deliveries as _, Logs as _, Registry as _, Runs as _};
+use queue::progress::Progress;
 use queue::run::{Idempotency, RunState};
+use queue::webhook::Event;
 use queue::{RunId, limits};
 use store::{Pruned, Store};
 
@@ -45,6 +47,37 @@ async fn runs_that_ended_long_ago_are_removed_with_all_that_is_theirs() {
     world.queued(&app("c"), &[]).await;
     world.queued(&app("b"), &[]).await;
     assert_eq!(world.store.backlog().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_a_run_told_on_its_way_keeps_nothing() {
+    let world = fresh();
+    let lease = world.leased(&app("a"), &[A]).await;
+    let told = Progress {
+        lease,
+        event: Event::Logs,
+        items: Bytes::from_static(b"[]"),
+        dropped: 0,
+        due_at: world.now(),
+    };
+    world.store.progress(told);
+    world.finish(lease, world.success(), &[true]).await;
+    let outcome = world.view(lease.run).await.deliveries;
+    assert_eq!(outcome.len(), 2);
+    let id = queue::DeliveryId::outcome(lease.run, 0);
+    let end = AttemptEnd {
+        id,
+        url: crate::world::url(A),
+        attempt: 1,
+        ended_at: world.now(),
+        verdict: Verdict::Delivered,
+        report: AttemptReport { status_code: Some(200), ..AttemptReport::default() },
+    };
+    world.store.complete(end);
+    world.settled().await;
+    world.pass(limits::RESULT_RETENTION + Duration::from_millis(1));
+    assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 1);
+    assert!(world.begin().await.is_empty());
 }
 
 #[tokio::test]
