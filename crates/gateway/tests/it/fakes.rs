@@ -22,8 +22,8 @@ use queue::log::{LogLine, LogQuery, LogScope, StoredLine};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
 use queue::port::*;
 use queue::registry::{
-    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyKind, NewBuild, NewKeys, NewProject, Prepared,
-    Project, Rotated, Scope,
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+    Scope,
 };
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunState, RunView};
 use queue::signature::WebhookSecret;
@@ -409,31 +409,6 @@ impl Runs for World {
 
     async fn backlog(&self) -> Stored<Vec<(AppId, u64)>> {
         Ok(Vec::new())
-    }
-}
-
-#[async_trait]
-impl Keyring for World {
-    async fn rotate(
-        &self,
-        project: &ProjectId,
-        kinds: &[KeyKind],
-        overlap: Duration,
-    ) -> Stored<Option<Result<NewKeys, TooManySecrets>>> {
-        let told = |kind: KeyKind| {
-            kinds.contains(&kind).then(|| format!("{} of {project} after {overlap:?}", kind.as_str()))
-        };
-        Ok(Some(Ok(NewKeys {
-            public_key: told(KeyKind::PublicKey),
-            private_key: told(KeyKind::PrivateKey),
-            service_account_token: told(KeyKind::ServiceAccountToken),
-            webhook_secret: told(KeyKind::WebhookSecret),
-            webhook_public_key: told(KeyKind::WebhookKey),
-        })))
-    }
-
-    async fn sign_v1a(&self, _: &ProjectId, _: bool) -> Stored<bool> {
-        Ok(true)
     }
 }
 

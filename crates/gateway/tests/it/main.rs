@@ -7,5 +7,6 @@ mod deliveries;
 mod fakes;
 mod hang_ups;
 mod inference;
+mod keyring;
 mod listener;
 mod results;
