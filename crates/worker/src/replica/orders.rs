@@ -1,0 +1,68 @@
+//! What the pool and a replica tell each other.
+
+use std::sync::Arc;
+
+use queue::app::Function;
+use queue::port::StartFailure;
+use queue::registry::Build;
+use queue::{ReplicaId, RunId};
+use tokio::sync::mpsc;
+
+use crate::Ports;
+use crate::load::Load;
+use crate::record::Recorder;
+use crate::waiting::Waiting;
+
+/// What the pool tells a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Its build is live: take work.
+    Serve,
+    /// Take nothing new, finish what is under way, end.
+    Leave,
+    /// Let go of this run, if it is here.
+    Cancel(RunId),
+    /// End now.
+    Kill,
+}
+
+/// What a replica tells the pool when it can be called.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) id: ReplicaId,
+    pub(crate) functions: Vec<Function>,
+}
+
+/// How a replica ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) id: ReplicaId,
+    pub(crate) end: End,
+}
+
+#[derive(Debug)]
+pub(crate) enum End {
+    /// As it was told.
+    Left,
+    /// By itself, or because a call could not be ended otherwise.
+    Died,
+    /// It never became ready.
+    NotStarted(StartFailure),
+    /// The machine has nothing left to start it with.
+    Hindered(StartFailure),
+}
+
+/// All that a replica is started with.
+pub(crate) struct Plan {
+    pub(crate) id: ReplicaId,
+    pub(crate) build: Arc<Build>,
+    /// It is the build's first: it prints to the build's log, and takes work only after
+    /// [`Order::Serve`].
+    pub(crate) first: bool,
+    pub(crate) load: Arc<Load>,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) started: mpsc::UnboundedSender<Started>,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) recorder: Recorder,
+    pub(crate) ports: Arc<Ports>,
+}
