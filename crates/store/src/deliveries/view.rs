@@ -113,7 +113,7 @@ fn read(row: &Row<'_>) -> Result<DeliveryView, Fault> {
     Ok(DeliveryView {
         id: id.webhook_id(),
         run_id: id.run,
-        event: row::event(row, 17)?,
+        event: row::event(row, 18)?,
         url: EndpointUrl::checked(row.get_ref(15)?.as_str()?),
         state: row::word(row, 16, DeliveryState::ALL, DeliveryState::as_str)?,
         next_attempt_at: row::optional_time(row, 17)?,
