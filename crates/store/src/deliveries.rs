@@ -356,7 +356,7 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
 
 /// The condition of the index of deliveries that are given up or wait for their endpoint. A query finds the
 /// index only when it says so in these words.
-const GIVEN_UP: &str = "d.state IN ('exhausted', 'disabled')";
+pub(crate) const GIVEN_UP: &str = "d.state IN ('exhausted', 'disabled')";
 
 /// Whether a run must be kept for the sake of its deliveries. One that was told in the thin form is kept as
 /// long after the telling as others after their end: its receiver has yet to fetch the result.

@@ -8,7 +8,7 @@ use queue::{RunId, Timestamp, limits};
 use rusqlite::{Connection, params};
 
 use crate::batch::Batch;
-use crate::deliveries::{KEEPS_RUN, forget_old, remove_of_run};
+use crate::deliveries::{GIVEN_UP, KEEPS_RUN, forget_old, remove_of_run};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::{Store, row, secrets};
@@ -84,9 +84,10 @@ impl Store {
         let counted = self.inner.warned_until.swap(until, Ordering::Relaxed);
         let from = counted.max(minus(now, limits::UNDELIVERED_RETENTION).as_millis());
         let count = move |conn: &Connection| {
-            let mut statement = conn.prepare_cached(
-                "SELECT count(*) FROM deliveries WHERE state = 'exhausted' AND ended_at >= ?1 AND ended_at < ?2",
-            )?;
+            let mut statement = conn.prepare_cached(&format!(
+                "SELECT count(*) FROM deliveries d
+                 WHERE d.state = 'exhausted' AND {GIVEN_UP} AND d.ended_at >= ?1 AND d.ended_at < ?2"
+            ))?;
             Ok(statement.query_row(params![from, until], |row| row.get(0))?)
         };
         self.inner.memory.readers().read(count).await
