@@ -178,9 +178,17 @@ impl Runs for Store {
     }
 
     async fn run(&self, project: &ProjectId, run: RunId) -> Stored<Option<RunView>> {
-        let project = project.clone();
-        let results = self.inner.results.clone();
-        self.inner.memory.readers().read(move |conn| view::one(conn, &results, &project, run)).await
+        let look = || {
+            let (project, results) = (project.clone(), self.inner.results.clone());
+            self.inner.memory.readers().read(move |conn| view::one(conn, &results, &project, run))
+        };
+        if let Some(found) = look().await? {
+            return Ok(Some(found));
+        }
+        // The record of a synchronous call may still be on its way when its caller asks for it. Reading goes on
+        // when nothing can be written.
+        let _ = self.inner.committer.barrier().await;
+        look().await
     }
 
     async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>> {

@@ -19,7 +19,7 @@ enum Action {
     /// Set what an endpoint takes
     Set {
         /// Its address, as calls name it
-        url: String,
+        address: String,
         /// Bodies of more bytes than this carry a link to the result instead of the result
         #[arg(long, value_name = "BYTES", required_unless_present = "any_body")]
         body_bytes_max: Option<u64>,
@@ -61,15 +61,16 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 .collect();
             printer.table(&["ENDPOINT", "STATE", "SINCE", "WAITING", "ADDRESS", "REASON"], &rows);
         }
-        Action::Set { url, body_bytes_max, any_body: _ } => {
-            let body = json!({"url": url, "bodyBytesMax": body_bytes_max});
+        Action::Set { address, body_bytes_max, any_body: _ } => {
+            let body = json!({"url": address, "bodyBytesMax": body_bytes_max});
             let answer = client.control(Method::POST, "endpoints").body(&body).json().await?;
             if printer.wants_json() {
                 printer.json(&answer);
             } else {
                 let taken = body_bytes_max
                     .map_or_else(|| "any size".to_owned(), |bytes| format!("{bytes} bytes at most"));
-                printer.done(&format!("{} takes bodies of {taken}", answer["url"].as_str().unwrap_or(&url)));
+                printer
+                    .done(&format!("{} takes bodies of {taken}", answer["url"].as_str().unwrap_or(&address)));
             }
         }
         Action::Enable { endpoint } => {
