@@ -53,9 +53,14 @@ impl Store {
                 .await?;
             let Some(last) = old.last() else { break };
             cursor = *last;
-            pruned.runs += old.len() as u64;
             let results = self.inner.results.clone();
-            self.inner.committer.write(0, move |batch| remove(batch, &results, &old, now)).await?;
+            let remove = move |batch: &mut Batch<'_>| {
+                // Somebody may have asked for a redelivery since the run was found.
+                let old = still_old(batch, &old, before, undelivered)?;
+                remove(batch, &results, &old, now)?;
+                Ok(old.len() as u64)
+            };
+            pruned.runs += self.inner.committer.write(0, remove).await?;
         }
         pruned.cancelled = self.finish_deletions().await?;
         self.inner.committer.write(0, forget_apps).await?;
@@ -86,7 +91,8 @@ impl Store {
         let count = move |conn: &Connection| {
             let mut statement = conn.prepare_cached(&format!(
                 "SELECT count(*) FROM deliveries d
-                 WHERE d.state = 'exhausted' AND {GIVEN_UP} AND d.ended_at >= ?1 AND d.ended_at < ?2"
+                 WHERE d.state = 'exhausted' AND {GIVEN_UP} AND d.endpoint < 65536
+                   AND d.ended_at >= ?1 AND d.ended_at < ?2"
             ))?;
             Ok(statement.query_row(params![from, until], |row| row.get(0))?)
         };
@@ -132,6 +138,24 @@ fn first_id_at(at: Timestamp) -> [u8; 16] {
     let millis = u64::try_from(at.as_millis()).unwrap_or(0);
     id[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
     id
+}
+
+/// Those of `runs` that nothing keeps now.
+fn still_old(
+    batch: &Batch<'_>,
+    runs: &[RunId],
+    before: Timestamp,
+    undelivered: Timestamp,
+) -> Result<Vec<RunId>, Fault> {
+    let sql = format!("SELECT 1 FROM runs r WHERE r.id = ?1 AND r.ended_at < ?2 AND NOT {KEEPS_RUN}");
+    let mut statement = batch.sql(&sql)?;
+    let mut old = Vec::with_capacity(runs.len());
+    for run in runs {
+        if statement.exists(params![run.into_bytes(), before.as_millis(), undelivered.as_millis()])? {
+            old.push(*run);
+        }
+    }
+    Ok(old)
 }
 
 fn remove(batch: &mut Batch<'_>, results: &ResultFiles, runs: &[RunId], now: Timestamp) -> Result<(), Fault> {
