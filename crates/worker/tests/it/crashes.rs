@@ -28,9 +28,13 @@ def leave():
     os._exit(0)
 
 def poison_or(n):
-    # Everybody is inside when the poisoned one strikes.
-    open(os.path.join(os.path.dirname(__file__), "attempts"), "a").write("%s\n" % n)
-    time.sleep(0.3)
+    attempts = os.path.join(os.path.dirname(__file__), "attempts")
+    with open(attempts, "a") as f:
+        f.write("%s\n" % n)
+    if open(attempts).read().split().count(str(n)) == 1:
+        # Everybody is inside when the poisoned one strikes.
+        while n != 0 or len(open(attempts).read().split()) < 10:
+            time.sleep(0.01)
     if n == 0:
         os._exit(3)
     return n

@@ -46,7 +46,7 @@ async fn waiting_work_goes_to_the_live_build() {
     let config = AppConfig { replica_concurrency: Some(1), ..AppConfig::default() };
     let plan = crate::house::Plan { config: config.clone(), ..Default::default() };
     let mut house = House::with(OLD, plan).await;
-    house.submit(house.run("wait", r#"{"seconds":1}"#));
+    house.submit(house.run("wait", r#"{"seconds":15}"#));
     let waiting = house.submit(house.run("version", "{}"));
     let folder = folder_with(NEW);
     house.deploy(&build(2, folder.path(), config)).await.unwrap();
