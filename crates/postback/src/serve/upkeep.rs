@@ -12,6 +12,8 @@ use crate::system::SystemClock;
 
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const FOLD_EVERY: Duration = Duration::from_secs(5);
+/// A clock that is wrong for less than this may go unnoticed until the next pruning, which looks at schedules too.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 
 /// What upkeep needs of the rooms.
 pub(super) struct Upkeep {
@@ -25,19 +27,29 @@ pub(super) struct Upkeep {
 pub(super) async fn run(upkeep: Upkeep, shutdown: CancellationToken) {
     let mut prune = tokio::time::interval(PRUNE_EVERY);
     let mut fold = tokio::time::interval(FOLD_EVERY);
-    for interval in [&mut prune, &mut fold] {
+    let mut watch = tokio::time::interval(WATCH_EVERY);
+    for interval in [&mut prune, &mut fold, &mut watch] {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     }
     let mut drift = Drift::new(SystemClock.now(), Instant::now());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = fold.tick() => {
-                upkeep.metrics.run_upkeep();
-                watch_clock(&upkeep, &mut drift).await;
-            }
+            _ = fold.tick() => upkeep.metrics.run_upkeep(),
+            _ = watch.tick() => watch_clock(&upkeep, &mut drift).await,
             _ = prune.tick() => {
                 watch_clock(&upkeep, &mut drift).await;
+                match upkeep.store.bring_forward().await {
+                    Ok(0) => {}
+                    Ok(count) => {
+                        tracing::warn!(
+                            schedules.brought_forward = count,
+                            "brought forward what a wrong clock had scheduled too late"
+                        );
+                        upkeep.outbox.wake();
+                    }
+                    Err(error) => tracing::warn!(%error, "failed to look for what is scheduled too late"),
+                }
                 if !drift.is_settled(Instant::now()) {
                     continue;
                 }
