@@ -241,15 +241,24 @@ impl Pool {
         self.store_not_before = Some(now + LOOKUP_PAUSE);
         match self.ports.registry.app(&self.app).await {
             Ok(app) => {
-                self.live = app.and_then(|app| app.live.clone()).map(Arc::new);
-                if self.live.is_some() {
+                if let Some(live) = app.and_then(|app| app.live.clone()) {
                     self.store_not_before = None;
+                    self.follow(live);
                 }
             }
             Err(error) => {
                 tracing::warn!(app.id = %self.app, %error, "could not look up an app; trying again");
             }
         }
+    }
+
+    /// This build is the live one: the first replica of it, if there is one, serves from now on.
+    fn follow(&mut self, live: Build) {
+        if self.live.as_ref().is_none_or(|old| old.id != live.id) {
+            self.brake.release();
+        }
+        self.members.values_mut().for_each(|member| member.follow(&live));
+        self.live = Some(Arc::new(live));
     }
 
     fn store_pauses(&self, now: Instant) -> Option<Instant> {
@@ -392,12 +401,9 @@ impl Pool {
                 }
             }
             Message::Switch(app) => {
-                let Some(live) = app.live.clone().map(Arc::new) else { return };
-                if self.live.as_ref().is_none_or(|old| old.id != live.id) {
-                    self.brake.release();
+                if let Some(live) = app.live.clone() {
+                    self.follow(live);
                 }
-                self.members.values_mut().for_each(|member| member.follow(&live));
-                self.live = Some(live);
             }
             Message::Discard(build) => {
                 let discarded =

@@ -115,7 +115,7 @@ seen = []
 
 def note(n):
     seen.append(n)
-    return seen == list(range(len(seen)))
+    return True if seen == list(range(len(seen))) else seen
 "#;
     let house = House::with(code, Plan { config, ..Plan::default() }).await;
     let total = 1_000;
