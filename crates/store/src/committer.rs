@@ -23,7 +23,7 @@ const RECORD_PLACES: usize = 4_096;
 
 /// Runs that may wait to be accepted, each with its body: those that have one of [`PLACES`], and those that
 /// wait for one.
-const ACCEPTS_WAITING_MAX: usize = 4 * PLACES;
+pub(crate) const ACCEPTS_WAITING_MAX: usize = 4 * PLACES;
 
 /// A run that waits to be accepted. Counted until it is dropped.
 pub(crate) struct Waiting(Arc<Health>);

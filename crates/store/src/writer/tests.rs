@@ -2,9 +2,15 @@
 
 use std::sync::atomic::AtomicU64;
 
-use queue::{Clock, Entropy, Timestamp};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use queue::port::{Claim, Runs as _};
+use queue::run::{Generation, Mode, NewRun, RunOptions};
+use queue::{Clock, Entropy, RunId, Timestamp};
 
 use super::*;
+use crate::committer::ACCEPTS_WAITING_MAX;
 use crate::{Options, Store};
 
 struct Fixed;
@@ -148,4 +154,50 @@ async fn the_log_begins_anew_although_reads_overlap_without_a_gap() {
         task.await.unwrap();
     }
     assert!(wal < 120 << 20, "{wal} bytes");
+}
+
+fn new_run(number: usize) -> NewRun {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    NewRun {
+        id: RunId::from_bytes(id),
+        app: "p-1-app".parse().unwrap(),
+        function: "predict".into(),
+        generation: Generation::V3,
+        mode: Mode::Async,
+        input: Bytes::from_static(b"{}"),
+        webhooks: Vec::new(),
+        limit: Duration::from_secs(900),
+        accepted_at: Timestamp::from_millis(0),
+        warning: None,
+        options: RunOptions::default(),
+    }
+}
+
+/// However slow the disk is: what waits for it is bounded, and whoever comes later hears so at once.
+#[tokio::test]
+async fn so_many_runs_wait_for_a_slow_disk_and_the_next_is_refused_at_once() {
+    const MORE: usize = 100;
+    let (_dir, store) = open();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    store.inner.committer.note(move |_| {
+        // The sync that does not end.
+        let _ = ended.recv();
+        Ok(())
+    });
+    let mut answers: FuturesUnordered<_> =
+        (0..ACCEPTS_WAITING_MAX + MORE).map(|number| store.accept(new_run(number), Claim::Later)).collect();
+    for _ in 0..MORE {
+        let refused = tokio::time::timeout(Duration::from_secs(60), answers.next()).await.unwrap().unwrap();
+        assert!(matches!(&refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    }
+    assert!(
+        futures_util::poll!(answers.next()).is_pending(),
+        "accepted before the sync, or refused too early"
+    );
+    drop(end);
+    answers.next().await.unwrap().unwrap();
+    // Whoever stops waiting makes room.
+    drop(answers);
+    store.accept(new_run(usize::MAX), Claim::Later).await.unwrap();
 }

@@ -9,6 +9,7 @@ mod disk;
 mod full_disk;
 mod io_errors;
 mod power_cuts;
+mod slow_disk;
 mod strace;
 
 use std::process::ExitStatus;
