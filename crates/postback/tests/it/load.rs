@@ -14,8 +14,11 @@ use testkit::{processes, wall_clock};
 
 use crate::support::{PATIENCE, Stage, json as body};
 
-/// Planted with every request; nobody but the server may see it again.
+/// Planted with every request; nobody but the server may see it again …
 const CALLERS_SECRET: &str = "planted-secret-of-the-caller";
+/// … and this one nobody but it and the receiver, in this header.
+const HEADERS_VALUE: &str = "planted-value-of-a-webhook-header";
+const HEADER: &str = "x-planted";
 /// Bytes of a result that becomes a file.
 const LARGE: usize = 300_000;
 /// How long a server may take to give back what it took for a load: threads linger for ten seconds.
@@ -88,7 +91,9 @@ impl Load {
         if number.is_multiple_of(2) {
             post = post.header("idempotency-key", format!("request-{number}"));
         }
-        Some(match post.header("x-webhook-secret", CALLERS_SECRET).send().await {
+        post = post.header("x-webhook-secret", CALLERS_SECRET);
+        post = post.header("x-webhook-headers", json!({HEADER: HEADERS_VALUE}).to_string());
+        Some(match post.send().await {
             Ok(answer) if answer.status() == 200 => match answer.json::<Value>().await {
                 Ok(ack) => Known::Acked(ack["run_id"].as_str().unwrap().to_owned()),
                 Err(_) => Known::Unknown,
@@ -150,16 +155,25 @@ impl Load {
         let runs = self.every_run(stage, &mut outputs).await;
         let after = self.come_back(stage).await;
         outputs.extend(shown(stage).await);
+        outputs.extend(refusals(stage).await);
+        outputs.extend(process_list(&stage.home.data_dir()));
         stage.stop().await;
         stage.restart().await;
         let runs_later = self.every_run(stage, &mut outputs).await;
         let survivors = stage.survivors();
         stage.stop().await;
         outputs.push(Output { place: "the log".to_owned(), text: stage.home.log() });
+        outputs.extend(files(&stage.home.data_dir()));
         let arrivals = self.recorder.arrivals();
-        outputs.extend(arrivals.iter().map(|arrival| Output {
-            place: format!("webhook {}", arrival.header("webhook-id")),
-            text: format!("{:?} {}", arrival.headers, String::from_utf8_lossy(&arrival.body)),
+        outputs.extend(arrivals.iter().map(|arrival| {
+            let mut headers = arrival.headers.clone();
+            if arrival.path == "/hook" {
+                assert_eq!(headers.remove(HEADER).unwrap(), HEADERS_VALUE);
+            }
+            Output {
+                place: format!("webhook {}", arrival.header("webhook-id")),
+                text: format!("{headers:?} {}", String::from_utf8_lossy(&arrival.body)),
+            }
         }));
         Evidence {
             history: self.history.lock().unwrap().clone(),
@@ -283,6 +297,7 @@ fn secrets(stage: &Stage) -> Vec<(String, String)> {
         ("service account token", &keys.service_account_token),
         ("webhook secret", plain),
         ("caller's secret", CALLERS_SECRET),
+        ("value of a webhook header", HEADERS_VALUE),
     ];
     named.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
@@ -302,6 +317,76 @@ async fn shown(stage: &Stage) -> Vec<Output> {
     let metrics = stage.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     outputs.push(Output { place: "/metrics".to_owned(), text: metrics });
     outputs
+}
+
+/// What callers are told whose requests are refused, with secrets at the right place and at wrong ones.
+async fn refusals(stage: &Stage) -> Vec<Output> {
+    let keys = &stage.keys;
+    let planted = json!({HEADER: HEADERS_VALUE}).to_string();
+    let too_long = format!("{CALLERS_SECRET}{}", "x".repeat(2_000));
+    let mut outputs = Vec::new();
+    for (what, path, key, secret, headers, body) in [
+        ("no JSON", "basic/echo", &keys.public_key, CALLERS_SECRET, planted.as_str(), "{"),
+        ("no such app", "nobody/echo", &keys.public_key, CALLERS_SECRET, &planted, "{}"),
+        ("no such function", "basic/nothing", &keys.public_key, CALLERS_SECRET, &planted, "{}"),
+        ("a long secret", "basic/echo", &keys.public_key, &too_long, &planted, "{}"),
+        ("no object", "basic/echo", &keys.public_key, CALLERS_SECRET, HEADERS_VALUE, "{}"),
+        (
+            "a header that is ours",
+            "basic/echo",
+            &keys.public_key,
+            CALLERS_SECRET,
+            &json!({"host": HEADERS_VALUE}).to_string(),
+            "{}",
+        ),
+        (
+            "an address within",
+            "basic/echo",
+            &keys.private_key,
+            CALLERS_SECRET,
+            &planted,
+            r#"{"webhook_endpoint": "http://169.254.169.254/"}"#,
+        ),
+        ("another's key", "basic/echo", &keys.webhook_secret, CALLERS_SECRET, &planted, "{}"),
+    ] {
+        let request = stage.bare(Method::POST, &stage.v3(path)).header("authorization", key);
+        let request = request.header("x-webhook-secret", secret).header("x-webhook-headers", headers);
+        let answer = request.body(body.to_owned()).send().await.unwrap();
+        assert!(answer.status().is_client_error(), "{what}: {}", answer.status());
+        let headers = format!("{:?}", answer.headers());
+        let text = headers + &answer.text().await.unwrap();
+        outputs.push(Output { place: format!("the refusal of {what}"), text });
+    }
+    outputs
+}
+
+/// Command line and environment of the server and of all that it started.
+fn process_list(data_dir: &Path) -> Vec<Output> {
+    let found = processes::mentioning(data_dir.to_str().unwrap());
+    assert!(!found.is_empty(), "the server is no process");
+    let shown = found.into_iter().map(|process| {
+        let environment = std::fs::read(format!("/proc/{}/environ", process.pid)).unwrap_or_default();
+        Output {
+            place: format!("process {} `{}`", process.pid, process.command),
+            text: format!("{} {}", process.command, String::from_utf8_lossy(&environment)),
+        }
+    });
+    shown.collect()
+}
+
+/// The files that the store writes: whoever has a copy of them has no secret.
+fn files(data_dir: &Path) -> Vec<Output> {
+    let mut paths = Vec::new();
+    for folder in [data_dir.to_owned(), data_dir.join("results")] {
+        paths.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    paths.retain(|path| path.is_file() && !path.ends_with("credentials.json") && !path.ends_with("reserve"));
+    assert!(paths.iter().any(|path| path.ends_with("postback.db")), "{paths:?}");
+    let read = |path: PathBuf| Output {
+        place: path.display().to_string(),
+        text: String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned(),
+    };
+    paths.into_iter().map(read).collect()
 }
 
 /// Waits until nothing is queued or running.
