@@ -1,13 +1,18 @@
 //! A server's life: first start, second server, drain, restart, limits, no orphan.
 
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
 use testkit::processes::mentioning;
 use testkit::recorder::Recorder;
+use testkit::server::Home;
 
-use crate::support::{PATIENCE, Stage, json as body};
+use crate::support::{PATIENCE, Stage, app_folder, binary, json as body};
+
+const SIGTERM: i32 = 15;
 
 #[tokio::test]
 async fn the_first_start_makes_keys_that_only_their_owner_reads() {
@@ -108,4 +113,81 @@ async fn a_run_over_its_limit_ends_as_timeout_and_names_the_way_out() {
         answer["run_id"].is_string() && answer["message"].as_str().unwrap().contains("webhook_endpoint"),
         "{answer}"
     );
+}
+
+fn signal(pid: u32) {
+    let status = Command::new("kill").args(["-TERM", &pid.to_string()]).status().unwrap();
+    assert!(status.success(), "the server could not be signalled");
+}
+
+/// Waits for the end of a process that should not take long.
+fn end_of(mut ended: impl FnMut() -> Option<ExitStatus>) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = ended() {
+            return status;
+        }
+        assert!(began.elapsed() < PATIENCE / 2, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_cuts_the_draining_short_and_the_run_under_way_goes_on_later() {
+    let home = Home::new(binary()).with_env("POSTBACK_DRAIN_TIMEOUT", "600");
+    let mut stage = Stage::on(home);
+    stage.deploy(&app_folder("basic"), &["basic"]);
+    let accepted = body(stage.call(&stage.v4("basic/nap?async=true"), r#"{"seconds":300}"#).await).await;
+    let run = stage.control(&format!("runs/{}", accepted["run_id"].as_str().unwrap()));
+    let until_it_runs = async |stage: &Stage, attempts: usize| {
+        let began = Instant::now();
+        loop {
+            let view = body(stage.request(Method::GET, &run).send().await.unwrap()).await;
+            if view["state"] == "running" && view["attempts"].as_array().unwrap().len() == attempts {
+                return view;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not run: {view}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    until_it_runs(&stage, 1).await;
+    let mut server = stage.server.take().unwrap();
+    signal(server.pid());
+    let began = Instant::now();
+    while !stage.home.log().contains("shutting down") {
+        assert!(began.elapsed() < PATIENCE, "it does not drain");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(server.ended().is_none(), "it waits for the run");
+    signal(server.pid());
+    assert_eq!(tokio::task::block_in_place(|| end_of(|| server.ended())).code(), Some(0));
+
+    stage.server = Some(tokio::task::block_in_place(|| stage.home.start()));
+    let view = until_it_runs(&stage, 2).await;
+    let end = view["attempts"][0]["end"].as_str().unwrap();
+    assert!(["drained", "server_lost"].contains(&end), "nobody is charged: {view}");
+    let cancelled = stage.request(Method::DELETE, &run).send().await.unwrap();
+    assert!(cancelled.status().is_success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_while_it_starts_ends_it_and_the_next_start_knows_what_to_do() {
+    let home = Home::new(binary());
+    for delay in (0..120).step_by(15) {
+        let mut child = home
+            .command()
+            .args(["serve", "--listen", home.url().trim_start_matches("http://")])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Somewhere between the first instruction and being ready; where, is not what matters.
+        std::thread::sleep(Duration::from_millis(delay));
+        signal(child.id());
+        let status = tokio::task::block_in_place(|| end_of(|| child.try_wait().unwrap()));
+        assert!(status.success() || status.signal() == Some(SIGTERM), "after {delay} ms: {status}");
+    }
+    let stage = Stage::on(home);
+    let projects = body(stage.request(Method::GET, "/v2/projects").send().await.unwrap()).await;
+    assert_eq!(projects[0]["id"], stage.keys.project_id.as_str());
 }
