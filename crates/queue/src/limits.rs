@@ -139,6 +139,8 @@ pub const RESULT_LINK_LIFE: Duration = Duration::from_secs(30 * 86_400);
 pub const UNDELIVERED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// How long before its removal a result that was never delivered is warned about.
 pub const UNDELIVERED_WARNING: Duration = Duration::from_secs(86_400);
+/// Disk space that is kept for the ends of runs.
+pub const RESERVE_BYTES: u64 = 16 << 20;
 /// How long it is remembered that a run was removed, and when.
 pub const REMOVED_RUNS_REMEMBERED: Duration = Duration::from_secs(30 * 86_400);
 
@@ -233,6 +235,12 @@ pub const TABLE: &[Limit] = &[
         "removed, never while a delivery is pending; asking for one gives 410 for 30 days",
     ),
     limit("webhook secrets of a project that sign at once", "5", "409 on a further rotation"),
+    limit("runs that wait to be written to the disk", "16,384", "503 with Retry-After"),
+    limit(
+        "disk space kept for the ends of runs",
+        "16 MiB",
+        "with less left, 503 `storage_full` for whatever is new; ends are recorded in it",
+    ),
     limit("overlap of a replaced webhook secret", "24 h, also the default", "422"),
 ];
 

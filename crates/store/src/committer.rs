@@ -56,6 +56,17 @@ pub(crate) trait Job: Send {
     fn place(&self) -> Place;
     /// Bytes of payload it brings, for the bound of a batch.
     fn bytes(&self) -> usize;
+    /// Whether it may draw on what is kept for a full disk.
+    fn may_draw(&self) -> bool;
+}
+
+/// What a write is for, which matters on a full disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// It brings something new: refused.
+    Ordinary,
+    /// It ends, or removes, what is there: it may draw on the reserve.
+    End,
 }
 
 /// What travels to the writer.
@@ -104,17 +115,32 @@ impl Committer {
         T: Send + 'static,
         F: FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send + 'static,
     {
-        self.submit(bytes, apply, None).await
+        self.submit(Need::Ordinary, bytes, apply, None).await
     }
 
-    /// Like [`Committer::write`], for a change that puts something into the caller's hands: when the
-    /// caller went away meanwhile, `give_back` gets what nobody took.
-    pub(crate) async fn lend<T, F>(&self, bytes: usize, apply: F, give_back: fn(&Self, T)) -> Stored<T>
+    /// Like [`Committer::write`], for a change that a full disk must not hold up.
+    pub(crate) async fn end<T, F>(&self, apply: F) -> Stored<T>
     where
         T: Send + 'static,
         F: FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send + 'static,
     {
-        self.submit(bytes, apply, Some((self.clone(), give_back))).await
+        self.submit(Need::End, 0, apply, None).await
+    }
+
+    /// Like [`Committer::write`], for a change that puts something into the caller's hands: when the
+    /// caller went away meanwhile, `give_back` gets what nobody took.
+    pub(crate) async fn lend<T, F>(
+        &self,
+        need: Need,
+        bytes: usize,
+        apply: F,
+        give_back: fn(&Self, T),
+    ) -> Stored<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send + 'static,
+    {
+        self.submit(need, bytes, apply, Some((self.clone(), give_back))).await
     }
 
     /// A place among the runs that wait to be accepted; there are [`ACCEPTS_WAITING_MAX`].
@@ -128,17 +154,23 @@ impl Committer {
 
     /// Returns when all that was handed over before is committed.
     pub(crate) async fn barrier(&self) -> Stored<()> {
-        self.write(0, |_| Ok(())).await
+        self.end(|_| Ok(())).await
     }
 
-    async fn submit<T, F>(&self, bytes: usize, apply: F, give_back: Option<GiveBack<T>>) -> Stored<T>
+    async fn submit<T, F>(
+        &self,
+        need: Need,
+        bytes: usize,
+        apply: F,
+        give_back: Option<GiveBack<T>>,
+    ) -> Stored<T>
     where
         T: Send + 'static,
         F: FnMut(&mut Batch<'_>) -> Result<T, Fault> + Send + 'static,
     {
         self.health.places.acquire().await.map_err(|_| closed())?.forget();
         let (waiter, answer) = oneshot::channel();
-        let job = Waited { apply, found: None, waiter, give_back, bytes };
+        let job = Waited { apply, found: None, waiter, give_back, bytes, need };
         self.sender.send(Message::Job(Box::new(job))).map_err(|_| closed())?;
         match answer.await {
             Ok(result) => result.map(Loan::take),
@@ -203,6 +235,7 @@ struct Waited<T, F> {
     waiter: oneshot::Sender<Stored<Loan<T>>>,
     give_back: Option<GiveBack<T>>,
     bytes: usize,
+    need: Need,
 }
 
 impl<T, F> Job for Waited<T, F>
@@ -231,6 +264,10 @@ where
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn may_draw(&self) -> bool {
+        self.need == Need::End
     }
 }
 
@@ -279,5 +316,10 @@ where
 
     fn bytes(&self) -> usize {
         0
+    }
+
+    /// What must not be lost may; a record may be.
+    fn may_draw(&self) -> bool {
+        self.place == Place::None
     }
 }

@@ -23,7 +23,7 @@ use rusqlite::{Connection, params};
 
 use crate::Store;
 use crate::batch::Batch;
-use crate::committer::Committer;
+use crate::committer::{Committer, Need};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::runs::{Begun, story, told};
@@ -48,8 +48,11 @@ impl Deliveries for Store {
         if room.total == 0 {
             return Ok(Vec::new());
         }
-        let begun =
-            self.inner.committer.lend(0, move |batch| begin::begin(batch, now, &room), give_back_all).await?;
+        let begun = self
+            .inner
+            .committer
+            .lend(Need::End, 0, move |batch| begin::begin(batch, now, &room), give_back_all)
+            .await?;
         if begun.is_empty() {
             return Ok(Vec::new());
         }

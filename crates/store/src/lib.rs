@@ -33,6 +33,7 @@ mod migrate;
 mod readers;
 mod recovery;
 mod registry;
+mod reserve;
 mod results;
 mod row;
 mod runs;

@@ -35,7 +35,10 @@ impl DirLock {
                 Err(TryLockError::Error(error)) => return Err(io(error)),
             }
         }
-        note_pid(&mut file).map_err(io)?;
+        match note_pid(&mut file) {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(io(error)),
+            _ => {}
+        }
         Ok(Self { _file: file })
     }
 }

@@ -22,6 +22,7 @@ use crate::connection::{self, Durability};
 use crate::fault::Fault;
 use crate::lock::DirLock;
 use crate::readers::Readers;
+use crate::reserve::Spent;
 use crate::{OpenError, Store, migrate, row};
 
 const FILE: &str = "logs.db";
@@ -61,7 +62,7 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
-    pub(crate) fn open(dir: &Path, lock: &Arc<DirLock>) -> Result<Self, OpenError> {
+    pub(crate) fn open(dir: &Path, lock: &Arc<DirLock>, disk_full: Spent) -> Result<Self, OpenError> {
         let path = dir.join(FILE);
         let conn = connection::writer(&path, Durability::Normal)?;
         migrate::run(&conn, &path, migrate::LOGS)?;
@@ -72,7 +73,7 @@ impl LogFile {
         let thread = thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || {
-                write_all(&conn, &receiver, &counter);
+                write_all(&conn, &receiver, &counter, &disk_full);
                 drop(conn);
                 drop(lock);
             })
@@ -124,7 +125,9 @@ impl LogFile {
 }
 
 /// The writer: all lines that wait in one transaction.
-fn write_all(conn: &Connection, receiver: &Receiver<Message>, waiting: &AtomicUsize) {
+///
+/// On a full disk they are dropped: what is left of it is kept for the ends of runs.
+fn write_all(conn: &Connection, receiver: &Receiver<Message>, waiting: &AtomicUsize, disk_full: &Spent) {
     let mut next = receiver.recv().ok();
     while let Some(message) = next.take() {
         match message {
@@ -140,7 +143,9 @@ fn write_all(conn: &Connection, receiver: &Receiver<Message>, waiting: &AtomicUs
                         Err(_) => break,
                     }
                 }
-                if let Err(fault) = insert(conn, &all) {
+                if disk_full.is_spent() {
+                    metrics::counter!("postback_store_log_lines_dropped_total").increment(all.len() as u64);
+                } else if let Err(fault) = insert(conn, &all) {
                     metrics::counter!("postback_store_log_lines_dropped_total").increment(all.len() as u64);
                     tracing::warn!(error = %fault, log.lines = all.len(), "log lines were lost");
                 }

@@ -115,7 +115,7 @@ impl Registry for Store {
 
     async fn delete_app(&self, id: &AppId) -> Stored<bool> {
         let app = id.clone();
-        let Some(number) = self.inner.committer.write(0, move |batch| delete_app(batch, &app)).await? else {
+        let Some(number) = self.inner.committer.end(move |batch| delete_app(batch, &app)).await? else {
             return Ok(false);
         };
         // The app is gone, whatever comes next: what an error or a crash leaves queued here, upkeep or the
@@ -137,7 +137,7 @@ impl Store {
     async fn cancel_queued(&self, number: i64) -> Stored<u64> {
         let mut cancelled = 0;
         loop {
-            match self.inner.committer.write(0, move |batch| cancel_queued(batch, number)).await? {
+            match self.inner.committer.end(move |batch| cancel_queued(batch, number)).await? {
                 0 => return Ok(cancelled),
                 some => cancelled += some as u64,
             }

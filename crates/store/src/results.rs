@@ -40,10 +40,16 @@ impl ResultFiles {
         let name = format!("{}-{}-{}-{number}.json", lease.run, lease.attempt, self.incarnation);
         let path = self.path(&name);
         let unfinished = path.with_extension("tmp");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(result)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+        let written = File::create(&unfinished).and_then(|mut file| {
+            file.write_all(result)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)
+        });
+        if let Err(error) = written {
+            // On a full disk each attempt would leave a piece that fills it further.
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
         File::open(&self.dir)?.sync_all()?;
         Ok(name)
     }

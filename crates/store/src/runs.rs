@@ -23,8 +23,10 @@ use queue::run::{CallRecord, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, ProjectId, RunId, Timestamp};
 
 use crate::Store;
-use crate::committer::Committer;
+use crate::committer::{Committer, Need};
 use crate::deliveries::{Forms, NO_SIGNING_KEY, fail_unsent, give_back_all, open_callers};
+use crate::fault::Fault;
+use crate::reserve::Spent;
 
 pub(crate) use end::{Begun, Cause, end_without_lease};
 pub(crate) use progress::told;
@@ -39,6 +41,7 @@ impl Runs for Store {
         self.inner
             .committer
             .lend(
+                Need::Ordinary,
                 bytes,
                 move |batch| accept::accept(batch, &run, claim),
                 |committer, accepted| {
@@ -55,6 +58,7 @@ impl Runs for Store {
         self.inner
             .committer
             .lend(
+                Need::Ordinary,
                 0,
                 move |batch| claim::claim(batch, &app, max, bytes_max),
                 |committer, runs| runs.into_iter().for_each(|run| give_back(committer, run.lease)),
@@ -83,6 +87,7 @@ impl Runs for Store {
             .inner
             .committer
             .lend(
+                Need::End,
                 bytes,
                 move |batch| end::finish(batch, &finish, file.as_deref()),
                 |committer, ended| {
@@ -128,7 +133,7 @@ impl Runs for Store {
 
     async fn cancel(&self, project: &ProjectId, run: RunId) -> Stored<Cancellation> {
         let project = project.clone();
-        self.inner.committer.write(0, move |batch| cancel::cancel(batch, &project, run)).await
+        self.inner.committer.end(move |batch| cancel::cancel(batch, &project, run)).await
     }
 
     async fn expire(&self, now: Timestamp) -> Stored<Expired> {
@@ -137,8 +142,7 @@ impl Runs for Store {
             return Ok(all);
         }
         loop {
-            let (more, found) =
-                self.inner.committer.write(0, move |batch| expire::expire(batch, now)).await?;
+            let (more, found) = self.inner.committer.end(move |batch| expire::expire(batch, now)).await?;
             all.ended += found.ended;
             all.leased = found.leased;
             if !more {
@@ -164,11 +168,11 @@ impl Runs for Store {
     }
 
     async fn release(&self, lease: Lease, release: Release) -> Stored<Released> {
-        self.inner.committer.write(0, move |batch| release::release(batch, lease, release)).await
+        self.inner.committer.end(move |batch| release::release(batch, lease, release)).await
     }
 
     async fn retry(&self, lease: Lease, error: RunError) -> Stored<Released> {
-        self.inner.committer.write(0, move |batch| release::retry(batch, lease, &error)).await
+        self.inner.committer.end(move |batch| release::retry(batch, lease, &error)).await
     }
 
     fn record_call(&self, call: CallRecord) {
@@ -223,14 +227,22 @@ impl Store {
         if result.len() < self.inner.bounds.inline_result_bytes {
             return Ok(None);
         }
+        if self.inner.disk_full.is_spent() {
+            // It would take the space that the ends of others are recorded in.
+            return Err(Spent::told());
+        }
         let (files, lease, result) = (self.inner.results.clone(), finish.lease, result.clone());
         let written = tokio::task::spawn_blocking(move || files.write(&lease, &result)).await;
         match written {
             Ok(Ok(name)) => Ok(Some(name)),
-            Ok(Err(error)) => Err(StoreError::Unavailable(format!(
-                "the result of run {} could not be written: {error}",
-                finish.lease.run
-            ))),
+            Ok(Err(error)) => {
+                let run = finish.lease.run;
+                let message = format!("the result of run {run} could not be written: {error}");
+                Err(match Fault::File(error).is_full() {
+                    true => StoreError::Full(message),
+                    false => StoreError::Unavailable(message),
+                })
+            }
             Err(error) => Err(StoreError::Unavailable(error.to_string())),
         }
     }

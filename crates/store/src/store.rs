@@ -20,6 +20,7 @@ use crate::lock::{DirLock, Holder};
 use crate::logs::LogFile;
 use crate::memory::Memory;
 use crate::readers::Readers;
+use crate::reserve::{Reserve, Spent};
 use crate::results::ResultFiles;
 use crate::vault::{KeyFileError, Vault};
 use crate::writer::Writer;
@@ -202,6 +203,7 @@ pub(crate) struct Inner {
     pub(crate) committer: Committer,
     pub(crate) memory: Arc<Memory>,
     pub(crate) results: ResultFiles,
+    pub(crate) disk_full: Spent,
     link: Links,
     pub(crate) logs: LogFile,
     pub(crate) vault: Vault,
@@ -249,6 +251,9 @@ impl Store {
         make_private_dir(&dir)?;
         refuse_network(&dir)?;
         let lock = Arc::new(DirLock::take(&dir, lock_patience)?);
+        let mut reserve =
+            Reserve::open(&dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
+        let disk_full = reserve.spent();
 
         let path = dir.join(DATABASE_FILE);
         let recovery = |fault: Fault| match (path.clone(), fault.to_string()) {
@@ -269,12 +274,13 @@ impl Store {
         let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds };
         recovery::run(&conn, &setting, &results).map_err(recovery)?;
 
-        let logs = LogFile::open(&dir, &lock)?;
+        let logs = LogFile::open(&dir, &lock, disk_full.clone())?;
         let readers = Readers::open(&path, readers)?;
         let memory = Arc::new(Memory::load(&conn, readers, vault.clone()).map_err(recovery)?);
         let (committer, receiver, health) = Committer::new();
-        let writer =
-            Writer::new(conn, setting, Arc::clone(&memory), receiver, health, lock).map_err(recovery)?;
+        reserve.take_back();
+        let writer = Writer::new(conn, setting, Arc::clone(&memory), reserve, receiver, health, lock)
+            .map_err(recovery)?;
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run())
@@ -282,7 +288,8 @@ impl Store {
         let threads = Mutex::new(vec![writer]);
         let link = Links { key: link_key, made: OnceLock::new() };
         let warned_until = AtomicI64::new(i64::MIN);
-        let inner = Inner { committer, memory, results, link, logs, vault, bounds, threads, warned_until };
+        let inner =
+            Inner { committer, memory, results, disk_full, link, logs, vault, bounds, threads, warned_until };
         Ok(Self { inner: Arc::new(inner) })
     }
 

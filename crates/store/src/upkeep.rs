@@ -60,17 +60,17 @@ impl Store {
                 remove(batch, &results, &old, now)?;
                 Ok(old.len() as u64)
             };
-            pruned.runs += self.inner.committer.write(0, remove).await?;
+            pruned.runs += self.inner.committer.end(remove).await?;
         }
         pruned.cancelled = self.finish_deletions().await?;
-        self.inner.committer.write(0, forget_apps).await?;
+        self.inner.committer.end(forget_apps).await?;
         let remembered = minus(now, limits::REMOVED_RUNS_REMEMBERED);
-        while self.inner.committer.write(0, move |batch| forget_removed(batch, remembered)).await?
+        while self.inner.committer.end(move |batch| forget_removed(batch, remembered)).await?
             == FORGOTTEN_PER_BATCH
         {}
         pruned.going_undelivered = self.going_undelivered(now).await?;
-        self.inner.committer.write(0, move |batch| secrets::forget_expired(batch, now)).await?;
-        self.inner.committer.write(0, move |batch| forget_old(batch, undelivered)).await?;
+        self.inner.committer.end(move |batch| secrets::forget_expired(batch, now)).await?;
+        self.inner.committer.end(move |batch| forget_old(batch, undelivered)).await?;
         let keep = self.inner.memory.registry();
         let builds = keep.apps.values().flat_map(|app| {
             let live = app.live.as_ref().map(|build| build.id.as_str().to_owned());

@@ -19,6 +19,7 @@ use crate::connection;
 use crate::fault::Fault;
 use crate::lock::DirLock;
 use crate::memory::Memory;
+use crate::reserve::{Reserve, Spent};
 
 /// Jobs in one transaction at most.
 const BATCH_JOBS_MAX: usize = 512;
@@ -29,9 +30,11 @@ const CHECKPOINT_PAGES: i32 = 4_096;
 /// Pages in the write-ahead log from which it is made to begin anew, and again after each so many more:
 /// 64 MiB. While reads overlap without a gap it never does so by itself.
 const RESTART_PAGES: i32 = 16_384;
+/// The first of these while the disk is full: the log is not to grow then.
+const CHECKPOINT_PAGES_FULL: i32 = 256;
 /// How long commits may wait for that.
 const RESTART_PATIENCE: Duration = Duration::from_millis(100);
-/// How often notes that met a full disk are tried again while nothing else is written.
+/// How often a full disk is looked at, and what waits for it tried again, while nothing else is written.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// The thread's own things.
@@ -48,6 +51,7 @@ pub(crate) struct Writer {
     written_back: i32,
     /// How many there were when the log was last made to begin anew, and did not.
     restart_tried: i32,
+    reserve: Reserve,
     /// Notes that wait for space on the disk.
     held: Vec<Box<dyn Job>>,
     failed: Option<Arc<str>>,
@@ -72,6 +76,7 @@ impl Writer {
         mut conn: Connection,
         setting: Setting,
         memory: Arc<Memory>,
+        reserve: Reserve,
         receiver: Receiver<Message>,
         health: Arc<Health>,
         lock: Arc<DirLock>,
@@ -95,6 +100,7 @@ impl Writer {
             wal_pages,
             written_back: 0,
             restart_tried: 0,
+            reserve,
             held: Vec::new(),
             failed: None,
             _lock: lock,
@@ -116,7 +122,7 @@ impl Writer {
     /// Waits for work and takes all of it that fits one batch. `None` when the store was dropped.
     fn gather(&mut self, closing: &mut Option<oneshot::Sender<()>>) -> Option<Vec<Box<dyn Job>>> {
         let mut jobs = std::mem::take(&mut self.held);
-        let first = if jobs.is_empty() {
+        let first = if jobs.is_empty() && !self.reserve.is_spent() {
             Some(self.receiver.recv().ok()?)
         } else {
             match self.receiver.recv_timeout(FULL_DISK_RETRY) {
@@ -148,14 +154,30 @@ impl Writer {
 
     fn commit(&mut self, jobs: Vec<Box<dyn Job>>) {
         if jobs.is_empty() {
+            if self.reserve.is_spent() {
+                self.reserve.take_back();
+            }
             return;
         }
         let held = |kind| jobs.iter().filter(|job| job.place() == kind).count();
         let (writes, records) = (held(Place::Write), held(Place::Record));
         metrics::histogram!("postback_store_batch_jobs").record(jobs.len() as f64);
-        self.settle(jobs);
+        let jobs = self.admit(jobs);
+        if !jobs.is_empty() {
+            self.settle(jobs);
+        }
         self.health.places.add_permits(writes);
         self.health.record_places.add_permits(records);
+    }
+
+    /// On a full disk what is new is refused, and what ends goes on.
+    fn admit(&mut self, jobs: Vec<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+        if !self.reserve.is_spent() || self.reserve.take_back() {
+            return jobs;
+        }
+        let (ends, others): (_, Vec<_>) = jobs.into_iter().partition(|job| job.may_draw());
+        answer(others, &Err(Spent::told()));
+        ends
     }
 
     /// Brings every job to its end.
@@ -273,8 +295,21 @@ impl Writer {
         }
     }
 
-    /// Nothing of these jobs happened. Notes are tried again when that may help.
-    fn turn_down(&mut self, jobs: Vec<Box<dyn Job>>, fault: &Fault) {
+    /// Nothing of these jobs happened. On a full disk, ends get what was kept for them; notes are tried again
+    /// when that may help.
+    fn turn_down(&mut self, mut jobs: Vec<Box<dyn Job>>, fault: &Fault) {
+        if fault.is_full() && jobs.iter().any(|job| job.may_draw()) {
+            let (ends, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.may_draw());
+            // Without the others they may fit.
+            if !others.is_empty() || self.reserve.spend() {
+                answer(others, &Err(fault.told()));
+                return self.settle(ends);
+            }
+            if ends.len() > 1 {
+                return ends.into_iter().for_each(|end| self.settle(vec![end]));
+            }
+            jobs = ends;
+        }
         for job in jobs {
             if fault.passes() && job.place() == Place::None {
                 self.held.push(job);
@@ -301,7 +336,8 @@ impl Writer {
             self.written_back = 0;
             self.restart_tried = 0;
         }
-        if pages - self.written_back < CHECKPOINT_PAGES || self.failed.is_some() {
+        let due = if self.reserve.is_spent() { CHECKPOINT_PAGES_FULL } else { CHECKPOINT_PAGES };
+        if pages - self.written_back < due || self.failed.is_some() {
             return;
         }
         let start = Instant::now();

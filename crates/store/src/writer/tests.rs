@@ -43,7 +43,7 @@ async fn count(store: &Store) -> u64 {
 
 /// The disk has room for no more pages than there are now.
 async fn set_disk(store: &Store, full: bool) {
-    let commit = store.inner.committer.write(0, move |batch| {
+    let commit = store.inner.committer.end(move |batch| {
         let pages: i64 = batch.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
         let max = if full { pages } else { 1 << 30 };
         batch.conn.query_row(&format!("PRAGMA max_page_count = {max}"), [], |_| Ok(()))?;
@@ -64,7 +64,12 @@ async fn a_full_disk_refuses_what_does_not_fit_holds_the_notes_and_heals_by_itse
     set_disk(&store, false).await;
     store.inner.committer.barrier().await.unwrap();
     assert_eq!(count(&store).await, 1);
-    store.inner.committer.write(0, |batch| insert(batch, 1 << 20)).await.unwrap();
+    let began = Instant::now();
+    while let Err(refused) = store.inner.committer.write(0, |batch| insert(batch, 1 << 20)).await {
+        assert!(matches!(&refused, StoreError::Full(_)), "{refused:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not go on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
-//! A full disk: nothing is accepted and everything can be read; with space it goes on by itself.
+//! A full disk: nothing is accepted, what runs ends on record, and everything can be read, by a server that
+//! was started on it too; with space it goes on by itself.
 
 use std::io::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::json;
@@ -16,6 +17,11 @@ use crate::support::{PATIENCE, Stage, app_folder, binary, json as body};
 /// Of one request: larger than the space that the database may still have in its own files.
 const BALLAST: usize = 2 << 20;
 const REQUESTS_MAX: u64 = 20;
+/// Runs that end while the disk is full, and the bytes of their results: more than the database has room for.
+const NAPS: usize = 40;
+const ANSWER: usize = 100_000;
+/// Bytes of a result that becomes a file.
+const LARGE: usize = 300_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_runs_and_goes_on_when_it_has_grown() {
@@ -33,14 +39,9 @@ async fn a_full_disk_refuses_runs_and_goes_on_when_it_has_grown() {
     let nap =
         body(stage.call(&stage.v3("basic/nap"), nap).await).await["run_id"].as_str().unwrap().to_owned();
 
-    let mut filler = std::fs::File::create(disk.path().join("filler")).unwrap();
-    while filler.write_all(&[0; 4096]).is_ok() {}
-    // The database may have some room left in its own files.
+    fill(&disk);
     let mut next = 1;
-    while !matches!(load.send(next, BALLAST).await, Some(Known::Refused(503))) {
-        next += 1;
-        assert!(next < REQUESTS_MAX, "a full disk accepts everything");
-    }
+    refused(&load, &mut next).await;
     let request = json!({"x": "x".repeat(BALLAST), "webhook_endpoint": load.hook("refused")}).to_string();
     let refused = stage.call(&stage.v3("basic/identity"), request).await;
     assert_eq!(refused.status(), 503);
@@ -60,5 +61,77 @@ async fn a_full_disk_refuses_runs_and_goes_on_when_it_has_grown() {
     }
     assert_eq!(stage.ended_run(&nap).await["state"], "succeeded");
     assert!(stage.server.as_mut().unwrap().ended().is_none(), "it went on without a restart");
+    load.evidence(&mut stage).await.assert_clean();
+}
+
+fn fill(disk: &Tmpfs) {
+    let mut filler = std::fs::File::create(disk.path().join("filler")).unwrap();
+    while filler.write_all(&[0; 4096]).is_ok() {}
+}
+
+/// Makes requests until one is refused: the database may have some room left in its own files.
+async fn refused(load: &Load, next: &mut u64) {
+    let last = *next + REQUESTS_MAX;
+    while !matches!(load.send(*next, BALLAST).await, Some(Known::Refused(503))) {
+        *next += 1;
+        assert!(*next < last, "a full disk accepts everything");
+    }
+    *next += 1;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_keeps_no_run_from_ending_and_no_server_from_starting() {
+    let disk = match Tmpfs::mount("64m") {
+        Ok(disk) => disk,
+        Err(reason) => return skip(&reason),
+    };
+    let mut stage = Stage::on(Home::new(binary()).with_data_dir(disk.path().join("data")));
+    stage.deploy(&app_folder("basic"), &["basic"]);
+    let load = Load::new(&stage).await;
+    let reserve = || std::fs::metadata(stage.home.data_dir().join("reserve")).unwrap().len();
+    assert_eq!(reserve(), 16 << 20);
+    let nap = async |answer_bytes: usize| {
+        let nap = json!({"seconds": 3, "answer_bytes": answer_bytes, "webhook_endpoint": load.hook("nap")});
+        let answer = body(stage.call(&stage.v3("basic/nap"), nap.to_string()).await).await;
+        answer["run_id"].as_str().unwrap().to_owned()
+    };
+    let mut naps = Vec::new();
+    for _ in 0..NAPS {
+        naps.push(nap(ANSWER).await);
+    }
+    let large = nap(LARGE).await;
+    fill(&disk);
+    for nap in &naps {
+        assert_eq!(stage.ended_run(nap).await["state"], "succeeded");
+    }
+    let began = Instant::now();
+    while load.arrived() < NAPS {
+        assert!(began.elapsed() < PATIENCE, "{} of {NAPS} webhooks arrived", load.arrived());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(reserve(), 0, "they ended without it");
+    let mut next = 0;
+    refused(&load, &mut next).await;
+
+    // What does not fit is held, and its attempts to be written leave nothing behind.
+    let results = stage.home.data_dir().join("results");
+    let pieces = || std::fs::read_dir(&results).unwrap().count();
+    let view = async |run: &str| {
+        let path = stage.control(&format!("runs/{run}"));
+        body(stage.request(Method::GET, &path).send().await.unwrap()).await
+    };
+    assert_eq!((view(&large).await["state"].as_str(), pieces()), (Some("running"), 0));
+
+    stage.stop().await;
+    fill(&disk);
+    stage.restart().await;
+    let path = stage.control(&format!("runs/{}", naps[0]));
+    let read = body(stage.request(Method::GET, &path).send().await.unwrap()).await;
+    assert_eq!(read["result"]["ballast"].as_str().map(str::len), Some(ANSWER), "{read}");
+    refused(&load, &mut next).await;
+
+    disk.grow("128m");
+    assert_eq!(stage.ended_run(&large).await["state"], "succeeded");
+    assert_eq!(std::fs::metadata(stage.home.data_dir().join("reserve")).unwrap().len(), 16 << 20);
     load.evidence(&mut stage).await.assert_clean();
 }

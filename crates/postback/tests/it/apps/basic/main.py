@@ -31,9 +31,9 @@ def refuse():
     return {"status_code": 422, "reason": "not today"}
 
 
-def nap(seconds):
+def nap(seconds, answer_bytes=0):
     time.sleep(seconds)
-    return seconds
+    return {"ballast": "x" * answer_bytes} if answer_bytes else seconds
 
 
 def die(status):
