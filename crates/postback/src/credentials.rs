@@ -90,7 +90,7 @@ impl Credentials {
     /// When the directory cannot be written.
     pub(crate) fn stage(&self, data_dir: &Path) -> anyhow::Result<()> {
         let path = staged(data_dir);
-        let temporary = data_dir.join("credentials.json.new");
+        let temporary = unfinished(data_dir);
         let write = || -> std::io::Result<()> {
             let mut file =
                 OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -103,6 +103,11 @@ impl Credentials {
         };
         write().with_context(|| format!("failed to write `{}`", path.display()))
     }
+}
+
+/// Where a file is written before it is whole.
+fn unfinished(data_dir: &Path) -> PathBuf {
+    data_dir.join("credentials.json.new")
 }
 
 /// Where a file waits that may take the place of the one that counts.
@@ -128,8 +133,11 @@ pub(crate) fn adopt(data_dir: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When the directory cannot be written.
 pub(crate) fn unstage(data_dir: &Path) -> anyhow::Result<()> {
-    let path = staged(data_dir);
-    match fs::remove_file(&path) {
+    remove(&staged(data_dir))
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("failed to remove `{}`", path.display()))
         }
@@ -139,6 +147,7 @@ pub(crate) fn unstage(data_dir: &Path) -> anyhow::Result<()> {
 
 /// Ends a rotation that a crash cut short: the staged file counts if its keys are those of the store.
 async fn settle(data_dir: &Path, registry: &dyn Registry) -> anyhow::Result<()> {
+    remove(&unfinished(data_dir))?;
     let Ok(text) = fs::read_to_string(staged(data_dir)) else { return Ok(()) };
     let Ok(next) = serde_json::from_str::<Credentials>(&text) else { return unstage(data_dir) };
     let Some(project) = registry.project(&next.project_id).await? else { return unstage(data_dir) };

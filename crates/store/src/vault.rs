@@ -120,7 +120,7 @@ impl Vault {
                 "a change of the encryption key was not finished; `postback keys rotate --encryption` finishes it"
             );
         }
-        let vault = Self { ring: Arc::new(RwLock::new(Ring::new(file))), entropy };
+        let vault = Self { ring: Arc::new(RwLock::new(Ring::new(file.clone()))), entropy };
         if let Some(proof) = proof {
             for version in versions(conn).map_err(sql)? {
                 if !vault.ring().ciphers.contains_key(&version) {
@@ -132,6 +132,7 @@ impl Vault {
             }
         }
         vault.teach(conn).map_err(sql)?;
+        file.tidy();
         Ok(vault)
     }
 

@@ -127,11 +127,24 @@ impl KeyFile {
         Ok(changed)
     }
 
-    /// Writes the file under another name, durably. What a crash left under that name was never used.
-    fn write_beside(&self) -> io::Result<PathBuf> {
+    /// Removes what a crash left beside the file: keys in clear that nobody looks after.
+    pub(super) fn tidy(&self) {
+        if let Err(error) = fs::remove_file(self.beside())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, store.file = %self.beside().display(), "could not remove what a crash left");
+        }
+    }
+
+    fn beside(&self) -> PathBuf {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
         name.push(".new");
-        let fresh = self.path.with_file_name(name);
+        self.path.with_file_name(name)
+    }
+
+    /// Writes the file under another name, durably. What a crash left under that name was never used.
+    fn write_beside(&self) -> io::Result<PathBuf> {
+        let fresh = self.beside();
         match fs::remove_file(&fresh) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -7,6 +7,7 @@ mod clock;
 mod crash_points;
 mod disk;
 mod full_disk;
+mod identity;
 mod io_errors;
 mod power_cuts;
 mod slow_disk;
