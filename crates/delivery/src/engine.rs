@@ -18,6 +18,7 @@ use queue::port::{
 };
 use queue::retry::SCHEDULE;
 use queue::run::{EndpointUrl, Receiver};
+use queue::webhook::Schedule;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -40,7 +41,7 @@ pub struct Options {
     pub rules: Rules,
     /// How many attempts may be under way at once.
     pub caps: Caps,
-    /// Waits before each attempt, from the first.
+    /// Waits before each attempt, from the first, of runs that have no schedule of their own.
     pub schedule: Arc<[Duration]>,
     /// One attempt: connect and TLS.
     pub connect_limit: Duration,
@@ -226,7 +227,8 @@ impl Shared {
 
         let now = self.clock.now();
         let chance = if seen.failure.is_some() { self.entropy.fraction() } else { 0.0 };
-        let verdict = verdict(due.id, &self.schedule, due.step, due.attempt, &seen, now, chance);
+        let schedule = due.schedule.as_ref().map_or(&*self.schedule, Schedule::waits);
+        let verdict = verdict(due.id, schedule, due.step, due.attempt, &seen, now, chance);
         report(&due, &place.receiver, &seen, verdict, duration);
         let health = health(&seen);
         self.deliveries.complete(AttemptEnd {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::rerun::RetryOn;
-use crate::webhook::{EventFilter, WebhookHeaders};
+use crate::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 /// Everything the config files and the control plane can say about an app. Serialises as the
 /// camelCase JSON of the control plane's create-app request.
@@ -49,6 +49,8 @@ pub struct AppConfig {
     pub webhook_headers: Option<WebhookHeaders>,
     /// What endpoints are told, when a call says nothing.
     pub webhook_events_filter: Option<EventFilter>,
+    /// When deliveries are tried again, when a call says nothing.
+    pub webhook_schedule: Option<Schedule>,
     /// Shell commands before the dependencies are installed.
     pub pre_build_commands: Vec<String>,
     /// Shell commands after it.

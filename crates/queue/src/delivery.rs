@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::id::{DeliveryId, EndpointId, ProjectId, RunId};
 use crate::run::{EndpointUrl, Receiver};
 use crate::signature::CallerSecret;
-use crate::webhook::{Event, WebhookHeaders};
+use crate::webhook::{Event, Schedule, WebhookHeaders};
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -110,6 +110,8 @@ pub struct DueDelivery {
     pub attempt: u32,
     /// Which attempt of its schedule this is, from 1: a redelivery begins the schedule anew.
     pub step: u32,
+    /// The schedule of the run's own, if it has one.
+    pub schedule: Option<Schedule>,
     /// The body, the same bytes on every attempt in the same form.
     pub body: Bytes,
     /// Whether that is the thin form: a link to the result instead of the result.

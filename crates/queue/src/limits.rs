@@ -44,6 +44,14 @@ pub const WEBHOOKS_PER_RUN_MAX: usize = 8;
 pub const WEBHOOK_HEADERS_MAX: usize = 16;
 /// Names and values of these headers, in bytes.
 pub const WEBHOOK_HEADERS_BYTES_MAX: usize = 4_096;
+/// Steps of a schedule of its own that a run's deliveries may follow …
+pub const WEBHOOK_SCHEDULE_STEPS_MAX: usize = 32;
+/// … each at least as long as this …
+pub const WEBHOOK_SCHEDULE_STEP_MIN: Duration = Duration::from_secs(1);
+/// … and at most as long as this …
+pub const WEBHOOK_SCHEDULE_STEP_MAX: Duration = Duration::from_secs(7 * 86_400);
+/// … and all together no longer than this.
+pub const WEBHOOK_SCHEDULE_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Longest metadata of a call, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 4_096;
 /// Between two events of a kind that a run tells on its way.
@@ -181,6 +189,11 @@ pub const TABLE: &[Limit] = &[
     limit("webhook address", "2,048 bytes", "422"),
     limit("webhook endpoints of a run", "8", "422"),
     limit("`X-Webhook-Headers`, and `webhook_headers` of an app", "16 headers, 4 KiB", "422"),
+    limit(
+        "`X-Webhook-Schedule`, and `webhook_schedule` of an app",
+        "32 steps of 1 s to 7 days, 30 days in all",
+        "422",
+    ),
     limit("metadata of a call", "4 KiB", "422"),
     limit("`Idempotency-Key`", "255 bytes", "422"),
     limit(

@@ -73,7 +73,7 @@ pub fn page() -> String {
         "# When a webhook is tried again\n\nEverything but 2xx is tried again, but for 410, which disables the \
          endpoint. Up to 20 % of each wait is added by chance, never subtracted; `Retry-After` makes a wait longer, \
          up to a day, never shorter. The `webhook-id` and the body stay the same; timestamp and signature are fresh. \
-         This page is made from `crates/queue/src/retry.rs`.\n\n| attempt | waits at least | since the outcome |\n|---|---|---|\n",
+         An app sets waits of its own with `webhook_schedule`, a call with `X-Webhook-Schedule`. This page is made from `crates/queue/src/retry.rs`.\n\n| attempt | waits at least | since the outcome |\n|---|---|---|\n",
     );
     let mut total = Duration::ZERO;
     for (attempt, wait) in (1..).zip(SCHEDULE) {

@@ -15,7 +15,7 @@ use crate::limits::{RESULT_RETENTION, UNDELIVERED_RETENTION};
 use crate::outcome::{Ending, RunError};
 use crate::rerun::RetryPolicy;
 use crate::signature::CallerSecret;
-use crate::webhook::{EventFilter, Metadata, WebhookHeaders};
+use crate::webhook::{EventFilter, Metadata, Schedule, WebhookHeaders};
 
 /// Which generation of the API a run came through. It decides the keys of answers and webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -200,6 +200,8 @@ pub struct RunOptions {
     pub webhook_headers: Option<WebhookHeaders>,
     /// What the run's endpoints are told.
     pub events: EventFilter,
+    /// When the run's deliveries are tried again, if not as usual.
+    pub schedule: Option<Schedule>,
     /// Told back in views and webhooks.
     pub metadata: Option<Metadata>,
 }
@@ -332,6 +334,8 @@ pub struct RunView {
     pub webhooks: Vec<EndpointUrl>,
     /// … of these events …
     pub events: EventFilter,
+    /// … by this schedule, where it is the run's own …
+    pub schedule: Option<Schedule>,
     /// … with headers of these names.
     pub webhook_headers: Vec<String>,
     /// What the caller wants to be told back.

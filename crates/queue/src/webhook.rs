@@ -2,6 +2,8 @@
 //! get from the caller, and what of the caller's own is told back. Read here, by one set of rules, from
 //! whatever place it came.
 
+mod schedule;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
+
+pub use schedule::Schedule;
 
 use crate::limits::{METADATA_BYTES_MAX, WEBHOOK_HEADERS_BYTES_MAX, WEBHOOK_HEADERS_MAX};
 

@@ -18,6 +18,7 @@ use queue::delivery::{
 use queue::link::ResultLinks;
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
+use queue::webhook::Schedule;
 use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp, retry};
 use rusqlite::{Connection, params};
 
@@ -26,6 +27,7 @@ use crate::batch::Batch;
 use crate::committer::{Committer, Need};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
+use crate::row;
 use crate::runs::{Begun, story, told};
 use crate::secrets::{Brought, Sealed};
 use crate::vault::Vault;
@@ -162,6 +164,7 @@ pub(crate) fn create(
     url: EndpointUrl,
     due_at: Timestamp,
     first: bool,
+    schedule: Option<&Schedule>,
 ) -> Result<Option<Begun>, Fault> {
     let disabled = batch.books.is_disabled(project, &url);
     let first = first && !disabled;
@@ -173,12 +176,13 @@ pub(crate) fn create(
     };
     batch
         .sql(
-            "INSERT INTO deliveries (run, endpoint, url, receiver, state, next_at, attempt, incarnation, started_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO deliveries (run, endpoint, url, receiver, state, next_at, attempt, incarnation, started_at,
+                                     schedule)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             id.run.into_bytes(),
-            crate::row::delivery_number(id),
+            row::delivery_number(id),
             url.as_str(),
             url.receiver().as_str(),
             state,
@@ -186,9 +190,11 @@ pub(crate) fn create(
             u32::from(recorded),
             recorded.then_some(batch.setting.incarnation),
             recorded.then(|| batch.now().as_millis()),
+            schedule.map(ToString::to_string),
         ])?;
     let body_bytes_max = batch.books.body_limit(project, &url);
-    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1, thin: false, body_bytes_max }))
+    let schedule = schedule.cloned();
+    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1, schedule, thin: false, body_bytes_max }))
 }
 
 /// The delivery with its body. One that has none to be read fails this attempt, in the record and the
@@ -271,8 +277,7 @@ pub(crate) fn open_callers(vault: &Vault, run: RunId, sealed: Option<Sealed>) ->
 
 /// Ends a recorded attempt that had nothing to send. The schedule goes on.
 pub(crate) fn fail_unsent(committer: &Committer, now: Timestamp, begun: Begun, reason: &'static str) {
-    let next =
-        retry::next_attempt(retry::schedule_of(begun.id, &retry::SCHEDULE), begun.step, now, 0.0, None);
+    let next = retry::next_attempt(begun.schedule(), begun.step, now, 0.0, None);
     let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
     note_unsent(committer, begun, verdict, reason);
 }
@@ -324,33 +329,28 @@ fn unsent(begun: &Begun, ended_at: Timestamp, verdict: Verdict, reason: &str) ->
 pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
     let mut lost = Vec::new();
     let mut statement = batch.sql(
-        "SELECT run, endpoint, url, attempt, schedule_from, started_at, thin FROM deliveries
+        "SELECT run, endpoint, url, attempt, schedule_from, started_at, thin, schedule FROM deliveries
          WHERE state = 'sending' AND incarnation < ?1",
     )?;
     let mut rows = statement.query(params![batch.setting.incarnation])?;
     while let Some(row) = rows.next()? {
         let attempt: u32 = row.get(3)?;
         let begun = Begun {
-            id: crate::row::delivery_id(row, 0)?,
+            id: row::delivery_id(row, 0)?,
             url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
             attempt,
             step: attempt.saturating_sub(row.get(4)?).max(1),
+            schedule: row::schedule(row, 7)?,
             thin: row.get(6)?,
             body_bytes_max: None,
         };
-        lost.push((begun, crate::row::time(row, 5)?));
+        lost.push((begun, row::time(row, 5)?));
     }
     drop(rows);
     let now = batch.now();
     for (begun, started_at) in &lost {
         let chance = batch.setting.entropy.fraction();
-        let next = retry::next_attempt(
-            retry::schedule_of(begun.id, &retry::SCHEDULE),
-            begun.step,
-            *started_at,
-            chance,
-            None,
-        );
+        let next = retry::next_attempt(begun.schedule(), begun.step, *started_at, chance, None);
         let verdict = next.map_or(Verdict::Exhausted, Verdict::Retry);
         complete(batch, &unsent(begun, now, verdict, OUTCOME_UNKNOWN))?;
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use queue::registry::{BuildStatus, KeyHash};
 use queue::rerun::RetryPolicy;
 use queue::run::{EndpointUrl, Generation, Mode, RunState};
-use queue::webhook::{Event, EventFilter, Metadata, WebhookHeaders};
+use queue::webhook::{Event, EventFilter, Metadata, Schedule, WebhookHeaders};
 use queue::{DeliveryId, RunId, Timestamp};
 use rusqlite::Row;
 use serde::Serialize;
@@ -150,6 +150,11 @@ pub(crate) fn events(row: &Row<'_>, column: usize) -> Result<EventFilter, Fault>
 
 pub(crate) fn to_events(events: EventFilter) -> Option<String> {
     (events != EventFilter::default()).then(|| events.to_string())
+}
+
+/// When deliveries are tried again, where that is the run's own.
+pub(crate) fn schedule(row: &Row<'_>, column: usize) -> Result<Option<Schedule>, Fault> {
+    optional_parsed(row, column)
 }
 
 pub(crate) fn event(row: &Row<'_>, column: usize) -> Result<Event, Fault> {

@@ -4,7 +4,7 @@
 //! it, and `docs/reference/config.md` is printed from it.
 
 use queue::rerun::RetryOn;
-use queue::webhook::{EventFilter, WebhookHeaders};
+use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::{Config, Form};
 
@@ -54,6 +54,8 @@ pub(super) enum Effect {
     Headers(fn(&mut Config, WebhookHeaders)),
     /// What endpoints are told: a list of words.
     Events(fn(&mut Config, EventFilter)),
+    /// When deliveries are tried again: a list of waits.
+    Waits(fn(&mut Config, Schedule)),
     /// Valid, and without effect here: what happens instead.
     Warned(&'static str),
     /// Valid elsewhere, impossible here: what to do instead.
@@ -75,6 +77,7 @@ impl Effect {
             Self::RetryOn(_) => "list of end codes".into(),
             Self::Packages { .. } => "table `name = \"version\"`".into(),
             Self::Headers(_) => "table `name = \"value\"`".into(),
+            Self::Waits(_) => "list of waits such as `5s`, `10m`, `2h`, `1d`".into(),
             Self::Events(_) => "list of `start`, `output`, `logs`, `completed`".into(),
             Self::PackageFile(_) => "path of a file with one package a line".into(),
             Self::Warned(_) | Self::Refused(_) => String::new(),
@@ -136,7 +139,7 @@ const DEFAULT_INCLUDE: &str = "`[./*, main.py, requirements.txt, pkglist.txt, co
 
 use Effect::{
     Compute, Events, Flag, Headers, List, Number, PackageFile, Packages, Patterns, PythonVersion, Refused,
-    Text, Warned, Whole,
+    Text, Waits, Warned, Whole,
 };
 
 const ENDPOINTS: Effect = List(|c, v| c.app.webhook_endpoints = v);
@@ -146,6 +149,10 @@ const HEADERS_FOR: &str = "headers that deliveries carry beside ours; `${NAME}` 
                            environment in which `postback deploy` runs, so that no secret lies in the file";
 const EVENTS: Effect = Events(|c, v| c.app.webhook_events_filter = Some(v));
 const EVENTS_FOR: &str = "what endpoints are told, when a call says nothing";
+const SCHEDULE: Effect = Waits(|c, v| c.app.webhook_schedule = Some(v));
+const SCHEDULE_DEFAULT: &str = "see `retries.md`";
+const SCHEDULE_FOR: &str =
+    "the waits after each attempt of a webhook that failed; `[]` for one attempt and no more";
 
 /// `config.yaml` of 2023.
 const YAML: &[Key] = &[
@@ -209,6 +216,7 @@ const YAML: &[Key] = &[
     key("postback.webhook_endpoints", "none", ENDPOINTS, ENDPOINTS_FOR),
     key("postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
     key("postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
+    key("postback.webhook_schedule", SCHEDULE_DEFAULT, SCHEDULE, SCHEDULE_FOR),
     key(
         "postback.retries",
         "0",
@@ -390,6 +398,7 @@ const TOML: &[Key] = &[
     key("cerebrium.postback.webhook_endpoints", "none", ENDPOINTS, ENDPOINTS_FOR),
     key("cerebrium.postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
     key("cerebrium.postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
+    key("cerebrium.postback.webhook_schedule", SCHEDULE_DEFAULT, SCHEDULE, SCHEDULE_FOR),
     key("cerebrium.scaling.scaling_metric", "", Warned(SCALING), "what scaling follows"),
     key("cerebrium.scaling.scaling_target", "", Warned(SCALING), "how full replicas are kept"),
     key("cerebrium.scaling.scaling_buffer", "", Warned(SCALING), "spare replicas"),

@@ -175,26 +175,31 @@ fn both_forms_say_the_same_about_webhooks() {
     let toml = parse(
         "cerebrium.toml",
         "[cerebrium.postback]\nwebhook_endpoints = ['https://a.example/']\n\
-         webhook_headers = { X-Api-Key = '${KEY}' }\nwebhook_events_filter = ['start', 'completed']\n",
+         webhook_headers = { X-Api-Key = '${KEY}' }\nwebhook_events_filter = ['start', 'completed']\n\
+         webhook_schedule = ['5s', '60m']\n",
     );
     let yaml = parse(
         "config.yaml",
         "postback:\n  webhook_endpoints: [https://a.example/]\n  webhook_headers:\n    X-Api-Key: ${KEY}\n  \
-         webhook_events_filter: [start, completed]\n",
+         webhook_events_filter: [start, completed]\n  webhook_schedule: [5s, 60m]\n",
     );
     let (toml, yaml) = (toml.unwrap().app, yaml.unwrap().app);
     assert_eq!(toml.webhook_endpoints, ["https://a.example/"]);
     assert_eq!(toml.webhook_headers, Some(WebhookHeaders::parse(r#"{"x-api-key":"${KEY}"}"#).unwrap()));
     assert_eq!(toml.webhook_events_filter.unwrap().to_string(), "start,completed");
+    assert_eq!(toml.webhook_schedule.as_ref().unwrap().to_string(), "5s,1h");
     assert_eq!(
-        (yaml.webhook_endpoints, yaml.webhook_headers, yaml.webhook_events_filter),
-        (toml.webhook_endpoints, toml.webhook_headers, toml.webhook_events_filter)
+        (yaml.webhook_endpoints, yaml.webhook_headers, yaml.webhook_events_filter, yaml.webhook_schedule),
+        (toml.webhook_endpoints, toml.webhook_headers, toml.webhook_events_filter, toml.webhook_schedule)
     );
     for (wrong, said) in [
         ("webhook_headers = { Host = 'a' }", "sets itself"),
         ("webhook_headers = ['a']", "must be a table"),
         ("webhook_events_filter = ['end']", "`end`"),
         ("webhook_endpoints = { a = 'b' }", "must be a list"),
+        ("webhook_schedule = ['0s']", ":2: `cerebrium.postback.webhook_schedule` has the step `0s`"),
+        ("webhook_schedule = [5, 10]", "`5`, which is no wait"),
+        ("webhook_schedule = { a = 'b' }", "must be a list"),
     ] {
         let error = parse("cerebrium.toml", &format!("[cerebrium.postback]\n{wrong}\n")).unwrap_err();
         assert!(error.to_string().contains(said), "{wrong}: {error}");

@@ -1,7 +1,7 @@
 //! Values: from the source's text to what a key's kind asks for, or what to write instead.
 
 use queue::rerun::RetryOn;
-use queue::webhook::{EventFilter, WebhookHeaders};
+use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::Config;
 use super::document::{Node, Value};
@@ -59,6 +59,11 @@ pub(super) fn apply(effect: &Effect, node: &Node) -> Result<Set, String> {
             let words = texts(node)?;
             let value =
                 EventFilter::parse(words.iter().map(String::as_str)).map_err(|why| why.to_string())?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Waits(set) => {
+            let steps = texts(node)?;
+            let value = Schedule::parse(steps.iter().map(String::as_str)).map_err(|why| why.to_string())?;
             Box::new(move |config| set(config, value))
         }
         Effect::Packages { .. } | Effect::PackageFile(_) | Effect::Warned(_) | Effect::Refused(_) => {

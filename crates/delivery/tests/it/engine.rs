@@ -23,6 +23,15 @@ async fn what_is_due_at_the_start_goes_out_unasked() {
     world.shelf.wait_until(|shelf| shelf.state(id) == DeliveryState::Delivered).await;
 }
 
+#[tokio::test]
+async fn a_run_with_a_schedule_of_its_own_is_told_by_it() {
+    let receiver = Evil::start(Fault::status("503 Service Unavailable", &[])).await.unwrap();
+    let world = World::new();
+    let once = world.shelf.put(&receiver.url("x"));
+    world.shelf.schedule(once, "none");
+    world.shelf.wait_until(|shelf| shelf.state(once) == DeliveryState::Exhausted).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_and_fresh_outcomes_all_arrive_once() {
     let receiver = Recorder::start().await.unwrap();

@@ -23,6 +23,7 @@ use queue::registry::{
 };
 use queue::run::{EndpointUrl, Receiver};
 use queue::signature::WebhookSecret;
+use queue::webhook::Schedule;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +80,7 @@ struct Row {
     state: DeliveryState,
     due_at: Timestamp,
     attempt: u32,
+    schedule: Option<Schedule>,
     body: Bytes,
 }
 
@@ -90,6 +92,7 @@ impl Row {
             url: self.url.clone(),
             attempt: self.attempt,
             step: self.attempt,
+            schedule: self.schedule.clone(),
             body: self.body.clone(),
             thin: false,
             caller_secret: None,
@@ -116,6 +119,7 @@ impl Shelf {
             state: DeliveryState::Pending,
             due_at: Timestamp::from_millis(0),
             attempt: 0,
+            schedule: None,
             body: Bytes::from(format!(
                 r#"{{"run_id":"{}","result":{{"big":12345678901234567890}}}}"#,
                 id.run
@@ -132,6 +136,12 @@ impl Shelf {
         row.state = DeliveryState::Sending;
         row.attempt = 1;
         row.due()
+    }
+
+    /// Gives a delivery a schedule of its run's own.
+    pub(crate) fn schedule(&self, id: DeliveryId, schedule: &str) {
+        let mut rows = self.rows.lock().unwrap();
+        rows.iter_mut().find(|row| row.id == id).unwrap().schedule = schedule.parse().ok();
     }
 
     pub(crate) fn state(&self, id: DeliveryId) -> DeliveryState {

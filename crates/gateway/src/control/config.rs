@@ -89,6 +89,7 @@ pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
         webhook_endpoints: fields.texts(&["webhookEndpoints"])?,
         webhook_headers: taken(fields, "webhookHeaders")?,
         webhook_events_filter: taken(fields, "webhookEventsFilter")?,
+        webhook_schedule: taken(fields, "webhookSchedule")?,
         ..AppConfig::default()
     };
     if config.webhook_endpoints.len() > WEBHOOKS_PER_RUN_MAX {
@@ -286,6 +287,7 @@ mod tests {
             webhook_endpoints: vec!["https://a.example/".into()],
             webhook_headers: Some(WebhookHeaders::parse(r#"{"x-api-key":"s3cret"}"#).unwrap()),
             webhook_events_filter: Some(EventFilter::parse(["start", "completed"]).unwrap()),
+            webhook_schedule: Some("5s,1h".parse().unwrap()),
             ..AppConfig::default()
         };
         assert_eq!(read_json(serde_json::to_value(&config).unwrap()).unwrap(), config);
@@ -306,6 +308,8 @@ mod tests {
             (json!({"webhookHeaders": {"Host": "s3cret"}}), "invalid_value", "sets itself"),
             (json!({"webhookHeaders": "s3cret"}), "invalid_value", "`webhookHeaders`"),
             (json!({"webhookEventsFilter": ["end"]}), "invalid_value", "`end`"),
+            (json!({"webhookSchedule": ["5s", "0s"]}), "invalid_value", "the step `0s`"),
+            (json!({"webhookSchedule": "5s"}), "invalid_value", "list of waits"),
             (json!({"webhookEndpoints": vec!["https://a.example/"; 9]}), "invalid_value", "8 at most"),
             (json!({"pythonVersion": "2.7"}), "invalid_value", "3.11"),
             (json!({"pythonVersion": "3.11; rm"}), "invalid_value", "3.11"),

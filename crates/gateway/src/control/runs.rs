@@ -12,7 +12,7 @@ use queue::lease::AttemptView;
 use queue::outcome::{Cancellation, RunError};
 use queue::rerun::RetryPolicy;
 use queue::run::{EndpointUrl, Generation, Mode, RunFilter, RunState, RunView};
-use queue::webhook::{EventFilter, Metadata};
+use queue::webhook::{EventFilter, Metadata, Schedule};
 use queue::{AppId, BuildId, ProjectId, RunId, Timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -63,6 +63,8 @@ pub(super) struct RunRow {
     build_id: Option<BuildId>,
     webhooks: Vec<EndpointUrl>,
     webhook_events_filter: EventFilter,
+    /// Null when its deliveries are tried again as usual.
+    webhook_schedule: Option<Schedule>,
     /// Their names; the values are the caller's secret.
     webhook_headers: Vec<String>,
     metadata: Option<Metadata>,
@@ -106,6 +108,7 @@ impl RunRow {
             build_id: run.build.clone(),
             webhooks: run.webhooks.clone(),
             webhook_events_filter: run.events,
+            webhook_schedule: run.schedule.clone(),
             webhook_headers: run.webhook_headers.clone(),
             metadata: run.metadata.clone(),
             warning: run.warning.clone(),

@@ -85,6 +85,7 @@ pub(crate) async fn keep(gateway: &Gateway, order: Order<'_>, mode: Mode, told: 
         caller_secret: told.secret,
         webhook_headers: told.headers,
         events: told.events,
+        schedule: told.schedule,
         metadata: told.metadata,
         ..RunOptions::default()
     };

@@ -8,7 +8,7 @@ use queue::app::{AppConfig, Function};
 use queue::limits::{CALLER_SECRET_BYTES_MAX, WEBHOOK_URL_BYTES_MAX, WEBHOOKS_PER_RUN_MAX};
 use queue::run::{EndpointUrl, Generation};
 use queue::signature::{CALLER_SECRET_HEADER, CallerSecret};
-use queue::webhook::{self, EventFilter, Metadata, WebhookHeaders};
+use queue::webhook::{self, EventFilter, Metadata, Schedule, WebhookHeaders};
 
 use super::Form;
 use crate::Gateway;
@@ -20,6 +20,8 @@ const HEADERS_HEADER: HeaderName = HeaderName::from_static("x-webhook-headers");
 /// What endpoints are told: words.
 const EVENTS_HEADER: HeaderName = HeaderName::from_static("x-webhook-events-filter");
 const EVENTS_PARAMETER: &str = "webhookEventsFilter";
+/// When deliveries are tried again: waits.
+const SCHEDULE_HEADER: HeaderName = HeaderName::from_static("x-webhook-schedule");
 /// What is told back: a JSON object.
 const METADATA_HEADER: HeaderName = HeaderName::from_static("x-metadata");
 
@@ -48,6 +50,7 @@ pub(crate) struct Told {
     pub(crate) secret: Option<CallerSecret>,
     pub(crate) headers: Option<WebhookHeaders>,
     pub(crate) events: EventFilter,
+    pub(crate) schedule: Option<Schedule>,
     pub(crate) metadata: Option<Metadata>,
 }
 
@@ -156,6 +159,7 @@ pub(crate) struct Brought {
     secret: Option<CallerSecret>,
     headers: Option<WebhookHeaders>,
     events: Option<EventFilter>,
+    schedule: Option<Schedule>,
     metadata: Option<Metadata>,
 }
 
@@ -170,6 +174,11 @@ impl Brought {
         }
         if let Some(text) = text(headers, &EVENTS_HEADER, "X-Webhook-Events-Filter")? {
             read.events = Some(events("X-Webhook-Events-Filter", text.split(','))?);
+        }
+        if let Some(text) = text(headers, &SCHEDULE_HEADER, "X-Webhook-Schedule")? {
+            let schedule = text.parse();
+            read.schedule =
+                Some(schedule.map_err(|why| refused("webhook_schedule", "X-Webhook-Schedule", &why))?);
         }
         if let Some(text) = text(headers, &METADATA_HEADER, "X-Metadata")? {
             read.metadata =
@@ -280,6 +289,7 @@ pub(crate) async fn plan(
     };
     let filter = brought.events.or(query.events).or(body.events).or(config.webhook_events_filter);
     told.events = filter.unwrap_or_default();
+    told.schedule = brought.schedule.or_else(|| config.webhook_schedule.clone());
     debug_assert!(acknowledge || form == Form::V4, "older paths wait only without a webhook");
     Ok(if acknowledge { Plan::Acknowledge(told) } else { Plan::WaitAndTell(told) })
 }

@@ -59,6 +59,7 @@ pub(crate) fn a_run(world: &World, app: &AppId, state: RunState) -> RunView {
         build: None,
         webhooks: vec![EndpointUrl::checked("https://example.com/hook")],
         events: queue::webhook::EventFilter::default(),
+        schedule: None,
         webhook_headers: Vec::new(),
         metadata: None,
         warning: None,

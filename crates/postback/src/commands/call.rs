@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use queue::webhook::{Metadata, WebhookHeaders};
+use queue::webhook::{Metadata, Schedule, WebhookHeaders};
 use reqwest::Method;
 use serde_json::Value;
 
@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// What the webhooks tell [default: completed]. May be repeated
     #[arg(long, value_name = "EVENT", value_parser = ["start", "output", "logs", "completed"])]
     event: Vec<String>,
+    /// Waits after each attempt of the webhooks that fails, such as `5s,1m,2h`; `none` for one attempt
+    #[arg(long, value_name = "WAITS")]
+    webhook_schedule: Option<Schedule>,
     /// JSON object that comes back in the webhooks and with the run
     #[arg(long, value_name = "JSON")]
     metadata: Option<String>,
@@ -93,6 +96,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     }
     if !args.event.is_empty() {
         ask = ask.query("webhookEventsFilter", args.event.join(","));
+    }
+    if let Some(schedule) = &args.webhook_schedule {
+        ask = ask.header("x-webhook-schedule", schedule.to_string());
     }
     if let Some(metadata) = &args.metadata {
         let metadata = Metadata::parse(metadata).map_err(|why| anyhow::anyhow!("`--metadata` {why}"))?;

@@ -69,7 +69,7 @@ fn begin_to(
             break;
         }
         let mut statement = batch.sql(&format!(
-            "SELECT run, endpoint, url, attempt, schedule_from, thin OR status_code IS 413 FROM deliveries
+            "SELECT run, endpoint, url, attempt, schedule_from, thin OR status_code IS 413, schedule FROM deliveries
              WHERE state = 'pending' AND receiver = ?1 AND next_at <= ?2 AND {which}
              ORDER BY next_at LIMIT ?3"
         ))?;
@@ -82,6 +82,7 @@ fn begin_to(
                 url: EndpointUrl::checked(row.get_ref(2)?.as_str()?),
                 attempt: attempt + 1,
                 step: (attempt + 1).saturating_sub(row.get(4)?).max(1),
+                schedule: row::schedule(row, 6)?,
                 thin: row.get(5)?,
                 body_bytes_max: None,
             });

@@ -2,6 +2,7 @@
 
 use queue::delivery::{AttemptEnd, DeliveryState, EndpointState, Verdict};
 use queue::run::EndpointUrl;
+use queue::webhook::Schedule;
 use queue::{DeliveryId, ProjectId, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
 
@@ -71,7 +72,7 @@ fn not_counted(batch: &Batch<'_>, end: &AttemptEnd) -> Result<(), Fault> {
 /// where that differs from what the attempt alone says.
 fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<DeliveryState>, Fault> {
     // The end of an attempt that is over says nothing about anything.
-    let Some(started_at) = started_at(batch, end)? else { return Ok(None) };
+    let Some(attempt) = under_way(batch, end)? else { return Ok(None) };
     let Some((project, url)) = endpoint(batch, end.id)? else { return Ok(None) };
     // One that was under way when its endpoint was disabled waits like the others.
     if batch.books.is_disabled(&project, &url) {
@@ -88,8 +89,9 @@ fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<Deliv
         if end.id.is_progress() || matches!(end.verdict, Verdict::Postponed(_)) {
             return Ok(None);
         }
-        let failure = failing::note_failure(batch, &project, &url, started_at, end.ended_at)?;
-        if end.verdict != Verdict::Exhausted || !failure.is_hopeless(end.ended_at) {
+        let failure = failing::note_failure(batch, &project, &url, attempt.started_at, end.ended_at)?;
+        let own = attempt.schedule.as_ref();
+        if end.verdict != Verdict::Exhausted || !failure.is_hopeless(own, end.ended_at) {
             return Ok(None);
         }
         failure.reason(end)
@@ -98,14 +100,22 @@ fn after_failure(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<Option<Deliv
     Ok(Some(DeliveryState::Disabled))
 }
 
-/// When the attempt began; `None` when it is not under way any more.
-fn started_at(batch: &Batch<'_>, end: &AttemptEnd) -> Result<Option<Timestamp>, Fault> {
+/// An attempt that has not ended.
+struct UnderWay {
+    started_at: Timestamp,
+    schedule: Option<Schedule>,
+}
+
+/// The attempt as it was begun; `None` when it is not under way any more.
+fn under_way(batch: &Batch<'_>, end: &AttemptEnd) -> Result<Option<UnderWay>, Fault> {
     let mut statement = batch.sql(
-        "SELECT started_at FROM deliveries
+        "SELECT started_at, schedule FROM deliveries
          WHERE run = ?1 AND endpoint = ?2 AND attempt = ?3 AND state = 'sending'",
     )?;
     let values = params![end.id.run.into_bytes(), row::delivery_number(end.id), end.attempt];
-    Ok(statement.query_row(values, |row| Ok(Timestamp::from_millis(row.get(0)?))).optional()?)
+    let mut rows = statement.query(values)?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(UnderWay { started_at: row::time(row, 0)?, schedule: row::schedule(row, 1)? }))
 }
 
 /// Nothing more goes to the endpoint: what waits for it goes on waiting, until somebody enables it.

@@ -5,10 +5,12 @@
 //! endpoint may be failing.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use queue::delivery::AttemptEnd;
 use queue::retry::SCHEDULE;
 use queue::run::EndpointUrl;
+use queue::webhook::Schedule;
 use queue::{ProjectId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -59,11 +61,15 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Whether a whole schedule's time went by, with as many attempts as it has. A delivery with a shorter
-    /// schedule of its own says nothing about its endpoint by giving up.
-    pub(super) fn is_hopeless(&self, now: Timestamp) -> bool {
-        usize::try_from(self.attempts).is_ok_and(|attempts| attempts >= SCHEDULE.len())
-            && self.since.plus(SCHEDULE.iter().sum()) <= now
+    /// Whether a whole schedule's time went by, with as many attempts as it has: the product's, or that of
+    /// the delivery which was given up. A shorter one says nothing about its endpoint.
+    pub(super) fn is_hopeless(&self, own: Option<&Schedule>, now: Timestamp) -> bool {
+        let went_by = |waits: &[Duration]| {
+            usize::try_from(self.attempts).is_ok_and(|attempts| attempts >= waits.len())
+                && self.since.plus(waits.iter().sum()) <= now
+        };
+        let is_long = |waits: &&[Duration]| waits.iter().sum::<Duration>() >= SCHEDULE.iter().sum();
+        went_by(&SCHEDULE) || own.map(Schedule::waits).filter(is_long).is_some_and(went_by)
     }
 
     /// Why the endpoint is disabled, for people.

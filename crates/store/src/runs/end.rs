@@ -1,13 +1,15 @@
 //! The write that ends a run: state, result and deliveries in one transaction.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use queue::delivery::DueDelivery;
 use queue::lease::Lease;
 use queue::outcome::{Finish, Outcome, RunError};
 use queue::port::{StoreError, Stored};
 use queue::run::{EndpointUrl, Generation, RunMove, RunState};
-use queue::webhook::{Event, Metadata};
-use queue::{DeliveryId, ProjectId, RunId, Timestamp};
+use queue::webhook::{Event, Metadata, Schedule};
+use queue::{DeliveryId, ProjectId, RunId, Timestamp, retry};
 use rusqlite::types::ToSql;
 use rusqlite::{Row, params};
 
@@ -35,6 +37,8 @@ pub(crate) struct Begun {
     pub(crate) attempt: u32,
     /// Which attempt of its schedule this is.
     pub(crate) step: u32,
+    /// The schedule of the run's own.
+    pub(crate) schedule: Option<Schedule>,
     /// The receiver is to get a link to the result instead of the result.
     pub(crate) thin: bool,
     /// So it is for bodies of more bytes than this.
@@ -42,15 +46,20 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
+    /// The waits before its attempts.
+    pub(crate) fn schedule(&self) -> &[Duration] {
+        retry::schedule_of(self.id, self.schedule.as_ref().map_or(&retry::SCHEDULE[..], Schedule::waits))
+    }
+
     pub(crate) fn with_body(
         self,
         project: ProjectId,
         (body, thin): (Bytes, bool),
         brought: Brought,
     ) -> DueDelivery {
-        let Self { id, url, attempt, step, .. } = self;
+        let Self { id, url, attempt, step, schedule, .. } = self;
         let Brought { secret: caller_secret, headers } = brought;
-        DueDelivery { id, project, url, attempt, step, body, thin, caller_secret, headers }
+        DueDelivery { id, project, url, attempt, step, schedule, body, thin, caller_secret, headers }
     }
 }
 
@@ -129,6 +138,7 @@ struct Told {
     webhooks: Vec<EndpointUrl>,
     brought: Option<Sealed>,
     metadata: Option<Metadata>,
+    schedule: Option<Schedule>,
 }
 
 impl Told {
@@ -144,6 +154,7 @@ impl Told {
             },
             brought: Sealed::read(row, 4)?,
             metadata: row::metadata(row, 5)?,
+            schedule: row::schedule(row, 6)?,
         })
     }
 }
@@ -161,7 +172,8 @@ fn set_outcome(
                 "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
                                  run_time_ms = ?5, error = ?6, build = ?7
                  WHERE id = ?1 AND state = 'running' AND token = ?8
-                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata",
+                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata,
+                           webhook_schedule",
             )?,
             token,
         ),
@@ -170,7 +182,8 @@ fn set_outcome(
                 "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
                                  run_time_ms = ?5, error = ?6, build = ?7
                  WHERE id = ?1 AND state = ?8
-                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata",
+                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata,
+                           webhook_schedule",
             )?,
             state,
         ),
@@ -202,13 +215,21 @@ fn settle(
     batch.sql("DELETE FROM inputs WHERE run = ?1")?.execute(params![run.into_bytes()])?;
     let project = batch.books.projects.get(&told.app).cloned();
     let project = project.ok_or_else(|| Fault::Corrupt(format!("run {run} has no app")))?;
-    let mut begun = Vec::new();
+    let (mut begun, schedule) = (Vec::new(), told.schedule.take());
     for (index, url) in std::mem::take(&mut told.webhooks).into_iter().enumerate() {
         let index = u16::try_from(index)
             .map_err(|_| Fault::Refused("a run has more endpoints than can be counted".to_owned()))?;
         let first = first_attempts.get(usize::from(index)).copied().unwrap_or(false);
         let id = DeliveryId::outcome(run, index);
-        begun.extend(crate::deliveries::create(batch, id, &project, url, ended_at, first)?);
+        begun.extend(crate::deliveries::create(
+            batch,
+            id,
+            &project,
+            url,
+            ended_at,
+            first,
+            schedule.as_ref(),
+        )?);
     }
     batch.effects.ended.push(run);
     let Told { generation, brought, metadata, .. } = told;

@@ -40,7 +40,7 @@ pub(super) fn keep(batch: &mut Batch<'_>, progress: &Progress) -> Result<(), Fau
             metrics::counter!("postback_progress_dropped_total").increment(1);
             continue;
         }
-        crate::deliveries::create(batch, delivery, &project, url, progress.due_at, false)?;
+        crate::deliveries::create(batch, delivery, &project, url, progress.due_at, false, None)?;
         anybody = true;
     }
     if anybody {

@@ -16,7 +16,7 @@ use crate::secrets::Sealed;
 const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
     r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt,
     r.priority, r.not_before, r.retries, r.retry_on,
-    r.webhook_events, r.webhook_header_names, r.metadata";
+    r.webhook_events, r.webhook_header_names, r.metadata, r.webhook_schedule";
 
 fn read(row: &Row<'_>) -> Result<RunView, Fault> {
     Ok(RunView {
@@ -38,6 +38,7 @@ fn read(row: &Row<'_>) -> Result<RunView, Fault> {
         build: row::optional_parsed(row, 12)?,
         webhooks: row::webhooks(row, 13)?,
         events: row::events(row, 20)?,
+        schedule: row::schedule(row, 23)?,
         webhook_headers: row::header_names(row, 21)?,
         metadata: row::metadata(row, 22)?,
         warning: row.get(14)?,

@@ -237,6 +237,7 @@ impl Runs for Memory {
             url: url.clone(),
             attempt: 1,
             step: 1,
+            schedule: None,
             body: bytes::Bytes::new(),
             caller_secret: None,
             headers: None,

@@ -126,6 +126,7 @@ fn queued(run: &NewRun) -> RunView {
         build: None,
         webhooks: run.webhooks.clone(),
         events: run.options.events,
+        schedule: None,
         webhook_headers: Vec::new(),
         metadata: run.options.metadata.clone(),
         warning: run.warning.clone(),

@@ -83,16 +83,19 @@ async fn what_goes_with_a_webhook_comes_by_header_query_or_body_and_the_header_w
     assert_eq!(options.events, EventFilter::parse(["completed", "logs"]).unwrap());
     assert_eq!(options.metadata, Some(Metadata::parse(r#"{"n":1}"#).unwrap()));
     assert_eq!(options.webhook_headers, None);
+    assert_eq!(options.schedule, None);
 
     let headers = [
         ("x-webhook-headers", r#"{"X-Api-Key": "s3cret"}"#),
         ("x-webhook-events-filter", "start, output"),
         ("x-metadata", r#"{"n":2}"#),
+        ("x-webhook-schedule", "5s, 2h"),
     ];
     with(&router, &v3("old/predict"), &headers, &body).await;
     let options = accepted(&rig).options;
     assert_eq!(options.events, EventFilter::parse(["start", "output"]).unwrap());
     assert_eq!(options.metadata.unwrap().as_str(), r#"{"n":2}"#);
+    assert_eq!(options.schedule, "5s,2h".parse().ok());
     assert_eq!(options.webhook_headers, Some(WebhookHeaders::parse(r#"{"x-api-key":"s3cret"}"#).unwrap()));
 
     let path = format!("new/run?async=1&webhookEndpoint={HOOK}&webhookEventsFilter=start,completed");
@@ -112,6 +115,8 @@ async fn what_cannot_go_with_a_webhook_is_refused_by_name() {
         ("x-webhook-headers", "X-Key: 7", "webhook_headers", "`X-Webhook-Headers`"),
         ("x-webhook-events-filter", "done", "webhook_events_filter", "`done`"),
         ("x-webhook-events-filter", "", "webhook_events_filter", "start, output, logs, completed"),
+        ("x-webhook-schedule", "5s, soon", "webhook_schedule", "`X-Webhook-Schedule` has the step `soon`"),
+        ("x-webhook-schedule", "", "webhook_schedule", "`5s, 1m, 2h, 1d`"),
         ("x-metadata", "[1]", "metadata", "`X-Metadata`"),
         ("x-metadata", "7", "metadata", "JSON object"),
     ] {
@@ -143,6 +148,7 @@ async fn asynchronous_runs_that_name_no_endpoint_tell_those_of_their_app() {
         webhook_endpoints: vec![HOOK.into(), OTHER.into()],
         webhook_headers: Some(WebhookHeaders::parse(r#"{"x-a":"app","x-b":"app"}"#).unwrap()),
         webhook_events_filter: Some(EventFilter::parse(["start", "completed"]).unwrap()),
+        webhook_schedule: "1m".parse().ok(),
         ..AppConfig::default()
     };
     rig.world.live_app_with(PROJECT, "new", vec![function("run", &[])], config.clone());
@@ -153,9 +159,14 @@ async fn asynchronous_runs_that_name_no_endpoint_tell_those_of_their_app() {
     assert_eq!(urls(&run), [HOOK, OTHER]);
     assert_eq!(run.options.webhook_headers, config.webhook_headers);
     assert_eq!(Some(run.options.events), config.webhook_events_filter);
+    assert_eq!(run.options.schedule, config.webhook_schedule);
 
     // A call's own endpoint replaces them, its headers go over theirs.
-    let own = [("x-webhook-headers", r#"{"X-A":"call"}"#), ("x-webhook-events-filter", "completed")];
+    let own = [
+        ("x-webhook-headers", r#"{"X-A":"call"}"#),
+        ("x-webhook-events-filter", "completed"),
+        ("x-webhook-schedule", "none"),
+    ];
     let path = v4("new/run?async=true&webhookEndpoint=https://own.example/");
     with(&router, &path, &own, "{}").await;
     let run = accepted(&rig);
@@ -163,6 +174,7 @@ async fn asynchronous_runs_that_name_no_endpoint_tell_those_of_their_app() {
     let headers = run.options.webhook_headers.unwrap();
     assert_eq!(headers.iter().collect::<Vec<_>>(), [("x-a", "call"), ("x-b", "app")]);
     assert_eq!(run.options.events, EventFilter::default());
+    assert_eq!(run.options.schedule, "none".parse().ok());
 
     // Whoever waits has the answer.
     let before = rig.world.hold().accepted.len();

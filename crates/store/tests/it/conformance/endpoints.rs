@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use queue::delivery::{DeliveryState, EndpointState, EndpointView, Redelivered, Verdict};
+use queue::port::Claim;
 use queue::retry::{SCHEDULE, next_attempt};
 use queue::{AppId, EndpointId};
 
@@ -166,4 +167,35 @@ pub(crate) async fn a_delivery_given_up_early_says_nothing_about_its_endpoint(wo
         world.pass(Duration::from_secs(600));
     }
     assert!(endpoint(&world).await.is_none());
+}
+
+pub(crate) async fn an_endpoint_fails_by_a_schedule_of_a_runs_own_that_is_long_and_not_by_a_short_one(
+    world: World<impl Engine>,
+) {
+    // One attempt and no more; then three over five days; then three over twelve.
+    for (schedule, is_disabled) in [("none", false), ("2d,3d", false), ("6d,6d", true)] {
+        let mut run = world.new_run(&app("a"), &[A]);
+        run.options.schedule = schedule.parse().ok();
+        let id = run.id;
+        world.store.accept(run, Claim::Later).await.unwrap();
+        let lease = world.claim_one(&app("a")).await.lease;
+        world.finish(lease, world.success(), &[]).await;
+        loop {
+            let Some(due) = world.begin().await.pop() else { break };
+            let waits = due.schedule.as_ref().expect("the delivery has its run's schedule").waits();
+            match next_attempt(waits, due.step, world.now(), 0.0, None) {
+                Some(next) => {
+                    world.end(&due, Verdict::Retry(next), 503);
+                    world.pass(next.since(world.now()));
+                }
+                None => world.end(&due, Verdict::Exhausted, 503),
+            }
+        }
+        world.settled().await;
+        let view = world.view(id).await;
+        let expected = if is_disabled { DeliveryState::Disabled } else { DeliveryState::Exhausted };
+        assert_eq!(view.deliveries[0].state, expected, "{schedule}");
+        assert_eq!(view.schedule, schedule.parse().ok());
+        assert_eq!(endpoint(&world).await.is_some(), is_disabled, "{schedule}");
+    }
 }

@@ -124,6 +124,7 @@ macro_rules! conformance {
             what_is_pending_and_under_way_waits_with_its_endpoint
             one_success_within_the_schedule_keeps_an_endpoint
             a_delivery_given_up_early_says_nothing_about_its_endpoint
+            an_endpoint_fails_by_a_schedule_of_a_runs_own_that_is_long_and_not_by_a_short_one
         }}
         $crate::conformance::promises! { $open, registry {
             a_project_is_made_once

@@ -97,6 +97,32 @@ async fn the_last_attempt_of_the_schedule_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn a_schedule_of_a_runs_own_outlives_restarts_and_is_the_one_that_counts() {
+    let world = fresh();
+    let mut run = world.new_run(&app("a"), &[A]);
+    run.options.schedule = "1h".parse().ok();
+    let (id, schedule) = (run.id, run.options.schedule.clone());
+    world.store.accept(run, Claim::Later).await.unwrap();
+    let world = after_a_kill(&world);
+    let lease = world.claim_one(&app("a")).await.lease;
+    let Finished::Recorded(first) = world.finish(lease, world.success(), &[true]).await else {
+        panic!("the lease was current");
+    };
+    assert_eq!(first[0].schedule, schedule);
+
+    // The attempt is lost, and followed by the next one as late as that schedule has it.
+    let world = after_a_kill(&world);
+    let delivery = world.view(id).await.deliveries.remove(0);
+    let waits = delivery.next_attempt_at.unwrap().since(delivery.attempts[0].started_at);
+    assert!((3_600..=4_320).contains(&waits.as_secs()), "{waits:?}");
+    world.pass(waits);
+    let second = world.begin().await;
+    assert_eq!((second[0].attempt, &second[0].schedule), (2, &schedule));
+    let world = after_a_kill(&world);
+    assert_eq!(world.view(id).await.deliveries[0].state, DeliveryState::Exhausted);
+}
+
+#[tokio::test]
 async fn disabled_endpoints_inboxes_keys_and_queues_are_remembered() {
     let world = fresh();
     world.store.create_project(world.new_project(1)).await.unwrap();
