@@ -4,13 +4,14 @@ use bytes::Bytes;
 use queue::app::AppConfig;
 use queue::delivery::{AttemptEnd, DueDelivery, Endpoints, Redelivered};
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Cancellation, Expired, Finish, Finished};
+use queue::outcome::{Cancellation, Expired, Finish, Finished, RunError};
 use queue::port::{Accepted, Claim, Room};
+use queue::progress::Progress;
 use queue::registry::NewBuild;
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready};
 use queue::{AppId, BuildId, DeliveryId, EndpointId, ProjectId, RunId, Timestamp};
 
-use super::state::{Mismatch, Model};
+use super::state::{Mismatch, Model, same};
 use crate::world::Engine;
 
 /// One call, with all that it brings.
@@ -21,6 +22,8 @@ pub(super) enum Call {
     Started(Vec<Lease>),
     Finish(Finish),
     Release(Lease, Release),
+    Retry(Lease, RunError),
+    Tell(Vec<Progress>),
     Cancel(ProjectId, RunId),
     Expire(Timestamp),
     Ready(Timestamp),
@@ -31,6 +34,7 @@ pub(super) enum Call {
     Redeliver(ProjectId, DeliveryId),
     RedeliverFailed(ProjectId, Endpoints, Timestamp),
     Enable(ProjectId, EndpointUrl),
+    Limit(ProjectId, EndpointUrl, Option<u64>),
     Register(AppId, BuildId, Timestamp),
     Delete(AppId),
 }
@@ -49,6 +53,7 @@ pub(super) enum Answer {
     Redelivered(Redelivered),
     RedeliveredFailed(u64),
     Enabled(Option<u64>),
+    Limited(bool),
     Deleted(bool),
     /// Nothing: a note, or done.
     Nothing,
@@ -65,6 +70,11 @@ impl Call {
             }
             Self::Finish(finish) => Answer::Finished(store.finish(finish).await.unwrap()),
             Self::Release(lease, release) => Answer::Released(store.release(lease, release).await.unwrap()),
+            Self::Retry(lease, error) => Answer::Released(store.retry(lease, error).await.unwrap()),
+            Self::Tell(told) => {
+                told.into_iter().for_each(|progress| store.progress(progress));
+                Answer::Nothing
+            }
             Self::Cancel(project, run) => Answer::Cancelled(store.cancel(&project, run).await.unwrap()),
             Self::Expire(now) => Answer::Expired(store.expire(now).await.unwrap()),
             Self::Ready(now) => Answer::Ready(store.ready(now).await.unwrap()),
@@ -84,6 +94,9 @@ impl Call {
             Self::Enable(project, url) => {
                 let id = EndpointId::of(&project, &url);
                 Answer::Enabled(store.enable(&project, &id).await.unwrap())
+            }
+            Self::Limit(project, url, bytes_max) => {
+                Answer::Limited(store.set_body_limit(&project, url, bytes_max).await.unwrap())
             }
             Self::Register(app, id, created_at) => {
                 let config = AppConfig::default();
@@ -130,16 +143,21 @@ impl Model {
             (Call::Release(lease, release), Answer::Released(answer)) => {
                 self.release(lease, *release, answer, now)
             }
+            (Call::Retry(lease, error), Answer::Released(answer)) => self.retry(lease, error, answer, now),
+            (Call::Tell(told), Answer::Nothing) => {
+                told.iter().for_each(|progress| self.tell(progress, now));
+                Ok(())
+            }
             (Call::Cancel(project, run), Answer::Cancelled(answer)) => {
                 self.cancel(project, *run, *answer, now)
             }
-            (Call::Expire(_), Answer::Expired(answer)) => self.expire(answer, now),
-            (Call::Ready(_), Answer::Ready(answer)) => self.ready(answer, now),
+            (Call::Expire(at), Answer::Expired(answer)) => self.expire(*at, answer, now),
+            (Call::Ready(at), Answer::Ready(answer)) => self.ready(answer, *at),
             (Call::Record(call, given), Answer::Nothing) => {
                 self.record_call(call, given.clone());
                 Ok(())
             }
-            (Call::Begin(_, room), Answer::Begun(due)) => self.begin(room, due, now),
+            (Call::Begin(at, room), Answer::Begun(due)) => self.begin(*at, room, due, now),
             (Call::Complete(end), Answer::Nothing) => {
                 self.complete(end);
                 Ok(())
@@ -152,6 +170,10 @@ impl Model {
             }
             (Call::Enable(project, url), Answer::Enabled(answer)) => {
                 self.enable(&(project.clone(), url.as_str().to_owned()), *answer, now)
+            }
+            (Call::Limit(project, url, bytes_max), Answer::Limited(answer)) => {
+                self.set_body_limit((project.clone(), url.as_str().to_owned()), *bytes_max, now);
+                same("whether a limit was set", answer, &true)
             }
             (Call::Register(app, ..), Answer::Nothing) => {
                 self.register(app);

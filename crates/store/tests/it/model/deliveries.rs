@@ -9,9 +9,13 @@ use queue::delivery::{
 use queue::outcome::Finish;
 use queue::port::Room;
 use queue::run::{EndpointUrl, Receiver};
-use queue::{DeliveryId, ProjectId, Timestamp, answer, retry};
+use queue::{DeliveryId, ProjectId, Timestamp, retry};
 
+use super::bodies::delivery_id;
 use super::state::{Mismatch, Model, Run, same};
+
+/// Whether it tells what happened on the way, and when it is due.
+type Order = (bool, Timestamp);
 
 /// One delivery.
 #[derive(Clone, Debug)]
@@ -22,8 +26,10 @@ pub(super) struct Delivery {
     /// until the store has said which moment it chose.
     pub(super) due: Option<(Timestamp, Timestamp)>,
     pub(super) attempts: Vec<Attempt>,
-    /// Attempts made before the schedule began anew.
+    /// Attempts that are no steps of the schedule: made before it began anew, or not by its receiver's fault.
     pub(super) schedule_from: usize,
+    /// Its receiver does not take the result, and gets a link.
+    pub(super) thin: bool,
 }
 
 /// One attempt of a delivery.
@@ -37,6 +43,8 @@ pub(super) struct Attempt {
 #[derive(Clone, Default)]
 pub(super) struct Endpoint {
     pub(super) disabled: bool,
+    /// Bodies of more bytes are told in the thin form.
+    pub(super) body_bytes_max: Option<u64>,
     pub(super) events: Vec<EndpointEvent>,
     /// What failed since something got through.
     pub(super) failing: Option<Failing>,
@@ -52,7 +60,8 @@ pub(super) struct Failing {
 impl Delivery {
     pub(super) fn new(url: EndpointUrl, due: Timestamp, waits: bool, first: bool, now: Timestamp) -> Self {
         let state = if waits { DeliveryState::Disabled } else { DeliveryState::Pending };
-        let mut delivery = Self { url, state, due: None, attempts: Vec::new(), schedule_from: 0 };
+        let mut delivery =
+            Self { url, state, due: None, attempts: Vec::new(), schedule_from: 0, thin: false };
         if !waits {
             delivery.due = Some((due, due));
             if first {
@@ -65,6 +74,7 @@ impl Delivery {
     fn begin(&mut self, now: Timestamp) {
         self.state = DeliveryState::Sending;
         self.due = None;
+        self.thin |= self.last_end().is_some_and(|(_, report)| report.status_code == Some(413));
         self.attempts.push(Attempt { started_at: now, ended: None });
     }
 
@@ -74,7 +84,7 @@ impl Delivery {
         self.schedule_from = self.attempts.len();
     }
 
-    fn step(&self) -> usize {
+    pub(super) fn step(&self) -> usize {
         (self.attempts.len() - self.schedule_from.min(self.attempts.len())).max(1)
     }
 
@@ -86,7 +96,11 @@ impl Delivery {
         self.attempts.last().and_then(|attempt| attempt.ended.as_ref())
     }
 
-    pub(super) fn keeps_run(&self, undelivered: Timestamp) -> bool {
+    pub(super) fn keeps_run(&self, old: Timestamp, undelivered: Timestamp) -> bool {
+        // Its receiver has yet to fetch the result.
+        if self.thin && self.last_end().is_some_and(|(at, _)| *at >= old) {
+            return true;
+        }
         match self.state {
             DeliveryState::Pending | DeliveryState::Sending | DeliveryState::Disabled => true,
             DeliveryState::Exhausted => self.last_end().is_some_and(|(at, _)| *at >= undelivered),
@@ -104,19 +118,17 @@ impl Model {
 
     pub(super) fn delivery(&self, id: DeliveryId) -> Option<(&Run, &Delivery)> {
         let run = self.runs.get(&id.run)?;
-        Some((run, run.deliveries.get(usize::from(id.index))?))
+        Some((run, run.deliveries.get(&(id.event, id.index))?))
     }
 
     pub(super) fn delivery_mut(&mut self, id: DeliveryId) -> Option<&mut Delivery> {
-        self.runs.get_mut(&id.run)?.deliveries.get_mut(usize::from(id.index))
+        self.runs.get_mut(&id.run)?.deliveries.get_mut(&(id.event, id.index))
     }
 
     /// Every delivery with its project.
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (DeliveryId, ProjectId, &Delivery)> {
         self.runs.values().flat_map(|run| {
-            (0..)
-                .zip(&run.deliveries)
-                .map(|(index, delivery)| (DeliveryId::outcome(run.given.id, index), run.project(), delivery))
+            run.deliveries.iter().map(|(what, delivery)| (delivery_id(run, *what), run.project(), delivery))
         })
     }
 
@@ -125,41 +137,29 @@ impl Model {
         let run = finish.lease.run;
         let sending = self
             .deliveries()
-            .filter(|(id, _, delivery)| id.run == run && delivery.state == DeliveryState::Sending);
+            .filter(|(id, ..)| id.run == run && !id.is_progress())
+            .filter(|(.., delivery)| delivery.state == DeliveryState::Sending);
         let wanted: Vec<_> = sending.map(|(id, ..)| id).collect();
         same("the first attempts", &due.iter().map(|due| due.id).collect(), &wanted)?;
         due.iter().try_for_each(|due| self.is_as_recorded(due))
     }
 
-    /// What is to be sent must be what the model has as under way.
-    fn is_as_recorded(&self, due: &DueDelivery) -> Result<(), Mismatch> {
-        let (run, delivery) = self.delivery(due.id).ok_or("an unknown delivery is to be sent")?;
-        same("its project", &due.project, &run.project())?;
-        same("its address", &due.url, &delivery.url)?;
-        same("its attempt", &(due.attempt as usize), &delivery.attempts.len())?;
-        same("its step", &(due.step as usize), &delivery.step())?;
-        let secret = |secret: &Option<queue::signature::CallerSecret>| {
-            secret.as_ref().map(|secret| secret.as_bytes().to_vec())
-        };
-        same("the caller's secret", &secret(&due.caller_secret), &secret(&run.given.options.caller_secret))?;
-        let outcome = run.outcome.as_ref().ok_or("a run that has not ended is told about")?;
-        if run.words_open {
-            return Ok(());
-        }
-        let options = &run.given.options;
-        same("the caller's headers", &due.headers, &options.webhook_headers)?;
-        let body = answer::body(due.id.run, run.given.generation, outcome, options.metadata.as_ref());
-        same("its body", &due.body, &body)
-    }
-
     /// Which deliveries begin is a matter of order and room: the oldest of each receiver, no more than
-    /// fit, no fewer than there is room for, and nobody is served twice while another one waits.
-    pub(super) fn begin(&mut self, room: &Room, due: &[DueDelivery], now: Timestamp) -> Result<(), Mismatch> {
+    /// fit, no fewer than there is room for, and nobody is served twice while another one waits. Due is
+    /// what is due by the time that the caller gave; the record says when it was made.
+    pub(super) fn begin(
+        &mut self,
+        asked_at: Timestamp,
+        room: &Room,
+        due: &[DueDelivery],
+        now: Timestamp,
+    ) -> Result<(), Mismatch> {
         let places = |receiver: &Receiver| room.receivers.get(receiver).copied().unwrap_or(room.per_receiver);
-        let mut could: BTreeMap<Receiver, Vec<(Timestamp, DeliveryId)>> = BTreeMap::new();
-        for (id, _, delivery) in self.deliveries().filter(|(_, _, delivery)| delivery.is_due(now)) {
-            let at = delivery.due.map_or(now, |(at, _)| at);
-            could.entry(delivery.url.receiver()).or_default().push((at, id));
+        // Outcomes do not wait for what was told on the way.
+        let mut could: BTreeMap<Receiver, Vec<(Order, DeliveryId)>> = BTreeMap::new();
+        for (id, _, delivery) in self.deliveries().filter(|(_, _, delivery)| delivery.is_due(asked_at)) {
+            let at = delivery.due.map_or(asked_at, |(at, _)| at);
+            could.entry(delivery.url.receiver()).or_default().push(((id.is_progress(), at), id));
         }
         let mut begun: BTreeMap<Receiver, Vec<DeliveryId>> = BTreeMap::new();
         for due in due {
@@ -224,11 +224,13 @@ impl Model {
         let Some(started_at) = attempt.map(|attempt| attempt.started_at) else { return };
         let state = self.after(end, &key, started_at);
         let Some(delivery) = self.delivery_mut(end.id) else { return };
+        delivery.thin = end.report.thin;
+        delivery.schedule_from += usize::from(matches!(end.verdict, Verdict::Postponed(_)));
         if let Some(attempt) = delivery.attempts.last_mut() {
             attempt.ended = Some((end.ended_at, end.report.clone()));
         }
         delivery.state = state;
-        if let (DeliveryState::Pending, Verdict::Retry(at)) = (state, end.verdict) {
+        if let (DeliveryState::Pending, Some(at)) = (state, end.verdict.again_at()) {
             delivery.due = Some((at, at));
         }
     }
@@ -240,8 +242,13 @@ impl Model {
             endpoint.failing = None;
             return DeliveryState::Delivered;
         }
+        // What is told on the way is not news any more when the endpoint is back.
         if endpoint.disabled {
-            return DeliveryState::Disabled;
+            return if end.id.is_progress() { DeliveryState::Exhausted } else { DeliveryState::Disabled };
+        }
+        // Nor is it a measure of its endpoint; nor is what this server could not send.
+        if end.id.is_progress() || matches!(end.verdict, Verdict::Postponed(_)) {
+            return end.verdict.state();
         }
         let reason = if end.verdict == Verdict::Disabled {
             format!("http_status {}", end.report.status_code.unwrap_or(0))
@@ -258,19 +265,26 @@ impl Model {
             }
             format!("exhausted: {} attempts failed", failing.attempts)
         };
-        *endpoint = Endpoint { disabled: true, failing: None, events: std::mem::take(&mut endpoint.events) };
+        (endpoint.disabled, endpoint.failing) = (true, None);
         endpoint.events.push(EndpointEvent { at: end.ended_at, state: EndpointState::Disabled, reason });
-        for delivery in self.deliveries_to(key).filter(|delivery| delivery.state == DeliveryState::Pending) {
-            delivery.state = DeliveryState::Disabled;
+        let pending = |(_, delivery): &(u32, &mut Delivery)| delivery.state == DeliveryState::Pending;
+        for (event, delivery) in self.deliveries_to(key).filter(pending) {
+            delivery.state = if event == 0 { DeliveryState::Disabled } else { DeliveryState::Exhausted };
             delivery.due = None;
         }
         DeliveryState::Disabled
     }
 
-    fn deliveries_to(&mut self, endpoint: &(ProjectId, String)) -> impl Iterator<Item = &mut Delivery> {
+    /// What goes to an endpoint, each with the number of what it tells.
+    fn deliveries_to(
+        &mut self,
+        endpoint: &(ProjectId, String),
+    ) -> impl Iterator<Item = (u32, &mut Delivery)> {
         let (project, url) = endpoint.clone();
         let runs = self.runs.values_mut().filter(move |run| run.project() == project);
-        runs.flat_map(|run| run.deliveries.iter_mut()).filter(move |delivery| delivery.url.as_str() == url)
+        let all = runs.flat_map(|run| run.deliveries.iter_mut());
+        let all = all.map(|((event, _), delivery)| (*event, delivery));
+        all.filter(move |(_, delivery)| delivery.url.as_str() == url)
     }
 
     pub(super) fn redeliver(
@@ -316,8 +330,9 @@ impl Model {
         };
         let wanted: Vec<_> = self
             .deliveries()
-            .filter(|(_, owner, delivery)| {
-                owner == project
+            .filter(|(id, owner, delivery)| {
+                !id.is_progress()
+                    && owner == project
                     && delivery.url.receiver() == endpoints.receiver()
                     && endpoints.url().is_none_or(|url| *url == delivery.url)
                     && !disabled.contains(&(owner.clone(), delivery.url.as_str().to_owned()))
@@ -346,8 +361,8 @@ impl Model {
         if std::mem::take(&mut known.disabled) {
             let (state, reason) = (EndpointState::Enabled, "requested".to_owned());
             known.events.push(EndpointEvent { at: now, state, reason });
-            let waits = |delivery: &&mut Delivery| delivery.state == DeliveryState::Disabled;
-            for delivery in self.deliveries_to(endpoint).filter(waits) {
+            let waits = |(_, delivery): &(u32, &mut Delivery)| delivery.state == DeliveryState::Disabled;
+            for (_, delivery) in self.deliveries_to(endpoint).filter(waits) {
                 delivery.make_due(now);
                 replayed += 1;
             }
@@ -363,10 +378,11 @@ impl Model {
         for (id, delivery) in sending {
             let Some(attempt) = delivery.attempts.last() else { continue };
             let step = u32::try_from(delivery.step()).unwrap_or(u32::MAX);
-            let next = |chance| retry::next_attempt(&retry::SCHEDULE, step, attempt.started_at, chance, None);
+            let schedule = retry::schedule_of(id, &retry::SCHEDULE);
+            let next = |chance| retry::next_attempt(schedule, step, attempt.started_at, chance, None);
             let due = next(0.0).zip(next(1.0));
-            let report =
-                AttemptReport { reason: Some("outcome_unknown".to_owned()), ..AttemptReport::default() };
+            let (reason, thin) = (Some("outcome_unknown".to_owned()), delivery.thin);
+            let report = AttemptReport { reason, thin, ..AttemptReport::default() };
             self.complete(&AttemptEnd {
                 id,
                 url: delivery.url.clone(),

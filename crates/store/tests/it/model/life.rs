@@ -1,22 +1,26 @@
 //! One life of a store: steps are made, and after each of them everything that the ports show is held
 //! against the model.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use queue::delivery::{AttemptEnd, AttemptReport, DeliveryState, Endpoints, Verdict};
+use queue::delivery::{AttemptEnd, AttemptReport, DeliveryState, DueDelivery, Endpoints, Verdict};
 use queue::lease::Lease;
 use queue::outcome::{Code, Ending, Finish, Outcome, RunError};
 use queue::port::{Claim, Registry as _, Room};
+use queue::progress::Progress;
+use queue::rerun::RetryPolicy;
 use queue::run::{CallRecord, Idempotency, Mode, NewRun};
 use queue::signature::CallerSecret;
+use queue::webhook::{Event, EventFilter, Metadata, WebhookHeaders};
 use queue::{AppId, BuildId, DeliveryId, RunId, retry};
 
 use super::calls::{Call, body};
 use super::laws::Laws;
 use super::observe::Seen;
 use super::state::{Mismatch, Model, Run};
-use super::steps::{APPS, FUNCTIONS, Held, How, NewCall, Pick, Said, Step, URLS};
+use super::steps::{APPS, EVENTS, FUNCTIONS, Held, How, NewCall, Pick, Said, Step, URLS};
 use super::{DAY, Rig};
 use crate::world::{INLINE_RESULT_BYTES_MAX, World, project, url};
 
@@ -31,8 +35,18 @@ pub(super) struct Life<R: Rig> {
     laws: Laws,
     /// Every lease that was ever given.
     leases: Vec<Lease>,
-    /// Every attempt that was ever to be made: delivery, attempt, step of the schedule.
-    attempts: Vec<(DeliveryId, u32, u32)>,
+    /// Every attempt that was ever to be made.
+    attempts: Vec<Made>,
+}
+
+/// An attempt that somebody has in hand.
+#[derive(Clone, Copy)]
+struct Made {
+    id: DeliveryId,
+    attempt: u32,
+    /// Of the schedule.
+    step: u32,
+    thin: bool,
 }
 
 impl<R: Rig> Life<R> {
@@ -85,7 +99,9 @@ impl<R: Rig> Life<R> {
         for (call, answer) in calls.iter().zip(&answers) {
             self.laws.hear(call, answer)?;
             self.leases.extend(answer.leases());
-            self.attempts.extend(answer.due().iter().map(|due| (due.id, due.attempt, due.step)));
+            let made =
+                |due: &DueDelivery| Made { id: due.id, attempt: due.attempt, step: due.step, thin: due.thin };
+            self.attempts.extend(answer.due().iter().map(made));
         }
         let mut why = None;
         for order in orders(calls.len()) {
@@ -152,8 +168,8 @@ impl<R: Rig> Life<R> {
             self.together(vec![Call::Finish(finish)]).await?;
         }
         for _ in 0..2 {
-            for (id, attempt) in self.under_way() {
-                self.together(vec![self.completion(id, attempt, 1, Said::Fine)]).await?;
+            for made in self.under_way() {
+                self.together(vec![self.completion(made, Said::Fine)]).await?;
             }
             self.compare(true).await?;
             let room = Room { total: 1_000, per_receiver: 1_000, ..Room::default() };
@@ -162,7 +178,7 @@ impl<R: Rig> Life<R> {
         self.compare(true).await?;
         for run in self.model.runs.values() {
             let told = |state| matches!(state, DeliveryState::Delivered | DeliveryState::Exhausted);
-            let all_told = run.deliveries.iter().all(|delivery| told(delivery.state));
+            let all_told = run.deliveries.values().all(|delivery| told(delivery.state));
             if !run.state.is_terminal() || !all_told {
                 return Err(format!("run {} is {} with {:?}", run.given.id, run.state, run.deliveries));
             }
@@ -174,9 +190,13 @@ impl<R: Rig> Life<R> {
         self.model.runs.values().filter_map(|run| run.lease).collect()
     }
 
-    fn under_way(&self) -> Vec<(DeliveryId, u32)> {
-        let sending = self.model.deliveries().filter(|(_, _, own)| own.state == DeliveryState::Sending);
-        sending.map(|(id, _, own)| (id, u32::try_from(own.attempts.len()).unwrap_or(u32::MAX))).collect()
+    fn under_way(&self) -> Vec<Made> {
+        let sending = |made: &&Made| {
+            self.model.delivery(made.id).is_some_and(|(_, own)| {
+                own.state == DeliveryState::Sending && own.attempts.len() == made.attempt as usize
+            })
+        };
+        self.attempts.iter().filter(sending).copied().collect()
     }
 
     /// The step as a call; `None` when it names nothing that is there.
@@ -195,6 +215,14 @@ impl<R: Rig> Life<R> {
                 first_attempts: first_attempts.clone(),
             }),
             Step::Release { lease, release } => Call::Release(self.lease(lease)?, *release),
+            Step::Retry { lease } => Call::Retry(self.lease(lease)?, self.world().failure().error?),
+            Step::Tell { lease, event, times, due_in } => {
+                let (lease, items) = (self.lease(lease)?, body(9));
+                let event = [Event::Start, Event::Output, Event::Logs][*event];
+                let items = [b"[", items.as_ref(), b"]"].concat().into();
+                let told = Progress { lease, event, items, dropped: 3, due_at: now.plus(*due_in) };
+                Call::Tell(vec![told; *times])
+            }
             Step::Cancel { run, own } => {
                 let run = picked(&self.known_runs(), *run)?;
                 let owner = self.model.runs.get(&run).map_or_else(|| project(1), Run::project);
@@ -208,10 +236,7 @@ impl<R: Rig> Life<R> {
                 let (total, per_receiver, receivers) = (*total, *per_receiver, places.collect());
                 Call::Begin(now, Room { total, per_receiver, receivers })
             }
-            Step::Complete { attempt, answer } => {
-                let (id, attempt, step) = picked(&self.attempts, *attempt)?;
-                self.completion(id, attempt, step, *answer)
-            }
+            Step::Complete { attempt, answer } => self.completion(picked(&self.attempts, *attempt)?, *answer),
             Step::Redeliver { delivery, own } => {
                 let known: Vec<_> = self.model.deliveries().map(|(id, owner, _)| (id, owner)).collect();
                 let (id, owner) = picked(&known, *delivery)?;
@@ -229,6 +254,9 @@ impl<R: Rig> Life<R> {
                 )
             }
             Step::Enable { project: number, url: at } => Call::Enable(project(*number), url(URLS[*at])),
+            Step::Limit { project: number, url: at, bytes_max } => {
+                Call::Limit(project(*number), url(URLS[*at]), *bytes_max)
+            }
             Step::Register { app } => {
                 let id = BuildId::generate(self.world().entropy.as_ref());
                 Call::Register(app_id(*app), id, now)
@@ -258,6 +286,12 @@ impl<R: Rig> Life<R> {
         run.options.not_before = new.delay.map(|time| run.accepted_at.plus(time));
         run.options.priority = new.priority;
         run.options.start_by = new.start_in.map(|time| run.accepted_at.plus(time));
+        run.options.events = EventFilter::parse(EVENTS[new.events].iter().copied()).unwrap();
+        run.options.retry =
+            new.now.then(|| Arc::new(RetryPolicy { retries: 2, on: "timeout,user_error".parse().unwrap() }));
+        run.options.metadata = new.secret.then(|| Metadata::parse(r#"{"order":17}"#).unwrap());
+        let headers = || WebhookHeaders::new(vec![("X-Gate".to_owned(), "open".to_owned())]).unwrap();
+        run.options.webhook_headers = new.secret.then(headers);
         run.options.caller_secret = new.secret.then(|| CallerSecret::new(b"a secret of the caller"));
         run
     }
@@ -296,18 +330,25 @@ impl<R: Rig> Life<R> {
         Call::Record(call, given)
     }
 
-    fn completion(&self, id: DeliveryId, attempt: u32, step: u32, said: Said) -> Call {
+    fn completion(&self, made: Made, said: Said) -> Call {
         let now = self.world().now();
-        let scheduled = retry::next_attempt(&retry::SCHEDULE, step, now, 0.5, None);
+        let Made { id, attempt, step, thin } = made;
+        let schedule = retry::schedule_of(id, &retry::SCHEDULE);
+        let scheduled = retry::next_attempt(schedule, step, now, 0.5, None);
         let (verdict, status_code) = match said {
             Said::Fine => (Verdict::Delivered, 200),
             Said::Failed => (scheduled.map_or(Verdict::Exhausted, Verdict::Retry), 503),
+            Said::TooLarge => (scheduled.map_or(Verdict::Exhausted, Verdict::Retry), 413),
+            Said::Postponed(time) => (Verdict::Postponed(now.plus(time)), 0),
             Said::RetryIn(time) => (Verdict::Retry(now.plus(time)), 429),
             Said::GaveUp => (Verdict::Exhausted, 500),
+            // An endpoint that does not want what is told on the way may want the outcome.
+            Said::Gone if id.is_progress() => (Verdict::Exhausted, 410),
             Said::Gone => (Verdict::Disabled, 410),
         };
         let report = AttemptReport {
-            status_code: Some(status_code),
+            status_code: (status_code > 0).then_some(status_code),
+            thin,
             reason: (status_code != 200).then(|| "http_status".to_owned()),
             response: (status_code == 500).then(|| "said the receiver".to_owned()),
             duration: Duration::from_micros(u64::from(status_code)),

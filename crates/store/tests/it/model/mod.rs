@@ -6,8 +6,10 @@
 //! first from then on. `POSTBACK_PROVE_MODEL_CASES` and `POSTBACK_PROVE_MODEL_SEED` ask for more lives, or
 //! for the same ones again.
 
+mod bodies;
 mod calls;
 mod deliveries;
+mod known;
 mod laws;
 mod life;
 mod observe;
@@ -28,13 +30,15 @@ use life::Life;
 const CASES: u32 = 500;
 const STEPS_MAX: usize = 60;
 const SHARDS: u32 = 2;
+/// Where the results of thin bodies are to be fetched.
+pub(crate) const LINKS: &str = "https://models.example.com";
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// An engine, and what its tests can do to it beyond the ports.
 pub(crate) trait Rig {
     type Store: Engine;
 
-    /// A store with nothing in it.
+    /// A store with nothing in it. Like the others here it has been told that it is reached at [`LINKS`].
     fn fresh() -> World<Self::Store>;
 
     /// The store as another process finds it after the one that had it was killed.
@@ -47,6 +51,16 @@ pub(crate) trait Rig {
     async fn prune(world: &World<Self::Store>) -> u64;
 
     async fn close(world: World<Self::Store>);
+}
+
+/// Lives that were once told wrong, step by step.
+pub(crate) fn known_lives<R: Rig>() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    for (name, steps) in known::lives() {
+        if let Err(why) = runtime.block_on(Life::<R>::live(&steps)) {
+            panic!("{name}: {why}");
+        }
+    }
 }
 
 /// Lives as many lives as were asked for, on a few threads.

@@ -4,19 +4,25 @@ use std::collections::BTreeMap;
 
 use queue::delivery::{DeliveryFilter, DeliveryState, DeliveryView, EndpointEvent, EndpointView};
 use queue::run::{RunFilter, RunView};
+use queue::webhook::Event;
 use queue::{AppId, DeliveryId, EndpointId, ProjectId, RunId, Timestamp};
 
+use super::bodies::delivery_id;
 use super::deliveries::{Attempt, Delivery, Endpoint};
 use super::state::{Mismatch, Model, Run, same};
 use crate::world::{Engine, project, room};
 
 /// Rows of one page of a list: few, so that there are pages.
 const PAGE: usize = 7;
+/// Deliveries of events that are shown with a run.
+const EVENTS_SHOWN: usize = 100;
 
 /// What the store shows at one moment.
 pub(super) struct Seen {
     /// Runs one by one, with all attempts, deliveries and results.
     pub(super) in_full: BTreeMap<RunId, Option<RunView>>,
+    /// When those were removed that are gone.
+    removed: Vec<(RunId, Option<Timestamp>)>,
     lists: Vec<Lists>,
     backlog: Vec<(AppId, u64)>,
     next_due: Option<Timestamp>,
@@ -37,10 +43,14 @@ impl Seen {
         let backlog = store.backlog().await.unwrap();
         let next_due = store.next_due(room()).await.unwrap();
         let known = model.runs.values().map(|run| (run.given.id, run.project()));
-        let known = known.chain(model.removed.iter().map(|(id, owner)| (*id, owner.clone())));
-        let mut runs = BTreeMap::new();
+        let known = known.chain(model.removed.iter().map(|(id, (owner, _))| (*id, owner.clone())));
+        let (mut runs, mut removed) = (BTreeMap::new(), Vec::new());
         for (id, owner) in known.filter(|_| in_full) {
-            runs.insert(id, store.run(&owner, id).await.unwrap());
+            let view = store.run(&owner, id).await.unwrap();
+            if view.is_none() {
+                removed.push((id, store.removed(&owner, id).await.unwrap()));
+            }
+            runs.insert(id, view);
         }
         let mut lists = Vec::new();
         for project in [project(1), project(2)] {
@@ -48,7 +58,7 @@ impl Seen {
             let endpoints = store.endpoints(&project).await.unwrap();
             lists.push(Lists { project, runs, deliveries, endpoints });
         }
-        Self { in_full: runs, lists, backlog, next_due }
+        Self { in_full: runs, removed, lists, backlog, next_due }
     }
 
     /// Whether the lists have this run.
@@ -99,6 +109,9 @@ impl Model {
         for (id, view) in &seen.in_full {
             self.compare_in_full(*id, view.as_ref()).map_err(|why| format!("run {id}: {why}"))?;
         }
+        for (id, at) in &seen.removed {
+            same("when a run was removed", at, &self.removed.get(id).and_then(|(_, at)| *at))?;
+        }
         Ok(())
     }
 
@@ -118,7 +131,7 @@ impl Model {
         same("the list of deliveries", &listed, &ids)?;
         for (id, view) in wanted.into_iter().zip(deliveries) {
             let delivery = self.delivery_mut(id).ok_or("it was there")?;
-            adopt_due(delivery, view)
+            adopt(&mut delivery.due, view.next_attempt_at)
                 .and_then(|()| compare_delivery(id, delivery, view, 1))
                 .map_err(|why| format!("delivery {id} in the list: {why}"))?;
         }
@@ -135,9 +148,16 @@ impl Model {
         same("its attempts", &view.attempts, &run.attempts)?;
         let result = run.outcome.as_ref().and_then(|outcome| outcome.result.clone());
         same("its result", &view.result, &result)?;
-        same("its deliveries", &view.deliveries.len(), &run.deliveries.len())?;
-        for ((index, delivery), view) in (0..).zip(&run.deliveries).zip(&view.deliveries) {
-            let id = DeliveryId::outcome(id, index);
+        // Of what it told on its way, the last things are shown.
+        let skipped = (run.deliveries.len() - run.outcomes().count()).saturating_sub(EVENTS_SHOWN);
+        same("its deliveries", &view.deliveries.len(), &(run.deliveries.len() - skipped))?;
+        let (outcomes, told): (Vec<_>, Vec<_>) =
+            run.deliveries.iter().partition(|((event, _), _)| *event == 0);
+        let shown = outcomes.into_iter().chain(told.into_iter().skip(skipped));
+        for ((what, delivery), view) in shown.zip(&view.deliveries) {
+            let id = delivery_id(run, *what);
+            let event = run.told.get(&what.0).map_or(Event::Completed, |told| told.event);
+            same("what a delivery tells", &view.event, &event)?;
             compare_delivery(id, delivery, view, delivery.attempts.len())
                 .map_err(|why| format!("delivery {id}: {why}"))?;
         }
@@ -165,8 +185,12 @@ impl Model {
                 |delivery: &Delivery| delivery.state == DeliveryState::Disabled && delivery.url == view.url;
             let waiting = self.deliveries().filter(|(_, owner, own)| owner == project && waits(own)).count();
             same("what waits for an endpoint", &view.waiting, &(waiting as u64))?;
-            same("an endpoint's state", &Some(view.state), &endpoint.events.last().map(|event| event.state))?;
-            same("since when", &Some(view.since), &endpoint.events.last().map(|event| event.at))?;
+            // What was set is no change of its state.
+            let mut changes = endpoint.events.clone();
+            changes.dedup_by_key(|event| event.state);
+            same("an endpoint's state", &Some(view.state), &changes.last().map(|event| event.state))?;
+            same("since when", &Some(view.since), &changes.last().map(|event| event.at))?;
+            same("its limit of bodies", &view.body_bytes_max, &endpoint.body_bytes_max)?;
         }
         Ok(())
     }
@@ -181,7 +205,11 @@ fn compare_run(run: &mut Run, view: &RunView) -> Result<(), Mismatch> {
     same("its webhooks", &view.webhooks, &given.webhooks)?;
     same("its warning", &view.warning, &given.warning)?;
     same("its priority", &view.priority, &given.options.priority)?;
-    same("when it may start", &view.not_before, &given.options.not_before)?;
+    adopt(&mut run.not_before, view.not_before)?;
+    same("when it may start", &view.not_before, &run.not_before.map(|(at, _)| at))?;
+    same("its retries", &view.retry, &given.options.retry)?;
+    same("its events", &view.events, &given.options.events)?;
+    same("its metadata", &view.metadata, &given.options.metadata)?;
     same("when it was accepted", &view.accepted_at, &given.accepted_at)?;
     same("its state", &view.state, &run.state)?;
     same("when it started", &view.started_at, &run.attempts.last().map(|attempt| attempt.started_at))?;
@@ -203,12 +231,12 @@ fn compare_run(run: &mut Run, view: &RunView) -> Result<(), Mismatch> {
 }
 
 /// The store chose a moment; it must lie where the schedule and its jitter allow.
-fn adopt_due(delivery: &mut Delivery, view: &DeliveryView) -> Result<(), Mismatch> {
-    if let (Some((first, last)), Some(at)) = (delivery.due, view.next_attempt_at) {
+fn adopt(due: &mut Option<(Timestamp, Timestamp)>, seen: Option<Timestamp>) -> Result<(), Mismatch> {
+    if let (Some((first, last)), Some(at)) = (*due, seen) {
         if !(first..=last).contains(&at) {
             return Err(format!("due at {at:?}, wanted {first:?} to {last:?}"));
         }
-        delivery.due = Some((at, at));
+        *due = Some((at, at));
     }
     Ok(())
 }

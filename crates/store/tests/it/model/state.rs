@@ -10,8 +10,10 @@ use std::fmt::Debug;
 use queue::lease::{AttemptView, Lease, Release, Released};
 use queue::outcome::{Cancellation, Code, Expired, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim};
+use queue::progress::Progress;
 use queue::run::{CallRecord, LeasedRun, NewRun, Ready, Receiver, RunState};
-use queue::{AppId, ProjectId, RunId, Timestamp, limits};
+use queue::webhook::Event;
+use queue::{AppId, ProjectId, RunId, Timestamp, limits, rerun};
 
 use super::deliveries::{Delivery, Endpoint};
 use crate::world::QUEUED_MAX;
@@ -28,8 +30,8 @@ pub(super) fn same<T: PartialEq + Debug>(what: &str, seen: &T, wanted: &T) -> Re
 #[derive(Clone, Default)]
 pub(super) struct Model {
     pub(super) runs: BTreeMap<RunId, Run>,
-    /// Runs that were there and went with age.
-    pub(super) removed: HashMap<RunId, ProjectId>,
+    /// Runs that were there and went with age: whose they were, and when, as long as that is remembered.
+    pub(super) removed: HashMap<RunId, (ProjectId, Option<Timestamp>)>,
     /// Runs by app, function and key, with their fingerprints.
     keys: HashMap<(AppId, String, String), (RunId, [u8; 32])>,
     registered: HashSet<AppId>,
@@ -48,20 +50,55 @@ pub(super) struct Run {
     pub(super) with_replica: bool,
     pub(super) crashes: u32,
     pub(super) losses: u32,
+    /// Failures after which it was to be executed again.
+    pub(super) failures: u32,
     pub(super) cancel_asked: bool,
     pub(super) start_by: Option<Timestamp>,
     /// It may not be claimed before its time has come and somebody has asked.
     pub(super) delayed: bool,
+    /// That time: not before the first, not after the second. They differ until the store has said which
+    /// moment it chose.
+    pub(super) not_before: Option<(Timestamp, Timestamp)>,
     pub(super) attempts: Vec<AttemptView>,
     pub(super) outcome: Option<Outcome>,
     /// The store ended it by itself, and its words are not known yet.
     pub(super) words_open: bool,
-    pub(super) deliveries: Vec<Delivery>,
+    /// What it told on its way, by number.
+    pub(super) told: BTreeMap<u32, Progress>,
+    /// By what they tell, 0 for the outcome, and by endpoint.
+    pub(super) deliveries: BTreeMap<(u32, u16), Delivery>,
 }
 
 impl Run {
+    fn new(given: NewRun, state: RunState) -> Self {
+        let not_before = given.options.not_before.map(|at| (at, at));
+        Self {
+            state,
+            lease: None,
+            with_replica: false,
+            crashes: 0,
+            losses: 0,
+            failures: 0,
+            cancel_asked: false,
+            start_by: given.options.start_by,
+            delayed: not_before.is_some(),
+            not_before,
+            attempts: Vec::new(),
+            outcome: None,
+            words_open: false,
+            told: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            given,
+        }
+    }
+
     pub(super) fn project(&self) -> ProjectId {
         self.given.app.project()
+    }
+
+    /// The deliveries of its outcome.
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = &Delivery> {
+        self.deliveries.iter().filter(|((event, _), _)| *event == 0).map(|(_, delivery)| delivery)
     }
 
     fn begin_attempt(&mut self, lease: Lease, now: Timestamp) {
@@ -79,7 +116,7 @@ impl Run {
 }
 
 impl Model {
-    fn is_current(&self, lease: &Lease) -> bool {
+    pub(super) fn is_current(&self, lease: &Lease) -> bool {
         self.runs.get(&lease.run).is_some_and(|run| run.lease.is_some_and(|own| own.token == lease.token))
     }
 
@@ -131,21 +168,7 @@ impl Model {
                 _ => Err(format!("a run beyond the bound of its queue was answered with {answer:?}")),
             };
         }
-        let mut run = Run {
-            given: new.clone(),
-            state: RunState::Queued,
-            lease: None,
-            with_replica: false,
-            crashes: 0,
-            losses: 0,
-            cancel_asked: false,
-            start_by: new.options.start_by,
-            delayed: new.options.not_before.is_some(),
-            attempts: Vec::new(),
-            outcome: None,
-            words_open: false,
-            deliveries: Vec::new(),
-        };
+        let mut run = Run::new(new.clone(), RunState::Queued);
         match (token, answer) {
             (None, Accepted::Queued) => {}
             (Some(token), Accepted::Leased(lease)) => {
@@ -205,6 +228,9 @@ impl Model {
             same("the time of acceptance", &leased.accepted_at, &given.accepted_at)?;
             same("the crashes", &leased.crashes, &run.crashes)?;
             same("the priority", &leased.priority, &given.options.priority)?;
+            same("the events", &leased.events, &given.options.events)?;
+            same("the retries", &leased.retry, &given.options.retry)?;
+            same("the failures", &leased.failures, &run.failures)?;
             run.begin_attempt(leased.lease, now);
         }
         Ok(())
@@ -247,6 +273,37 @@ impl Model {
         let wanted =
             if self.is_current(lease) { self.requeue(lease.run, release, now) } else { Released::Stale };
         same("the answer to a release", answer, &wanted)
+    }
+
+    /// The attempt failed and another one is wanted, after a pause.
+    pub(super) fn retry(
+        &mut self,
+        lease: &Lease,
+        error: &RunError,
+        answer: &Released,
+        now: Timestamp,
+    ) -> Result<(), Mismatch> {
+        if !self.is_current(lease) {
+            return same("the answer to a retry", answer, &Released::Stale);
+        }
+        let run = self.runs.get_mut(&lease.run).ok_or("a leased run is there")?;
+        if let Some(attempt) = run.attempts.last_mut() {
+            attempt.ended_at = Some(now);
+            attempt.end = Some(error.code.as_str().to_owned());
+            attempt.error = Some(error.clone());
+        }
+        run.failures += 1;
+        run.start_by = None;
+        run.lease = None;
+        run.state = RunState::Queued;
+        if run.cancel_asked || self.deleted.contains(&run.given.app) {
+            self.end_by_itself(lease.run, Code::Cancelled, now);
+            return same("the answer to a retry", answer, &Released::Ended(RunState::Cancelled));
+        }
+        run.delayed = true;
+        let after = |chance| now.plus(rerun::pause(run.failures, chance));
+        run.not_before = Some((after(0.0), after(1.0)));
+        same("the answer to a retry", answer, &Released::Queued)
     }
 
     /// The attempt is over; what becomes of the run depends on what it has been through.
@@ -305,9 +362,9 @@ impl Model {
         same("the answer to a cancellation", &answer, &wanted)
     }
 
-    pub(super) fn expire(&mut self, answer: &Expired, now: Timestamp) -> Result<(), Mismatch> {
+    pub(super) fn expire(&mut self, at: Timestamp, answer: &Expired, now: Timestamp) -> Result<(), Mismatch> {
         let (mut over, mut leased) = (Vec::new(), HashSet::new());
-        for run in self.runs.values_mut().filter(|run| run.start_by.is_some_and(|start_by| start_by <= now)) {
+        for run in self.runs.values_mut().filter(|run| run.start_by.is_some_and(|start_by| start_by <= at)) {
             match run.state {
                 RunState::Running => {
                     leased.insert((run.given.app.clone(), run.given.id));
@@ -325,20 +382,24 @@ impl Model {
     }
 
     pub(super) fn ready(&mut self, answer: &Ready, now: Timestamp) -> Result<(), Mismatch> {
-        let (mut apps, mut next) = (BTreeMap::new(), None::<Timestamp>);
+        let (mut apps, mut next) = (BTreeMap::new(), None::<(Timestamp, Timestamp)>);
         for run in self.runs.values_mut().filter(|run| run.delayed && run.state == RunState::Queued) {
-            let Some(at) = run.given.options.not_before else { continue };
-            if at <= now {
+            let Some((first, last)) = run.not_before else { continue };
+            if last <= now {
                 run.delayed = false;
                 let priority = run.given.options.priority;
                 let highest = apps.entry(run.given.app.clone()).or_insert(priority);
                 *highest = priority.max(*highest);
             } else {
-                next = Some(next.map_or(at, |next| next.min(at)));
+                next = Some(next.map_or((first, last), |next| (next.0.min(first), next.1.min(last))));
             }
         }
         same("the apps that have runs to start", &answer.apps.iter().cloned().collect(), &apps)?;
-        same("when the next run may start", &answer.next, &next)
+        let fits = answer.next.zip(next).map(|(at, (first, last))| (first..=last).contains(&at));
+        if answer.next.is_some() != next.is_some() || fits == Some(false) {
+            return Err(format!("when the next run may start: seen {:?}, wanted {next:?}", answer.next));
+        }
+        Ok(())
     }
 
     pub(super) fn record_call(&mut self, call: &CallRecord, given: NewRun) {
@@ -360,19 +421,9 @@ impl Model {
             error: None,
         };
         let run = Run {
-            state: call.ending.state(),
             attempts: call.started_at.map(attempt).into_iter().collect(),
             outcome: Some(outcome),
-            given,
-            lease: None,
-            with_replica: false,
-            crashes: 0,
-            losses: 0,
-            cancel_asked: false,
-            start_by: None,
-            delayed: false,
-            words_open: false,
-            deliveries: Vec::new(),
+            ..Run::new(given, call.ending.state())
         };
         self.runs.insert(call.id, run);
     }
@@ -409,7 +460,7 @@ impl Model {
         let (old, undelivered) = (before(limits::RESULT_RETENTION), before(30 * super::DAY));
         let goes = |run: &Run| {
             run.outcome.as_ref().is_some_and(|outcome| outcome.ended_at < old)
-                && !run.deliveries.iter().any(|delivery| delivery.keeps_run(undelivered))
+                && !run.outcomes().any(|delivery| delivery.keeps_run(old, undelivered))
         };
         let gone = self.runs.values().filter(|run| goes(run)).map(|run| (run.given.id, run.project()));
         let gone: HashMap<_, _> = gone.collect();
@@ -422,7 +473,11 @@ impl Model {
             endpoint.failing = endpoint.failing.take().filter(|failing| failing.last >= undelivered);
         }
         let count = gone.len() as u64;
-        self.removed.extend(gone);
+        self.removed.extend(gone.into_iter().map(|(id, owner)| (id, (owner, Some(now)))));
+        let remembered = before(limits::REMOVED_RUNS_REMEMBERED);
+        for (_, at) in self.removed.values_mut() {
+            *at = at.filter(|at| *at >= remembered);
+        }
         count
     }
 
@@ -444,10 +499,12 @@ impl Model {
             attempt.end = Some(end_code(&outcome));
         }
         let project = run.project();
-        for (index, url) in run.given.webhooks.iter().enumerate() {
+        let is_told = run.given.options.events.has(Event::Completed);
+        for (index, url) in (0..).zip(run.given.webhooks.iter().filter(|_| is_told)) {
             let waits = disabled.contains(&(project.clone(), url.as_str().to_owned()));
-            let first = first_attempts.get(index).copied().unwrap_or(false);
-            run.deliveries.push(Delivery::new(url.clone(), outcome.ended_at, waits, first, now));
+            let first = first_attempts.get(usize::from(index)).copied().unwrap_or(false);
+            let delivery = Delivery::new(url.clone(), outcome.ended_at, waits, first, now);
+            run.deliveries.insert((0, index), delivery);
         }
         run.outcome = Some(outcome);
     }

@@ -18,6 +18,9 @@ pub(super) const APPS: [(u8, &str); 3] = [(1, "a"), (1, "b"), (2, "a")];
 pub(super) const URLS: [&str; 4] =
     ["https://a.example/1", "https://a.example/2", "https://b.example/", "https://c.example:8443/x?y"];
 pub(super) const FUNCTIONS: [&str; 2] = ["predict", "train"];
+/// What endpoints are told of.
+pub(super) const EVENTS: [&[&str]; 3] =
+    [&["completed"], &["start", "output", "logs", "completed"], &["start", "logs"]];
 
 /// One step. What it names does not exist: nothing happens.
 #[derive(Clone, Debug)]
@@ -39,6 +42,17 @@ pub(super) enum Step {
     Release {
         lease: Held,
         release: Release,
+    },
+    /// The attempt failed, and is to be made again.
+    Retry {
+        lease: Held,
+    },
+    /// The run tells so many things on its way.
+    Tell {
+        lease: Held,
+        event: usize,
+        times: usize,
+        due_in: Duration,
     },
     Cancel {
         run: Pick,
@@ -73,6 +87,12 @@ pub(super) enum Step {
         project: u8,
         url: usize,
     },
+    /// The endpoint takes bodies of so many bytes.
+    Limit {
+        project: u8,
+        url: usize,
+        bytes_max: Option<u64>,
+    },
     Register {
         app: usize,
     },
@@ -101,6 +121,8 @@ pub(super) struct NewCall {
     pub(super) webhooks: Vec<usize>,
     pub(super) bytes: usize,
     pub(super) secret: bool,
+    /// One of [`EVENTS`].
+    pub(super) events: usize,
 }
 
 /// A lease: mostly a current one, sometimes any that ever was.
@@ -125,6 +147,10 @@ pub(super) enum Said {
     /// As the schedule says.
     Failed,
     RetryIn(Duration),
+    /// That the body is too large.
+    TooLarge,
+    /// Nothing: this server could not send.
+    Postponed(Duration),
     GaveUp,
     Gone,
 }
@@ -152,9 +178,9 @@ fn new_call() -> impl Strategy<Value = NewCall> {
     let start_in = option::weighted(0.3, duration());
     let order = (option::weighted(0.15, duration()), prop_oneof![3 => Just(0), 1 => -1..=1_i8]);
     let size = prop_oneof![Just(2), Just(100), Just(5_000)];
-    let webhooks = vec(url(), 0..4);
+    let webhooks = (vec(url(), 0..4), prop_oneof![3 => Just(0), 3 => Just(1), 1 => Just(2)]);
     (app(), function, any::<bool>(), key, start_in, order, webhooks, size, any::<bool>()).prop_map(
-        |(app, function, now, key, start_in, (delay, priority), webhooks, bytes, secret)| NewCall {
+        |(app, function, now, key, start_in, (delay, priority), (webhooks, events), bytes, secret)| NewCall {
             app,
             function,
             now,
@@ -165,6 +191,7 @@ fn new_call() -> impl Strategy<Value = NewCall> {
             webhooks,
             bytes,
             secret,
+            events,
         },
     )
 }
@@ -183,6 +210,8 @@ fn said() -> impl Strategy<Value = Said> {
         3 => Just(Said::Fine),
         3 => Just(Said::Failed),
         2 => duration().prop_map(Said::RetryIn),
+        2 => Just(Said::TooLarge),
+        1 => duration().prop_map(Said::Postponed),
         2 => Just(Said::GaveUp),
         2 => Just(Said::Gone),
     ]
@@ -204,6 +233,9 @@ fn call() -> impl Strategy<Value = Step> {
         8 => (held(), how(), vec(any::<bool>(), 0..4))
             .prop_map(|(lease, ending, first_attempts)| Step::Finish { lease, ending, first_attempts }),
         4 => (held(), release()).prop_map(|(lease, release)| Step::Release { lease, release }),
+        3 => held().prop_map(|lease| Step::Retry { lease }),
+        4 => (held(), 0..3_usize, prop_oneof![3 => Just(1), 1 => Just(7)], duration())
+            .prop_map(|(lease, event, times, due_in)| Step::Tell { lease, event, times, due_in }),
         3 => (any::<Pick>(), prop::bool::weighted(0.9)).prop_map(|(run, own)| Step::Cancel { run, own }),
         2 => Just(Step::Expire),
         2 => Just(Step::Ready),
@@ -221,6 +253,8 @@ fn call() -> impl Strategy<Value = Step> {
             Step::RedeliverFailed { url, whole_receiver, since }
         }),
         2 => (1..=2_u8, url()).prop_map(|(project, url)| Step::Enable { project, url }),
+        1 => (1..=2_u8, url(), option::of(prop_oneof![Just(1), Just(400)]))
+            .prop_map(|(project, url, bytes_max)| Step::Limit { project, url, bytes_max }),
         1 => app().prop_map(|app| Step::Register { app }),
         1 => app().prop_map(|app| Step::Delete { app }),
     ]
