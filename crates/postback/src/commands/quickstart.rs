@@ -1,6 +1,6 @@
 //! `postback quickstart`: the main job in one command, on a machine that has nothing but Python 3.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -48,8 +48,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     let printer = context.printer;
     let temporary = tempfile::Builder::new().prefix("postback-").tempdir().context("no temporary folder")?;
     let data_dir = context.global.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
+    let listener = free_port()?;
     let options = serve::Args {
-        listen: free_address()?,
+        listen: listener.local_addr().context("the port's address cannot be read")?,
         public_url: None,
         key_file: serve::KeyFile::default(),
         policy: args.policy,
@@ -60,7 +61,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     }
     .options(Some(data_dir.clone()))?;
 
-    let mut server = Server::start(options).await.context("the server did not start")?;
+    let mut server = Server::start_on(options, listener).await.context("the server did not start")?;
     printer.done(&format!("a server is up at {}", server.public_url));
     let shown = show(&server, printer, &temporary.path().join("example")).await;
     let stopped = match &shown {
@@ -79,18 +80,15 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     shown.map(|()| ExitStatus::Success)
 }
 
-/// Port 4100, where clients look, or the next one that is free.
-fn free_address() -> anyhow::Result<SocketAddr> {
-    PORTS
-        .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .find(|address| TcpListener::bind(address).is_ok())
-        .ok_or_else(|| {
-            WithHint::new(
-                format!("every port from {} to {} is taken", PORTS.start, PORTS.end - 1),
-                "end what uses them, or start a server elsewhere: `postback serve --listen 127.0.0.1:5000`",
-            )
-            .into()
-        })
+/// Port 4100, where clients look, or the next one that is free; kept, for somebody else may be looking too.
+fn free_port() -> anyhow::Result<TcpListener> {
+    PORTS.into_iter().find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()).ok_or_else(|| {
+        WithHint::new(
+            format!("every port from {} to {} is taken", PORTS.start, PORTS.end - 1),
+            "end what uses them, or start a server elsewhere: `postback serve --listen 127.0.0.1:5000`",
+        )
+        .into()
+    })
 }
 
 async fn show(server: &Server, printer: Printer, example: &Path) -> anyhow::Result<()> {

@@ -69,12 +69,28 @@ impl Server {
     /// # Errors
     /// When another server has the directory, the port is taken, or something cannot be opened.
     pub(crate) async fn start(options: Options) -> anyhow::Result<Self> {
+        Self::begin(options, None).await
+    }
+
+    /// The same on a port that is taken already, and that nobody can snatch away meanwhile.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub(crate) async fn start_on(options: Options, taken: std::net::TcpListener) -> anyhow::Result<Self> {
+        Self::begin(options, Some(taken)).await
+    }
+
+    async fn begin(options: Options, taken: Option<std::net::TcpListener>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&options.data_dir)
             .with_context(|| format!("failed to make the data directory `{}`", options.data_dir.display()))?;
         restrict(&options.data_dir)?;
         let files = OpenFiles::raise();
         let store = rooms::open_store(&options).await?;
-        let socket = TcpListener::bind(options.listen).await.with_context(|| {
+        let bound = match taken {
+            Some(taken) => taken.set_nonblocking(true).and_then(|()| TcpListener::from_std(taken)),
+            None => TcpListener::bind(options.listen).await,
+        };
+        let socket = bound.with_context(|| {
             format!(
                 "failed to listen on {}; another program may be using the port: choose one with `--listen`",
                 options.listen
