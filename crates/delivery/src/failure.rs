@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
+use queue::reason::{NO_SIGNING_KEY, SERVER_EXHAUSTED};
 use queue::shortage::is_shortage;
 
 /// The step of an attempt that ran out of time.
@@ -60,8 +61,8 @@ impl Failure {
             Self::Tls(kind) => return Cow::Owned(format!("tls:{kind}")),
             Self::AddressNotAllowed => "address_not_allowed",
             Self::BadResponse => "bad_response",
-            Self::NoSigningKey => "no_signing_key",
-            Self::Shortage => "server_exhausted",
+            Self::NoSigningKey => NO_SIGNING_KEY,
+            Self::Shortage => SERVER_EXHAUSTED,
         })
     }
 
@@ -128,5 +129,34 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use queue::reason;
+
+    use super::*;
+
+    #[test]
+    fn every_failure_has_one_of_the_words_that_are_documented() {
+        let failures = [
+            Failure::HttpStatus,
+            Failure::Redirect,
+            Failure::Timeout(Phase::Dns),
+            Failure::Refused,
+            Failure::Reset,
+            Failure::Dns,
+            Failure::Tls("expired"),
+            Failure::AddressNotAllowed,
+            Failure::BadResponse,
+            Failure::NoSigningKey,
+            Failure::Shortage,
+        ];
+        for failure in failures {
+            let said = failure.reason();
+            let word = said.split(':').next().unwrap();
+            assert!(reason::ALL.contains(&word), "{said}");
+        }
     }
 }

@@ -18,6 +18,15 @@ pub struct Lease {
     pub attempt: u32,
 }
 
+/// What it is called when a write about a run comes under a lease that is no longer current: nothing is changed,
+/// and whoever came too late says so in its log.
+///
+/// It is the end of no attempt on record. A node whose data directory is locked cannot lose a lease while it
+/// lives: runs under an older incarnation are orphans when the next process starts, and end as
+/// [`Release::ServerLost`] there; and an attempt that ended otherwise has that end already. An attempt can end
+/// so only where nodes share a store and one of them takes over another's runs.
+pub const LEASE_LOST: &str = "lease_lost";
+
 /// How an attempt of a run ended without ending the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -38,6 +47,16 @@ pub enum Release {
 }
 
 impl Release {
+    /// Every one of them.
+    pub const ALL: [Self; 6] = [
+        Self::WorkerCrashed,
+        Self::WorkerExited,
+        Self::OutOfMemory,
+        Self::ProtocolError,
+        Self::ServerLost,
+        Self::Drained,
+    ];
+
     /// The death of a run's own replica, by the code that says how it died.
     pub const fn death(code: Code) -> Self {
         match code {

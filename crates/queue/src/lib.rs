@@ -26,6 +26,7 @@ pub mod log;
 pub mod outcome;
 pub mod port;
 pub mod progress;
+pub mod reason;
 pub mod registry;
 pub mod rerun;
 pub mod retry;

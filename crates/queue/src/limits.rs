@@ -64,6 +64,8 @@ pub const PROGRESS_EVENTS_PER_RUN_MAX: u32 = 10_000;
 pub const PROGRESS_UNDELIVERED_MAX: u32 = 16;
 /// Log kept for one run, in bytes: half from its head, half from its tail.
 pub const RUN_LOG_BYTES_MAX: usize = 1 << 20;
+/// What one attempt of a run may print, in bytes, kept or not.
+pub const RUN_OUTPUT_BYTES_MAX: u64 = 1 << 30;
 /// Longest log line; the rest of it is cut.
 pub const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 /// Runs waiting in one app before new ones get 429.
@@ -219,6 +221,7 @@ pub const TABLE: &[Limit] = &[
     ),
     limit("result", "100 MiB", "the run ends as `result_too_large`"),
     limit("log of a run", "1 MiB", "head and tail are kept, the count of dropped bytes between them"),
+    limit("what a run prints, kept or not", "1 GiB", "the run ends as `output_limit`"),
     limit("deaths of its replica under a run", "3", "the run ends as `crash_loop`"),
     limit("losses of the server under a run", "20", "the run ends as `interrupted`"),
     limit(

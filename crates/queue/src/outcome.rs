@@ -44,6 +44,7 @@ pub enum Code {
     WorkerCrashed,
     WorkerExited,
     OutOfMemory,
+    OutputLimit,
     ResultTooLarge,
     ResultInvalid,
     ProtocolError,
@@ -56,12 +57,13 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UserError,
         Self::Timeout,
         Self::WorkerCrashed,
         Self::WorkerExited,
         Self::OutOfMemory,
+        Self::OutputLimit,
         Self::ResultTooLarge,
         Self::ResultInvalid,
         Self::ProtocolError,
@@ -80,6 +82,7 @@ impl Code {
             Self::WorkerCrashed => "worker_crashed",
             Self::WorkerExited => "worker_exited",
             Self::OutOfMemory => "out_of_memory",
+            Self::OutputLimit => "output_limit",
             Self::ResultTooLarge => "result_too_large",
             Self::ResultInvalid => "result_invalid",
             Self::ProtocolError => "protocol_error",
@@ -99,6 +102,7 @@ impl Code {
             Self::WorkerCrashed => "the replica was ended by a signal while it worked on the run",
             Self::WorkerExited => "the replica exited while it worked on the run",
             Self::OutOfMemory => "the replica held more memory than the app's `memory` allows",
+            Self::OutputLimit => "the run printed more than a run may",
             Self::ResultTooLarge => "the result is larger than a result may be",
             Self::ResultInvalid => "the result cannot be written as JSON",
             Self::ProtocolError => "the replica broke the protocol between worker and runner",

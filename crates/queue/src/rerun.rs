@@ -15,8 +15,14 @@ use crate::retry::JITTER_MAX;
 
 /// The end codes on which a run may be executed again. What its replica's death brings has rules of its
 /// own, and needs no asking.
-pub const RETRYABLE: [Code; 5] =
-    [Code::UserError, Code::Timeout, Code::ResultInvalid, Code::ResultTooLarge, Code::FailedToStart];
+pub const RETRYABLE: [Code; 6] = [
+    Code::UserError,
+    Code::Timeout,
+    Code::ResultInvalid,
+    Code::ResultTooLarge,
+    Code::OutputLimit,
+    Code::FailedToStart,
+];
 
 /// The end codes that count when nobody names any.
 const DEFAULT_ON: [Code; 2] = [Code::UserError, Code::Timeout];

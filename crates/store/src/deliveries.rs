@@ -17,6 +17,7 @@ use queue::delivery::{
 };
 use queue::link::ResultLinks;
 use queue::port::{Deliveries, Room, Stored};
+use queue::reason::{BODY_UNREADABLE, NO_SIGNING_KEY, OUTCOME_UNKNOWN};
 use queue::run::EndpointUrl;
 use queue::webhook::Schedule;
 use queue::{DeliveryId, EndpointId, ProjectId, RunId, Timestamp, retry};
@@ -36,13 +37,6 @@ pub(crate) use complete::complete;
 pub(crate) use failing::{Failing, forget_old};
 pub(crate) use form::Forms;
 pub(crate) use view::of_run;
-
-/// Why an attempt ended of which nobody knows whether it was made.
-pub(crate) const OUTCOME_UNKNOWN: &str = "outcome_unknown";
-/// Why an attempt ended that had nothing to send.
-const BODY_UNREADABLE: &str = "body_unreadable";
-/// Why an attempt ended whose caller's secret could not be read.
-pub(crate) const NO_SIGNING_KEY: &str = "no_signing_key";
 
 #[async_trait]
 impl Deliveries for Store {

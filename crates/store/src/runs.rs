@@ -19,12 +19,13 @@ use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, RunError};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
 use queue::progress::Progress;
+use queue::reason::NO_SIGNING_KEY;
 use queue::run::{CallRecord, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, ProjectId, RunId, Timestamp};
 
 use crate::Store;
 use crate::committer::{Committer, Need};
-use crate::deliveries::{Forms, NO_SIGNING_KEY, fail_unsent, give_back_all, open_callers};
+use crate::deliveries::{Forms, fail_unsent, give_back_all, open_callers};
 use crate::fault::Fault;
 use crate::reserve::Spent;
 

@@ -60,6 +60,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Time a replica has to come back after a call was cancelled.
     pub cancel_grace: Duration,
+    /// What one attempt may print, in bytes.
+    pub output_max: u64,
     /// Time a replica has to exit after it was asked to.
     pub stop_grace: Duration,
     /// Shortest time from one start to the next after a replica ended badly; doubles with every
@@ -78,6 +80,7 @@ impl Options {
             environment: Vec::new(),
             drain_timeout: Duration::from_secs(30),
             cancel_grace: limits::CANCEL_GRACE,
+            output_max: limits::RUN_OUTPUT_BYTES_MAX,
             stop_grace: Duration::from_secs(5),
             restart_pause: Duration::from_secs(1),
             restart_pause_max: Duration::from_secs(30),

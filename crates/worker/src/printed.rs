@@ -55,12 +55,20 @@ pub(crate) struct Budget {
     tail: VecDeque<LogLine>,
     tail_bytes: usize,
     dropped: usize,
+    /// Bytes that came, before long lines were cut.
+    printed: u64,
 }
 
 impl Budget {
     const HALF: usize = RUN_LOG_BYTES_MAX / 2;
     /// A line costs memory even when it is empty.
     const TAIL_LINES_MAX: usize = 16_384;
+
+    /// Counts what was printed. Whether it is more than `most`.
+    pub(crate) fn exceeds(&mut self, bytes: usize, most: u64) -> bool {
+        self.printed = self.printed.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.printed > most
+    }
 
     fn push(&mut self, line: LogLine, out: &mut Vec<LogLine>) {
         let cost = line.text.len() + 1;

@@ -33,6 +33,8 @@ const READ_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Printed {
     pub(crate) stream: Stream,
+    /// Bytes read for them, line ends and what was cut off included.
+    pub(crate) bytes: usize,
     pub(crate) lines: Vec<String>,
 }
 
@@ -95,7 +97,8 @@ async fn read_lines(mut pipe: impl AsyncRead + Unpin, stream: Stream, printed: m
         } else {
             splitter.split(&buffer[..count], &mut lines);
         }
-        if !lines.is_empty() && printed.send(Printed { stream, lines }).await.is_err() {
+        let said = count > 0 || !lines.is_empty();
+        if said && printed.send(Printed { stream, bytes: count, lines }).await.is_err() {
             return;
         }
         if count == 0 {

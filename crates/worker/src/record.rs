@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use queue::lease::{Lease, Release, Released};
+use queue::lease::{LEASE_LOST, Lease, Release, Released};
 use queue::outcome::{Finish, Finished, Outcome, RunError};
 use queue::port::{Departure, StoreError, Stored};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun};
@@ -237,7 +237,7 @@ async fn finish(ports: &Ports, lease: Lease, webhooks: &[EndpointUrl], outcome: 
             Ok(Finished::Stale) => {
                 meters::stale();
                 tracing::info!(
-                    run.id = %lease.run,
+                    run.id = %lease.run, run.attempt = lease.attempt, reason = LEASE_LOST,
                     "discarded a result, since the run's lease is no longer ours"
                 );
                 return;

@@ -449,9 +449,14 @@ impl Replica {
             FromRunner::Log { call, stream, microseconds, line } => {
                 let Some(under_way) = self.calls.get_mut(call) else { return Err(not_under_way(call)) };
                 let due = note_line(under_way, &line);
-                self.printer.inside(&mut under_way.log, under_way.run, moment(microseconds), stream, line);
+                let run = under_way.run;
+                let exceeds = under_way.log.exceeds(line.len() + 1, self.ports.options.output_max);
+                self.printer.inside(&mut under_way.log, run, moment(microseconds), stream, line);
                 if let Some(due) = due {
                     self.calls.wake_by(due);
+                }
+                if exceeds {
+                    self.silence(run);
                 }
             }
             FromRunner::Output { call, json } => {
@@ -510,8 +515,14 @@ impl Replica {
         }
     }
 
-    fn print(&mut self, Printed { stream, lines }: Printed) {
+    fn print(&mut self, Printed { stream, bytes, lines }: Printed) {
         let at = self.ports.clock.now();
+        if let Some(call) = self.calls.only()
+            && call.log.exceeds(bytes, self.ports.options.output_max)
+        {
+            let run = call.run;
+            self.silence(run);
+        }
         for line in lines {
             match self.calls.only() {
                 Some(call) => {
@@ -551,13 +562,29 @@ impl Replica {
     }
 
     fn cancel(&mut self, run: RunId) {
+        self.end_early(run, || RunError::new(Code::Cancelled, "the run was cancelled while it was executed"));
+    }
+
+    /// The run prints without end.
+    fn silence(&mut self, run: RunId) {
+        let most = self.ports.options.output_max;
+        self.end_early(run, || {
+            let message = format!(
+                "the run printed more than {most} bytes, of which its log keeps the head and the tail; print \
+                 less, or write it to a file"
+            );
+            RunError::new(Code::OutputLimit, message)
+        });
+    }
+
+    /// Ends a run before its function does. The runner is told; when it does not let go, its process ends.
+    fn end_early(&mut self, run: RunId, error: impl FnOnce() -> RunError) {
         let Some((call, work, started_at)) = self.calls.cancel(run, Instant::now()) else { return };
         let telling = self.calls.get_mut(call).and_then(|call| call.telling.take());
         self.tell_the_rest(telling);
         self.outgoing.cancel(call);
         let now = self.ports.clock.now();
-        let error = RunError::new(Code::Cancelled, "the run was cancelled while it was executed");
-        let outcome = Outcome::failed(error, now.since(started_at).as_secs_f64() * 1e3, now);
+        let outcome = Outcome::failed(error(), now.since(started_at).as_secs_f64() * 1e3, now);
         self.settle(work, outcome, Some(started_at));
     }
 

@@ -1,7 +1,7 @@
 //! Asynchronous runs: claimed, executed once, recorded once, their webhooks sent on their way.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use queue::Clock as _;
@@ -188,13 +188,39 @@ async fn a_result_is_kept_until_the_store_takes_it() {
     assert_eq!(house.result(id).await, "9");
 }
 
+/// What was logged on this thread.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Said {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_result_under_a_lost_lease_is_discarded() {
+    let said = Said::default();
+    let writer = said.clone();
+    let lines = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _listening = tracing::subscriber::set_default(lines);
     let house = House::of(CODE).await;
     let id = house.submit(house.run("wait", r#"{"seconds":0.2}"#));
     house.memory.steal(id);
     until("the stale result", || (house.memory.stale() == 1).then_some(())).await;
     assert!(house.memory.outcome(id).is_none());
+    let line = until("the line in the log", || {
+        let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+        said.lines().find(|line| line.contains("lease_lost")).map(str::to_owned)
+    })
+    .await;
+    assert!(line.contains(&id.to_string()) && line.contains("run.attempt=1"), "{line}");
+    assert_eq!(house.memory.releases(), [], "it is nobody's attempt any more");
 }
 
 #[tokio::test]

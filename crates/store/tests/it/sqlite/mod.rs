@@ -16,6 +16,7 @@ mod model;
 mod opening;
 mod restart;
 mod thin;
+mod unreadable;
 mod upkeep;
 mod vault;
 
