@@ -451,9 +451,10 @@ impl Pool {
         };
         let Some(member) = self.members.remove(&id) else { return };
         match (end, member.standing) {
-            (End::NotStarted(failure) | End::Hindered(failure), Standing::First(Some(reply))) => {
-                drop(reply.send(Err(failure)));
-            }
+            (
+                End::NotStarted(failure) | End::Killed(failure) | End::Hindered(failure),
+                Standing::First(Some(reply)),
+            ) => drop(reply.send(Err(failure))),
             (End::Hindered(failure), Standing::Starting) => {
                 self.brake.hindered(Instant::now());
                 if !std::mem::replace(&mut self.hindered, true) {
@@ -462,17 +463,22 @@ impl Pool {
             }
             (End::NotStarted(failure), Standing::Starting) => {
                 self.brake.failed(Instant::now());
-                if self.brake.given_up() && self.serving_or_starting() == 0 {
-                    self.tell_waiting(&failure);
-                }
+                self.tell_if_given_up(&failure);
+            }
+            (End::Killed(failure), Standing::Starting) => {
+                self.brake.killed(Instant::now());
+                self.tell_if_given_up(&failure);
             }
             (End::Died, Standing::Starting | Standing::Serving) => self.brake.died(member.begun),
             _ => {}
         }
     }
 
-    /// No replica starts, time after time: whatever waits in memory ends.
-    fn tell_waiting(&self, failure: &StartFailure) {
+    /// When no replica starts, time after time, whatever waits in memory ends.
+    fn tell_if_given_up(&self, failure: &StartFailure) {
+        if !self.brake.given_up() || self.serving_or_starting() > 0 {
+            return;
+        }
         let message = format!("no replica of the app could be started: {}", failure.error.message);
         self.end_waiting(&RunError { code: Code::FailedToStart, message, ..failure.error.clone() });
     }

@@ -182,6 +182,11 @@ impl From<ExitStatus> for Exit {
 }
 
 impl Exit {
+    /// Whether somebody else ended the process, or a system without memory did.
+    pub(crate) fn is_from_outside(self) -> bool {
+        matches!(self, Self::Signal(libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGHUP))
+    }
+
     /// What a call that was under way has to say about it.
     pub(crate) fn error(self) -> RunError {
         let code = match self {

@@ -57,7 +57,10 @@ impl Replica {
                 Fate::OutOfMemory(excess) => self.not_started(BuildStatus::InitFailure, beyond(excess)),
                 Fate::Exited(_) | Fate::Stuck => {
                     let why = format!("the replica ended while it imported {ENTRY}: {exit}");
-                    self.not_started(BuildStatus::InitFailure, why)
+                    match self.not_started(BuildStatus::InitFailure, why) {
+                        End::NotStarted(failure) if exit.is_from_outside() => End::Killed(failure),
+                        end => end,
+                    }
                 }
             };
         }

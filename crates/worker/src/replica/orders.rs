@@ -48,6 +48,8 @@ pub(crate) enum End {
     Died,
     /// It never became ready.
     NotStarted(StartFailure),
+    /// Nor this one, since somebody else, or a system without memory, ended it.
+    Killed(StartFailure),
     /// The machine has nothing left to start it with.
     Hindered(StartFailure),
 }

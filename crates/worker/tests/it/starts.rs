@@ -103,6 +103,51 @@ def predict():
     assert_eq!(house.result(run).await, r#""done""#);
 }
 
+/// Counts its starts and has each of the first `killed` ended by a signal, as somebody or the system would.
+fn killed_while_it_imports(killed: u32) -> String {
+    format!(
+        r#"
+import os, signal
+path = os.path.join(os.path.dirname(__file__), "starts")
+with open(path, "a") as f:
+    f.write("x\n")
+if len(open(path).readlines()) <= {killed}:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def predict():
+    return "done"
+"#
+    )
+}
+
+fn hurried() -> Plan {
+    fn short(options: &mut worker::Options) {
+        options.restart_pause = Duration::from_millis(1);
+        options.restart_pause_max = Duration::from_millis(5);
+    }
+    Plan { adjust: Some(short), ..not_deployed() }
+}
+
+#[tokio::test]
+async fn starts_that_are_killed_from_outside_cost_the_waiting_runs_nothing() {
+    // More than failed imports may be.
+    let house = House::with(&killed_while_it_imports(5), hurried()).await;
+    let run = house.submit(house.run("predict", "{}"));
+    assert_eq!(house.result(run).await, r#""done""#);
+    assert_eq!(house.written("starts").await.lines().count(), 6);
+    assert_eq!(house.memory.releases(), []);
+}
+
+#[tokio::test]
+async fn starts_that_are_killed_time_after_time_end_what_waits_at_last() {
+    let house = House::with(&killed_while_it_imports(1_000), hurried()).await;
+    let run = house.submit(house.run("predict", "{}"));
+    let error = house.outcome(run).await.error.unwrap();
+    assert_eq!(error.code, Code::FailedToStart);
+    assert!(error.message.contains("signal 9"), "{}", error.message);
+    assert_eq!(house.written("starts").await.lines().count(), 20);
+}
+
 #[tokio::test]
 async fn a_replica_that_dies_at_each_call_is_not_started_in_a_hot_loop() {
     let code = r#"
