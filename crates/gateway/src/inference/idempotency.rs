@@ -1,7 +1,9 @@
 //! `Idempotency-Key`: a caller that got no answer asks again, and the call is not run twice.
 //!
 //! The key belongs to a function of an app. The same call under the same key gets the first one's run,
-//! told by [`REPLAYED`]; another call under it is refused. A call that waits is kept durably when it
+//! told by [`REPLAYED`]; another call under it is refused. Body and webhooks make the call what it is; options
+//! (priority, delay, metadata and the like) do not, since a repetition may say them anew: the first one's
+//! stand. A call that waits is kept durably when it
 //! brings a key: a caller that lost its connection gets the result by asking again.
 
 use bytes::Bytes;

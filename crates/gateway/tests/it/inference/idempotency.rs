@@ -37,6 +37,40 @@ async fn the_same_call_under_the_same_key_is_the_same_run() {
 }
 
 #[tokio::test]
+async fn options_in_headers_make_no_other_call_and_those_of_the_first_one_stand() {
+    let rig = Rig::new();
+    deploy(&rig.world);
+    let router = rig.router();
+    let asked = async |options: &[(&str, &str)]| {
+        let mut request =
+            Request::post(v4("new/run?async=true")).header("authorization", public_key(PROJECT));
+        request = request.header("idempotency-key", "k");
+        for (name, value) in options {
+            request = request.header(*name, *value);
+        }
+        send_request(&router, request.body(Body::from(r#"{"prompt":"a"}"#)).unwrap()).await
+    };
+    let first = asked(&[("x-priority", "5"), ("x-metadata", r#"{"try":1}"#)]).await;
+    let others: [&[(&str, &str)]; 4] = [
+        &[],
+        &[("x-priority", "-5"), ("x-delay", "60"), ("x-retries", "2")],
+        &[("x-metadata", r#"{"try":2}"#)],
+        &[("x-webhook-headers", r#"{"X-Api-Key":"other"}"#), ("x-webhook-secret", "other")],
+    ];
+    for options in others {
+        let again = asked(options).await;
+        assert_eq!((again.status.as_u16(), is_replay(&again)), (202, true), "{options:?}");
+        assert_eq!(run_id(&again), run_id(&first));
+    }
+    let accepted = rig.world.hold().accepted.clone();
+    assert_eq!(accepted.len(), 1);
+    let options = &accepted[0].options;
+    assert_eq!((options.priority, options.metadata.as_ref().unwrap().as_str()), (5, r#"{"try":1}"#));
+    // What cannot be is refused all the same.
+    asked(&[("x-priority", "high")]).await.problem(422, "invalid_parameter");
+}
+
+#[tokio::test]
 async fn another_body_or_webhook_under_a_used_key_is_refused_by_name() {
     let rig = Rig::new();
     deploy(&rig.world);
