@@ -32,7 +32,7 @@ use crate::reserve::Spent;
 pub(crate) use end::{Begun, Cause, end_without_lease};
 pub(crate) use progress::told;
 pub(crate) use release::requeue;
-pub(crate) use view::story;
+pub(crate) use view::{FEW, story};
 
 #[async_trait]
 impl Runs for Store {

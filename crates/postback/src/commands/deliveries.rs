@@ -144,9 +144,25 @@ async fn list(client: &Client, printer: Printer, which: Which) -> anyhow::Result
         printer.json(&page);
         return Ok(());
     }
-    let rows: Vec<_> = page["items"].as_array().into_iter().flatten().map(row).collect();
-    printer.table(&["DELIVERY", "STATE", "ATTEMPTS", "LAST", "NEXT ATTEMPT", "ENDPOINT"], &rows);
+    let items: Vec<_> = page["items"].as_array().into_iter().flatten().collect();
+    let (headings, rows) = table(&items);
+    printer.table(&headings, &rows);
     Ok(())
+}
+
+/// Most runs tell their outcome only; where one of the list tells more, a column says what.
+fn table(deliveries: &[&Value]) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let mut headings = vec!["DELIVERY", "STATE", "ATTEMPTS", "LAST", "NEXT ATTEMPT", "ENDPOINT"];
+    let mut rows: Vec<_> = deliveries.iter().map(|delivery| row(delivery)).collect();
+    let is_progress =
+        |delivery: &&Value| delivery["event"].as_str().is_some_and(|event| event != "completed");
+    if deliveries.iter().any(is_progress) {
+        headings.insert(1, "EVENT");
+        for (row, delivery) in rows.iter_mut().zip(deliveries) {
+            row.insert(1, text(&delivery["event"]));
+        }
+    }
+    (headings, rows)
 }
 
 fn text(value: &Value) -> String {
@@ -180,6 +196,7 @@ fn show(printer: Printer, delivery: &Value) {
     let facts: Vec<_> = [
         ("delivery", "id"),
         ("run", "runId"),
+        ("event", "event"),
         ("endpoint", "url"),
         ("state", "state"),
         ("next attempt", "nextAttemptAt"),
@@ -235,6 +252,22 @@ async fn failed(client: &Client, printer: Printer, again: &Again) -> anyhow::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_says_of_which_event_when_there_are_others_than_outcomes() {
+        let delivery =
+            |event| json!({"id": "1", "event": event, "state": "pending", "attempts": [], "url": "u"});
+        let (outcome, logs) = (delivery("completed"), delivery("logs"));
+        let (headings, rows) = table(&[&outcome]);
+        assert_eq!((headings[1], rows[0].len()), ("STATE", headings.len()));
+        let (headings, rows) = table(&[&logs, &outcome]);
+        assert_eq!((headings[1], headings.len()), ("EVENT", 7));
+        assert_eq!(
+            (rows[0][1].as_str(), rows[1][1].as_str(), rows[1][2].as_str()),
+            ("logs", "completed", "pending")
+        );
+        assert!(rows.iter().all(|row| row.len() == headings.len()));
+    }
 
     #[test]
     fn an_attempt_shows_where_its_time_went() {

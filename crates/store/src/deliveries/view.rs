@@ -11,6 +11,7 @@ use rusqlite::{Connection, Row, params};
 use super::GIVEN_UP;
 use crate::fault::Fault;
 use crate::row;
+use crate::runs::FEW;
 
 /// What [`attempt`] reads after the attempt's number.
 const ATTEMPT: &str = "d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
@@ -57,9 +58,19 @@ pub(super) fn one(
 
 /// Deliveries of a project with their last attempts, newest run first.
 pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<DeliveryView>, Fault> {
-    // The order of the joins keeps the order of the list: what is found first is shown first.
+    // The order of the joins keeps the order of the list: what is found first is shown first. Those that are due or
+    // under way are found by the index of their state, if that holds few.
+    let index = match filter.state {
+        Some(DeliveryState::Pending) if has_few(conn, "deliveries_pending", "pending")? => {
+            " INDEXED BY deliveries_pending"
+        }
+        Some(DeliveryState::Sending) if has_few(conn, "deliveries_sending", "sending")? => {
+            " INDEXED BY deliveries_sending"
+        }
+        _ => "",
+    };
     let mut text = format!(
-        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d CROSS JOIN runs r ON r.id = d.run
+        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d{index} CROSS JOIN runs r ON r.id = d.run
              CROSS JOIN app_numbers n ON n.number = r.app
          WHERE n.project = ?1"
     );
@@ -97,6 +108,15 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
         deliveries.push(read(row)?);
     }
     Ok(deliveries)
+}
+
+/// Whether an index has few rows, of all projects.
+fn has_few(conn: &Connection, index: &str, state: &str) -> Result<bool, Fault> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY {index} WHERE state = '{state}' LIMIT ?1)"
+    ))?;
+    let found: i64 = statement.query_row(params![FEW], |row| row.get(0))?;
+    Ok(found < FEW)
 }
 
 fn in_full(conn: &Connection, row: &Row<'_>) -> Result<DeliveryView, Fault> {

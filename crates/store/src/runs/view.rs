@@ -100,11 +100,76 @@ fn attempts(conn: &Connection, view: &RunView, current: u32) -> Result<Vec<Attem
     Ok(attempts)
 }
 
-/// Newest first. Every app's runs lie in order in one index; those of a project are merged.
+/// Rows of an index that are looked at to find those of a list. Where there are more of a kind, the list is full
+/// soon on the way from the newest one.
+pub(crate) const FEW: i64 = 10_000;
+
+/// A way to find an app's runs. The conditions are literals: the planner sees which index holds such rows.
+#[derive(Clone, Copy)]
+enum Way {
+    /// From the newest on: the runs of an app lie in order in one index.
+    InOrder,
+    /// Through the index of those in one state, which holds few.
+    Queued,
+    Delayed,
+    Running,
+}
+
+impl Way {
+    const fn from(self) -> &'static str {
+        match self {
+            Self::InOrder => "runs r",
+            Self::Queued => "runs r INDEXED BY runs_queued",
+            Self::Delayed => "runs r INDEXED BY runs_delayed_by_app",
+            Self::Running => "runs r INDEXED BY runs_running",
+        }
+    }
+
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::InOrder => "r.app = ?1",
+            Self::Queued => "r.app = ?1 AND r.state = 'queued' AND r.delayed = 0",
+            Self::Delayed => "r.app = ?1 AND r.state = 'queued' AND r.delayed = 1",
+            Self::Running => "r.state = 'running' AND r.app = ?1",
+        }
+    }
+
+    /// Whether the index has few rows for the app.
+    fn has_few(self, conn: &Connection, number: i64) -> Result<bool, Fault> {
+        let app = if matches!(self, Self::Running) {
+            "?1 IS NOT NULL AND r.state = 'running'"
+        } else {
+            self.condition()
+        };
+        let text = format!("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {app} LIMIT ?2)", self.from());
+        let mut statement = conn.prepare_cached(&text)?;
+        let found: i64 = statement.query_row(params![number, FEW], |row| row.get(0))?;
+        Ok(found < FEW)
+    }
+}
+
+/// The ways that find the runs in a state.
+fn ways(conn: &Connection, state: Option<RunState>, number: i64) -> Result<&'static [Way], Fault> {
+    let ways: &[Way] = match state {
+        Some(RunState::Queued) => &[Way::Queued, Way::Delayed],
+        Some(RunState::Running) => &[Way::Running],
+        _ => &[Way::InOrder],
+    };
+    for way in ways {
+        if !matches!(way, Way::InOrder) && !way.has_few(conn, number)? {
+            return Ok(&[Way::InOrder]);
+        }
+    }
+    Ok(ways)
+}
+
+/// Newest first. Those of several apps, or found in several ways, are merged.
 pub(super) fn many(conn: &Connection, filter: &RunFilter) -> Result<Vec<RunView>, Fault> {
     let mut runs = Vec::new();
     for number in numbers(conn, &filter.project, filter.app.as_ref())? {
-        of_app(conn, filter, number, &mut runs)?;
+        for way in ways(conn, filter.state, number)? {
+            of_app(conn, filter, number, *way, &mut runs)?;
+        }
     }
     runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
     runs.truncate(filter.limit);
@@ -118,9 +183,19 @@ fn numbers(conn: &Connection, project: &ProjectId, app: Option<&AppId>) -> Resul
     Ok(numbers.collect::<Result<_, _>>()?)
 }
 
-fn of_app(conn: &Connection, filter: &RunFilter, number: i64, runs: &mut Vec<RunView>) -> Result<(), Fault> {
-    let mut text =
-        format!("SELECT {COLUMNS} FROM runs r JOIN app_numbers n ON n.number = r.app WHERE r.app = ?1");
+fn of_app(
+    conn: &Connection,
+    filter: &RunFilter,
+    number: i64,
+    way: Way,
+    runs: &mut Vec<RunView>,
+) -> Result<(), Fault> {
+    // The order of the joins keeps the order of the list where it is found in order.
+    let mut text = format!(
+        "SELECT {COLUMNS} FROM {} CROSS JOIN app_numbers n ON n.number = r.app WHERE {}",
+        way.from(),
+        way.condition()
+    );
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let before = filter.before.map(RunId::into_bytes);
     let state = filter.state.map(RunState::as_str);
@@ -129,7 +204,7 @@ fn of_app(conn: &Connection, filter: &RunFilter, number: i64, runs: &mut Vec<Run
         values.push(before);
         text += &format!(" AND r.id < ?{}", values.len());
     }
-    if let Some(state) = &state {
+    if let (Some(state), Way::InOrder) = (&state, way) {
         values.push(state);
         text += &format!(" AND r.state = ?{}", values.len());
     }
