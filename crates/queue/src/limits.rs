@@ -247,7 +247,7 @@ pub const TABLE: &[Limit] = &[
     ),
     limit(
         "results and finished runs",
-        "7 days; 30 days after the last attempt when never delivered",
+        "7 days; 30 days after the last attempt when a delivery came to nothing or waits for its endpoint",
         "removed, never while a delivery is pending; asking for one gives 410 for 30 days",
     ),
     limit("webhook secrets of a project that sign at once", "5", "409 on a further rotation"),

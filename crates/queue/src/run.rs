@@ -358,11 +358,12 @@ impl RunView {
         for delivery in &self.deliveries {
             match delivery.state {
                 DeliveryState::Delivered => {}
-                DeliveryState::Exhausted => {
-                    let last = delivery.attempts.last().and_then(|attempt| attempt.ended_at)?;
-                    until = until.max(last.plus(UNDELIVERED_RETENTION));
+                DeliveryState::Exhausted | DeliveryState::Disabled => {
+                    // One that found its endpoint disabled was never tried.
+                    let last = delivery.attempts.last().and_then(|attempt| attempt.ended_at);
+                    until = until.max(last.unwrap_or(self.ended_at?).plus(UNDELIVERED_RETENTION));
                 }
-                _ => return None,
+                DeliveryState::Pending | DeliveryState::Sending => return None,
             }
         }
         Some(until)

@@ -172,6 +172,11 @@ pub(crate) struct Effects {
     pub(crate) books: bool,
 }
 
+/// Up to which moment people were warned of results that go undelivered.
+pub(crate) fn warned_until(conn: &Connection) -> Result<i64, Fault> {
+    Ok(conn.query_row("SELECT ifnull(warned_until, ?1) FROM node", [i64::MIN], |row| row.get(0))?)
+}
+
 /// The key that signs links to results, made when there is none.
 pub(crate) fn link_key(conn: &Connection, entropy: &dyn Entropy) -> Result<[u8; 32], Fault> {
     conn.execute("UPDATE node SET link_key = ?1 WHERE link_key IS NULL", [entropy.bytes::<32>()])?;

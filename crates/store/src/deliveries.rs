@@ -355,11 +355,17 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
 /// index only when it says so in these words.
 pub(crate) const GIVEN_UP: &str = "d.state IN ('exhausted', 'disabled')";
 
-/// Whether a run must be kept for the sake of its deliveries. One that was told in the thin form is kept as
+/// When a delivery that came to nothing was last tried; one that found its endpoint disabled never was, and counts
+/// from the end of its run.
+pub(crate) const LAST_TRIED: &str = "ifnull(d.ended_at, (SELECT e.ended_at FROM runs e WHERE e.id = d.run))";
+
+/// Whether a run must be kept for the sake of its deliveries: one that was not delivered for so long after it was last
+/// tried, whether it was given up or waits for its endpoint. One that was told in the thin form is kept as
 /// long after the telling as others after their end: its receiver has yet to fetch the result.
 pub(crate) const KEEPS_RUN: &str =
     "EXISTS (SELECT 1 FROM deliveries d WHERE d.run = r.id AND d.endpoint < 65536 AND (
-    d.state IN ('pending', 'sending', 'disabled') OR (d.state = 'exhausted' AND d.ended_at >= ?3)
+    d.state IN ('pending', 'sending')
+    OR (d.state IN ('exhausted', 'disabled') AND ifnull(d.ended_at, r.ended_at) >= ?3)
     OR (d.thin AND d.ended_at >= ?2)))";
 
 /// Removes a run's deliveries and their history.

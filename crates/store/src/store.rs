@@ -274,6 +274,8 @@ impl Store {
         let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds };
         recovery::run(&conn, &setting, &results).map_err(recovery)?;
 
+        let warned_until = batch::warned_until(&conn).map_err(recovery)?;
+
         let logs = LogFile::open(&dir, &lock, disk_full.clone())?;
         let readers = Readers::open(&path, readers)?;
         let memory = Arc::new(Memory::load(&conn, readers, vault.clone()).map_err(recovery)?);
@@ -287,7 +289,7 @@ impl Store {
             .map_err(|source| OpenError::Io { path: path.clone(), source })?;
         let threads = Mutex::new(vec![writer]);
         let link = Links { key: link_key, made: OnceLock::new() };
-        let warned_until = AtomicI64::new(i64::MIN);
+        let warned_until = AtomicI64::new(warned_until);
         let inner =
             Inner { committer, memory, results, disk_full, link, logs, vault, bounds, threads, warned_until };
         Ok(Self { inner: Arc::new(inner) })

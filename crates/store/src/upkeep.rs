@@ -8,7 +8,7 @@ use queue::{RunId, Timestamp, limits};
 use rusqlite::{Connection, params};
 
 use crate::batch::Batch;
-use crate::deliveries::{GIVEN_UP, KEEPS_RUN, forget_old, remove_of_run};
+use crate::deliveries::{GIVEN_UP, KEEPS_RUN, LAST_TRIED, forget_old, remove_of_run};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::{Store, row, secrets};
@@ -34,8 +34,9 @@ pub struct Pruned {
 impl Store {
     /// Removes runs that ended more than [`limits::RESULT_RETENTION`] before `now`, with results, files
     /// and deliveries, and log lines of that age;
-    /// webhook secrets whose overlap is over. A run whose delivery is pending, under way or waiting
-    /// for its endpoint stays, and one whose delivery failed for good stays longer. Logs of builds stay
+    /// webhook secrets whose overlap is over. A run whose delivery is pending or under way stays, and one
+    /// that was not delivered stays for [`limits::UNDELIVERED_RETENTION`] after the last attempt, be it given
+    /// up or waiting for its endpoint. Logs of builds stay
     /// as long as an app points at the build. Queued runs that the deletion of their app has left end.
     ///
     /// # Errors
@@ -82,8 +83,8 @@ impl Store {
 }
 
 impl Store {
-    /// Counts what is about to go although it was never delivered. Each is counted once while the store
-    /// is open: what was due at an earlier look is not counted again.
+    /// Counts what is about to go although it was never delivered. Each is counted once: what was due at an
+    /// earlier look is not counted again, nor after a restart.
     async fn going_undelivered(&self, now: Timestamp) -> Stored<u64> {
         let until = minus(now, limits::UNDELIVERED_RETENTION - limits::UNDELIVERED_WARNING).as_millis();
         let counted = self.inner.warned_until.swap(until, Ordering::Relaxed);
@@ -91,12 +92,19 @@ impl Store {
         let count = move |conn: &Connection| {
             let mut statement = conn.prepare_cached(&format!(
                 "SELECT count(*) FROM deliveries d
-                 WHERE d.state = 'exhausted' AND {GIVEN_UP} AND d.endpoint < 65536
-                   AND d.ended_at >= ?1 AND d.ended_at < ?2"
+                 WHERE {GIVEN_UP} AND d.endpoint < 65536 AND {LAST_TRIED} >= ?1 AND {LAST_TRIED} < ?2"
             ))?;
             Ok(statement.query_row(params![from, until], |row| row.get(0))?)
         };
-        self.inner.memory.readers().read(count).await
+        let found = self.inner.memory.readers().read(count).await?;
+        if found > 0 {
+            let note = move |batch: &mut Batch<'_>| {
+                batch.sql("UPDATE node SET warned_until = ?1")?.execute(params![until])?;
+                Ok(())
+            };
+            self.inner.committer.end(note).await?;
+        }
+        Ok(found)
     }
 }
 

@@ -15,12 +15,13 @@ use queue::webhook::Event;
 use queue::{RunId, limits};
 use store::{Pruned, Store};
 
-use super::{dir, fresh};
+use super::{after_a_kill, dir, fresh};
 use crate::conformance::registry::{deployed, with_project};
 use crate::world::{INLINE_RESULT_BYTES_MAX, World, app, project};
 
 const A: &str = "https://a.example/hook";
 const DAY: Duration = Duration::from_secs(86_400);
+const TICK: Duration = Duration::from_millis(1);
 
 async fn is_there(world: &World<Store>, run: RunId) -> bool {
     world.store.run(&project(1), run).await.unwrap().is_some()
@@ -154,6 +155,48 @@ async fn a_run_that_was_never_delivered_stays_longer() {
     world.pass(2 * DAY);
     assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 1);
     assert!(!is_there(&world, run).await);
+}
+
+#[tokio::test]
+async fn what_waits_for_its_endpoint_stays_as_long_and_no_longer() {
+    let world = fresh();
+    let refused = world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Disabled, 410);
+    world.settled().await;
+    world.pass(DAY);
+    // Its endpoint is disabled already: no attempt is made.
+    let untried = world.succeeded(&app("a"), &[A]).await;
+    assert!(world.begin().await.is_empty());
+    assert!(world.view(untried).await.deliveries[0].attempts.is_empty());
+    let kept_until = world.now().plus(limits::UNDELIVERED_RETENTION);
+    assert_eq!(world.view(untried).await.kept_until(), Some(kept_until));
+    // The clock of this world moves on with each run.
+    let refused_until = world.view(refused).await.kept_until().unwrap();
+    assert_eq!(refused_until.plus(DAY + TICK), kept_until);
+
+    world.pass(limits::UNDELIVERED_RETENTION - DAY - TICK);
+    let pruned = world.store.prune(world.now()).await.unwrap();
+    assert_eq!((pruned.runs, pruned.going_undelivered), (0, 1), "the second one is a day away");
+    world.pass(2 * TICK);
+    let pruned = world.store.prune(world.now()).await.unwrap();
+    assert_eq!((pruned.runs, pruned.going_undelivered), (1, 1));
+    assert!(!is_there(&world, refused).await && is_there(&world, untried).await);
+    world.pass(DAY);
+    assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 1);
+    assert!(!is_there(&world, untried).await);
+}
+
+#[tokio::test]
+async fn what_was_warned_about_is_not_warned_about_again_after_a_restart() {
+    let world = fresh();
+    world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Exhausted, 500);
+    world.settled().await;
+    world.pass(limits::UNDELIVERED_RETENTION - limits::UNDELIVERED_WARNING);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.store.prune(world.now()).await.unwrap().going_undelivered, 1);
+    let world = after_a_kill(&world);
+    assert_eq!(world.store.prune(world.now()).await.unwrap().going_undelivered, 0);
 }
 
 #[tokio::test]
