@@ -7,9 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use queue::delivery::{DeliveryState, Verdict};
 use queue::port::Outbox as _;
-use rcgen::{CertificateParams, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use testkit::receiver::{Evil, Fault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -47,34 +44,6 @@ async fn a_receiver_that_speaks_old_tls_alone_is_named_so() {
         let at = answering(answer).await;
         assert_eq!(reason(&world, &format!("https://{at}/")).await, "tls:version");
     }
-}
-
-#[tokio::test]
-async fn a_self_signed_receiver_is_not_trusted() {
-    let world = World::new();
-    let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(["hooks.example.com".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        while let Ok((stream, _)) = listener.accept().await {
-            assert!(acceptor.accept(stream).await.is_err(), "somebody trusted it");
-        }
-    });
-    world.names.say("hooks.example.com", &[&["127.0.0.1"]]);
-    let reason = reason(&world, &format!("https://hooks.example.com:{port}/")).await;
-    assert_eq!(reason, "tls:unknown_issuer");
 }
 
 #[tokio::test]

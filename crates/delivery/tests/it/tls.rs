@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::delivery::Verdict;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -31,16 +31,7 @@ impl Authority {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         change(&mut params);
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![certificate.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            )
-            .unwrap()
+        server_with(&params.signed_by(&key, &self.issuer).unwrap(), &key)
     }
 
     fn client(&self) -> Arc<ClientConfig> {
@@ -53,6 +44,23 @@ impl Authority {
             .with_no_client_auth();
         Arc::new(config)
     }
+}
+
+fn self_signed(name: &str) -> ServerConfig {
+    let key = KeyPair::generate().unwrap();
+    server_with(&CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap(), &key)
+}
+
+fn server_with(certificate: &Certificate, key: &KeyPair) -> ServerConfig {
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap()
 }
 
 /// Answers 200 to whoever trusts it, and hands out what it read.
@@ -102,6 +110,7 @@ async fn untrusted_receivers_are_named_by_kind_and_get_not_a_byte() {
     let early = |params: &mut CertificateParams| params.not_before = rcgen::date_time_ymd(2900, 1, 1);
     for (config, reason) in [
         (other.server("hooks.example.com", |_| {}), "tls:unknown_issuer"),
+        (self_signed("hooks.example.com"), "tls:unknown_issuer"),
         (authority.server("other.example.com", |_| {}), "tls:wrong_host"),
         (authority.server("hooks.example.com", expired), "tls:expired"),
         (authority.server("hooks.example.com", early), "tls:not_valid_yet"),
