@@ -96,14 +96,17 @@ impl Delivery {
         self.attempts.last().and_then(|attempt| attempt.ended.as_ref())
     }
 
-    pub(super) fn keeps_run(&self, old: Timestamp, undelivered: Timestamp) -> bool {
+    pub(super) fn keeps_run(&self, run_ended: Timestamp, old: Timestamp, undelivered: Timestamp) -> bool {
         // Its receiver has yet to fetch the result.
         if self.thin && self.last_end().is_some_and(|(at, _)| *at >= old) {
             return true;
         }
         match self.state {
-            DeliveryState::Pending | DeliveryState::Sending | DeliveryState::Disabled => true,
-            DeliveryState::Exhausted => self.last_end().is_some_and(|(at, _)| *at >= undelivered),
+            DeliveryState::Pending | DeliveryState::Sending => true,
+            // One that found its endpoint disabled was never tried.
+            DeliveryState::Exhausted | DeliveryState::Disabled => {
+                self.last_end().map_or(run_ended, |(at, _)| *at) >= undelivered
+            }
             DeliveryState::Delivered => false,
         }
     }

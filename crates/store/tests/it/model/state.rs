@@ -459,8 +459,10 @@ impl Model {
         };
         let (old, undelivered) = (before(limits::RESULT_RETENTION), before(30 * super::DAY));
         let goes = |run: &Run| {
-            run.outcome.as_ref().is_some_and(|outcome| outcome.ended_at < old)
-                && !run.outcomes().any(|delivery| delivery.keeps_run(old, undelivered))
+            run.outcome.as_ref().is_some_and(|outcome| {
+                let keeps = |delivery: &Delivery| delivery.keeps_run(outcome.ended_at, old, undelivered);
+                outcome.ended_at < old && !run.outcomes().any(keeps)
+            })
         };
         let gone = self.runs.values().filter(|run| goes(run)).map(|run| (run.given.id, run.project()));
         let gone: HashMap<_, _> = gone.collect();
