@@ -48,6 +48,14 @@ enum Command {
 }
 
 impl Cli {
+    /// How many threads are to serve; as many as cores when nobody said so.
+    pub(crate) fn threads(&self) -> Option<u16> {
+        match &self.command {
+            Command::Serve(args) => args.tuning.threads,
+            _ => None,
+        }
+    }
+
     /// Does what was asked for.
     ///
     /// # Errors

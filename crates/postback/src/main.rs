@@ -14,6 +14,7 @@ mod system;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tokio::runtime::{Builder, Runtime};
 
 fn main() -> ExitCode {
     // Replicas are started through this binary. That way is taken before anything else: it must not
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     // One provider for every TLS connection, the client's and the deliveries'.
     rustls::crypto::ring::default_provider().install_default().expect("nobody has chosen one before");
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(cli.threads()) {
         Ok(runtime) => runtime,
         Err(error) => return print::fatal(&anyhow::Error::new(error).context("failed to start the runtime")),
     };
@@ -33,4 +34,16 @@ fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(error) => print::fatal(&error),
     }
+}
+
+/// One thread for everything, so many, or one per core.
+fn runtime(threads: Option<u16>) -> std::io::Result<Runtime> {
+    let mut builder = match threads {
+        Some(1) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    if let Some(threads @ 2..) = threads {
+        builder.worker_threads(threads.into());
+    }
+    builder.enable_all().build()
 }

@@ -31,6 +31,7 @@ pub(crate) struct Setting {
     pub(crate) vault: Vault,
     pub(crate) incarnation: i64,
     pub(crate) bounds: Bounds,
+    pub(crate) batch_fill: Option<usize>,
 }
 
 impl<'a> Batch<'a> {

@@ -42,6 +42,8 @@ pub struct Options {
     pub lock_patience: Duration,
     /// What the store keeps at most.
     pub bounds: Bounds,
+    /// For counting what a run costs: a transaction waits for so many changes, or until none came for a while.
+    pub batch_fill: Option<usize>,
 }
 
 impl Options {
@@ -54,6 +56,7 @@ impl Options {
             readers: 4,
             lock_patience: Duration::from_secs(2),
             bounds: Bounds::default(),
+            batch_fill: None,
         }
     }
 }
@@ -246,7 +249,7 @@ impl Store {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenError> {
-        let Options { dir, key_file, readers, lock_patience, bounds } = options;
+        let Options { dir, key_file, readers, lock_patience, bounds, batch_fill } = options;
         connection::check_version()?;
         make_private_dir(&dir)?;
         refuse_network(&dir)?;
@@ -271,7 +274,7 @@ impl Store {
         let results = ResultFiles::open(&dir, incarnation)
             .map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
         let link_key = batch::link_key(&conn, &*entropy).map_err(recovery)?;
-        let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds };
+        let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds, batch_fill };
         recovery::run(&conn, &setting, &results).map_err(recovery)?;
 
         let warned_until = batch::warned_until(&conn).map_err(recovery)?;

@@ -1,5 +1,6 @@
 //! The writer thread: takes everything that waits, applies it in one transaction, syncs once, answers
-//! all. Nothing is delayed to make batches larger; while one batch syncs, the next one gathers.
+//! all. Nothing is delayed to make batches larger, unless [`crate::Options::batch_fill`] asks for it; while one
+//! batch syncs, the next one gathers.
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ const RESTART_PAGES: i32 = 16_384;
 const CHECKPOINT_PAGES_FULL: i32 = 256;
 /// How long commits may wait for that.
 const RESTART_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a batch that is to have a certain size waits for its next job.
+const FILL_PATIENCE: Duration = Duration::from_millis(20);
 /// How often a full disk is looked at, and what waits for it tried again, while nothing else is written.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
@@ -147,7 +150,11 @@ impl Writer {
             if jobs.len() >= BATCH_JOBS_MAX || bytes >= BATCH_BYTES_MAX {
                 break;
             }
-            next = self.receiver.try_recv().ok();
+            next = match self.setting.batch_fill {
+                Some(fill) if jobs.len() < fill => self.receiver.recv_timeout(FILL_PATIENCE).ok(),
+                Some(_) => break,
+                None => self.receiver.try_recv().ok(),
+            };
         }
         Some(jobs)
     }

@@ -18,6 +18,8 @@ pub struct Home {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     data_dir: PathBuf,
+    launcher: Vec<String>,
+    start_limit: Duration,
 }
 
 /// The keys that the first start made.
@@ -47,6 +49,8 @@ impl Home {
             port,
             listen_on: "127.0.0.1",
             environment: Vec::new(),
+            launcher: Vec::new(),
+            start_limit: START_LIMIT,
             flags: vec!["--allow-private-webhooks".into(), "127.0.0.0/8".into()],
         }
     }
@@ -79,6 +83,15 @@ impl Home {
         self
     }
 
+    /// The same with servers started by another program, which runs what follows its own arguments, and is
+    /// given `start_limit` for that.
+    #[must_use]
+    pub fn started_by(mut self, launcher: Vec<String>, start_limit: Duration) -> Self {
+        self.launcher = launcher;
+        self.start_limit = start_limit;
+        self
+    }
+
     /// The data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.data_dir.clone()
@@ -106,9 +119,20 @@ impl Home {
 
     /// The command line's program with this home's data directory and server.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.command_of(Command::new(&self.binary))
+    }
+
+    fn command_of(&self, mut command: Command) -> Command {
         command.env("POSTBACK_URL", self.url()).env("POSTBACK_DATA_DIR", self.data_dir());
         command
+    }
+
+    /// What starts a server, up to its first argument.
+    fn server_command(&self) -> Command {
+        let Some((launcher, arguments)) = self.launcher.split_first() else { return self.command() };
+        let mut command = Command::new(launcher);
+        command.args(arguments).arg(&self.binary);
+        self.command_of(command)
     }
 
     /// The keys that the first start made.
@@ -126,7 +150,7 @@ impl Home {
     /// When it does not become ready.
     pub fn start(&self) -> Server {
         let mut child = self
-            .command()
+            .server_command()
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen_on, self.port)])
             .args(&self.flags)
@@ -156,7 +180,7 @@ impl Home {
             if let Some(status) = child.try_wait().expect("it is our child") {
                 panic!("the server ended with {status} before it was ready");
             }
-            assert!(began.elapsed() < START_LIMIT, "the server was not ready in {START_LIMIT:?}");
+            assert!(began.elapsed() < self.start_limit, "the server was not ready in {:?}", self.start_limit);
             std::thread::sleep(Duration::from_millis(5));
         }
         server

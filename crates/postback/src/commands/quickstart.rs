@@ -55,6 +55,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         key_file: serve::KeyFile::default(),
         policy: args.policy,
         edge: serve::Edge::default(),
+        tuning: serve::Tuning::default(),
         drain_timeout: 5,
         log: String::new(),
         log_json: false,

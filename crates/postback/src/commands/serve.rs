@@ -31,6 +31,8 @@ pub(crate) struct Args {
     pub(crate) policy: Policy,
     #[command(flatten)]
     pub(crate) edge: Edge,
+    #[command(flatten)]
+    pub(crate) tuning: Tuning,
     /// Seconds that runs under way get to finish after SIGTERM
     #[arg(long, env = "POSTBACK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_timeout: u64,
@@ -40,6 +42,17 @@ pub(crate) struct Args {
     /// Write log lines as JSON
     #[arg(long, env = "POSTBACK_LOG_JSON")]
     pub(crate) log_json: bool,
+}
+
+/// How the server uses the machine.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Tuning {
+    /// Threads that answer calls; as many as cores when not given
+    #[arg(long, env = "POSTBACK_THREADS", value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Changes that a transaction waits for, so that counting instructions repeats. It makes everything slower.
+    #[arg(long, env = "POSTBACK_STORE_BATCH_FILL", hide = true, value_name = "COUNT")]
+    pub(crate) store_batch_fill: Option<usize>,
 }
 
 /// Where the key file lies; shared with `keys rotate`.
@@ -109,7 +122,10 @@ impl Args {
             listener,
             rates,
             listen: self.listen,
-            store: self.key_file.store_options(data_dir.clone()),
+            store: store::Options {
+                batch_fill: self.tuning.store_batch_fill,
+                ..self.key_file.store_options(data_dir.clone())
+            },
             data_dir,
             cache_dir: system::default_cache_dir()?,
             public_url,
