@@ -1,10 +1,14 @@
-"""What the benchmarks call: a function that does nothing, and one that never comes back."""
+"""What the benchmarks call: a function that does nothing, one that gives back what it got, and one that never comes back."""
 
 import asyncio
 
 
 async def trivial(value):
     return {"result": "ok", "value": value}
+
+
+async def echo(value, pad):
+    return {"result": "ok", "value": value, "pad": pad}
 
 
 async def never(value):

@@ -8,14 +8,15 @@
 //! difference below it says nothing.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use testkit::receiver::{Evil, Fault};
 use testkit::recorder::Recorder;
 
-use crate::{PATIENCE, Stage};
+use crate::pieces::PATIENCE;
+use crate::stage::{Stage, release_binary};
 
 const RECEIVERS: usize = 100;
 const PER_SECOND: u32 = 200;
@@ -26,9 +27,9 @@ const PART_MAX: f64 = 0.05;
 const CHANGE_MAX_MS: f64 = 5.0;
 
 /// How much of it.
-pub(crate) struct Plan {
-    pub(crate) seconds: u64,
-    pub(crate) pairs: usize,
+struct Plan {
+    seconds: u64,
+    pairs: usize,
 }
 
 /// What the webhooks of one slice took.
@@ -38,9 +39,26 @@ struct Slice {
     p99: f64,
 }
 
+/// Measures, and fails when the others feel more than the bound.
+pub(crate) async fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
+    let (mut plan, mut binary) = (Plan { seconds: 20, pairs: 5 }, None);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().with_context(|| format!("`{name}` has no value"))?;
+        match name.as_str() {
+            "--seconds" => plan.seconds = value.parse().context("`--seconds N`")?,
+            "--pairs" => plan.pairs = value.parse().context("`--pairs N`")?,
+            "--binary" => binary = Some(PathBuf::from(value).canonicalize()?),
+            _ => anyhow::bail!("`{name}` is no option; there are --seconds N, --pairs N and --binary FILE"),
+        }
+    }
+    let binary = binary.map_or_else(release_binary, Ok)?;
+    ensure!(measure(&plan, &binary).await?, "the others feel the receiver that hangs");
+    Ok(())
+}
+
 /// Measures and prints; `false` when the others feel more than the bound.
 #[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-pub(crate) async fn run(plan: &Plan, binary: &Path) -> anyhow::Result<bool> {
+async fn measure(plan: &Plan, binary: &Path) -> anyhow::Result<bool> {
     println!(
         "{PER_SECOND} runs per s over {RECEIVERS} receivers, slices of {} s; ms from call to webhook",
         plan.seconds
@@ -108,7 +126,7 @@ async fn slice(plan: &Plan, binary: &Path, hangs: bool) -> anyhow::Result<Slice>
         }
         let body = format!("{{\"value\":{number},\"webhook_endpoint\":\"{}\"}}", urls[to]);
         let connection = number % connections.len();
-        let (status, answer) = connections[connection].post(&path, &body).await?;
+        let (status, answer) = connections[connection].post(&path, body).await?;
         ensure!(status == 202, "{status}: {}", String::from_utf8_lossy(&answer));
     }
     let mut latencies = Vec::with_capacity(sent.len());

@@ -1,209 +1,290 @@
-//! Measures the main job on this machine: durable acknowledgements, webhooks end to end, latency at a
-//! gentle load, memory at rest, time from start to the first answer.
+//! Measures everything side by side in one sitting: postback, the physical limits, and with `--peers` the other servers.
 //!
-//! `cargo run --release -p bench [-- --quick] [--binary FILE]`, [`hanging`] for one receiver of many that hangs, or
-//! [`scale`] for very many runs. It drives the release binary from outside, with its load
-//! generator and its receiver on the same machine, and prints the disk's sync rate beside the figures,
-//! since no durable system can be judged without it.
+//! `cargo xtask bench [PIECE…] [--peers] [--quick] [--rounds N] [--binary FILE] [--out FOLDER]`. Without pieces all
+//! of them are measured. Rounds are interleaved: each system is started anew for each measurement, in an order that
+//! changes from round to round, and ended after it. The report has the median of the rounds with the least and the
+//! most; `--out` gets it as `report.md`, `figures.json` and `chart.svg`. Load, receivers and servers share the machine.
+//!
+//! Two more have options of their own: [`hanging`] asks what the others feel of one receiver that hangs, and
+//! [`instructions`] counts what a run costs.
 
+mod callgrind;
+mod chart;
 mod disk;
+mod floors;
 mod hanging;
+mod instructions;
 mod load;
+mod peers;
+mod pieces;
+mod processes;
 mod report;
 mod scale;
+mod sink;
+mod stage;
+mod systems;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use testkit::recorder::Recorder;
-use testkit::server::{Home, Server};
+use anyhow::{Context as _, bail, ensure};
 
-use load::{Connection, Load};
+use chart::Panel;
+use floors::Floor;
+use load::Until;
 use report::Report;
+use scale::Grown;
+use stage::release_binary;
+use systems::{Call, System};
 
-const CONNECTIONS: usize = 64;
-const ROUNDS: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A measurement of one system that takes longer is given up.
+const LIMIT: Duration = Duration::from_secs(900);
+/// The same for what fills directories with millions of runs.
+const LONG_LIMIT: Duration = Duration::from_secs(7_200);
+
+/// What can be measured, with what it is.
+const PIECES: [(&str, &str); 12] = [
+    ("limits", "what disk, SQLite and loopback can do"),
+    ("sync-1", "calls per second over one connection, with their answers"),
+    ("sync-64", "the same over 64 connections"),
+    ("ack-64", "durable acknowledgements per second while nobody works"),
+    ("e2e-64", "call, run, webhook: webhooks per second, all of them accounted for"),
+    ("e2e-low", "from the call to the webhook at 20 calls per second"),
+    ("payload", "bodies and results of 1 KiB, 100 KiB and 5 MiB"),
+    ("fan-out", "1,000 receivers, and the same with 10 that hang"),
+    ("backlog", "a million queued runs: accepted, started with, worked off"),
+    ("restart", "the start on a directory with a million finished runs"),
+    ("idle", "memory and CPU at rest, start to first answer, replica from zero"),
+    ("growth", "e2e-64 beside 0, 1 and 10 million finished runs"),
+];
+
+const PANELS: [Panel; 3] = [
+    Panel {
+        title: "Calls answered per second, 64 connections, one worker",
+        piece: "sync-64",
+        figure: "calls",
+    },
+    Panel {
+        title: "Webhooks per second, from call to receiver, nothing lost",
+        piece: "e2e-64",
+        figure: "webhooks",
+    },
+    Panel { title: "Acknowledgements per second, durable", piece: "ack-64", figure: "acknowledgements" },
+];
+
+/// How much of everything.
+pub(crate) struct Sizes {
+    /// Of closed loops over a time.
+    pub(crate) warm_up: Duration,
+    pub(crate) measured: Duration,
+    pub(crate) webhooks: usize,
+    pub(crate) webhooks_of_peers: usize,
+    pub(crate) gentle_calls: usize,
+    /// Bytes sent with each size of body, about.
+    pub(crate) payload_bytes: usize,
+    pub(crate) backlog: usize,
+    pub(crate) drain: Duration,
+    pub(crate) queued: usize,
+    pub(crate) finished: [usize; 3],
+    pub(crate) idle: Duration,
+}
+
+impl Sizes {
+    fn new(quick: bool) -> Self {
+        let seconds = Duration::from_secs;
+        if quick {
+            return Self {
+                warm_up: Duration::from_millis(300),
+                measured: seconds(1),
+                webhooks: 2_000,
+                webhooks_of_peers: 200,
+                gentle_calls: 40,
+                payload_bytes: 64 << 20,
+                backlog: 10_000,
+                drain: seconds(10),
+                queued: 2_000,
+                finished: [0, 10_000, 50_000],
+                idle: seconds(2),
+            };
+        }
+        Self {
+            warm_up: Duration::from_millis(500),
+            measured: seconds(4),
+            webhooks: 20_000,
+            webhooks_of_peers: 2_000,
+            gentle_calls: 200,
+            payload_bytes: 1 << 30,
+            backlog: 1_000_000,
+            drain: seconds(120),
+            queued: 100_000,
+            finished: [0, 1_000_000, 10_000_000],
+            idle: seconds(10),
+        }
+    }
+
+    /// The closed loops' time.
+    pub(crate) fn time(&self) -> Until {
+        Until::Over { warm_up: self.warm_up, measured: self.measured }
+    }
+}
+
+struct Wanted {
+    pieces: Vec<String>,
+    peers: bool,
+    quick: bool,
+    rounds: usize,
+    binary: Option<PathBuf>,
+    out: Option<PathBuf>,
+}
+
+impl Wanted {
+    fn read(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut wanted =
+            Self { pieces: Vec::new(), peers: false, quick: false, rounds: 0, binary: None, out: None };
+        while let Some(name) = arguments.next() {
+            let mut value = || arguments.next().with_context(|| format!("`{name}` has no value"));
+            match name.as_str() {
+                "--peers" => wanted.peers = true,
+                "--quick" => wanted.quick = true,
+                "--rounds" => wanted.rounds = value()?.parse().context("`--rounds N`")?,
+                "--binary" => wanted.binary = Some(PathBuf::from(value()?).canonicalize()?),
+                "--out" => wanted.out = Some(value()?.into()),
+                piece if PIECES.iter().any(|(known, _)| *known == piece) => wanted.pieces.push(name),
+                _ => bail!(
+                    "`{name}` is neither an option nor a piece; there are --peers, --quick, --rounds N, --binary FILE and --out \
+                     FOLDER, and the pieces\n{}",
+                    PIECES.map(|(name, what)| format!("  {name:<8} {what}")).join("\n")
+                ),
+            }
+        }
+        if wanted.rounds == 0 {
+            wanted.rounds = if wanted.quick { 1 } else { 3 };
+        }
+        if wanted.pieces.is_empty() {
+            wanted.pieces = PIECES.map(|(name, _)| name.to_owned()).into();
+        }
+        Ok(wanted)
+    }
+}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1).peekable();
-    if arguments.next_if_eq("scale").is_some() {
-        return scale::run(arguments).await;
+    let measured = async {
+        if arguments.next_if_eq(floors::ARGUMENT).is_some() {
+            floors::serve(arguments).await
+        } else if arguments.next_if_eq("instructions").is_some() {
+            instructions::run(arguments).await
+        } else if arguments.next_if_eq("hanging").is_some() {
+            hanging::run(arguments).await
+        } else {
+            let _ = arguments.next_if_eq("bench");
+            measure(Wanted::read(arguments)?).await
+        }
+    };
+    // Given up half-way, it takes down what it started.
+    tokio::select! {
+        done = measured => done,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
     }
-    let (mut quick, mut binary, mut hangs) = (false, None, false);
-    let mut plan = hanging::Plan { seconds: 20, pairs: 5 };
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "hanging" => hangs = true,
-            "--seconds" if hangs => plan.seconds = arguments.next().context("`--seconds N`")?.parse()?,
-            "--pairs" if hangs => plan.pairs = arguments.next().context("`--pairs N`")?.parse()?,
-            "--quick" => quick = true,
-            "--binary" => binary = Some(PathBuf::from(arguments.next().context("`--binary` names a file")?)),
-            other => anyhow::bail!(
-                "`{other}` is no option; there are --quick and --binary FILE, `hanging` with --seconds N and --pairs N, and `scale`"
-            ),
+}
+
+#[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+async fn measure(wanted: Wanted) -> anyhow::Result<()> {
+    let binary = wanted.binary.clone().map_or_else(release_binary, Ok)?;
+    let mut report = Report::default();
+    let mut systems =
+        vec![System::Postback(binary.clone()), System::Floor(Floor::Http), System::Floor(Floor::Python)];
+    if wanted.peers {
+        for peer in &peers::ALL {
+            match peer.install() {
+                Ok(()) => {
+                    println!("{}: {}", peer.name, peer.versions());
+                    systems.push(System::Peer(peer));
+                }
+                Err(error) => report.skip("all", peer.name, &format!("it cannot be installed: {error:#}")),
+            }
         }
     }
-    let (acks, webhooks, gentle) = if quick { (5_000, 2_000, 60) } else { (40_000, 20_000, 200) };
-    let binary = binary.map_or_else(release_binary, Ok)?;
-    if hangs {
-        ensure!(hanging::run(&plan, &binary).await?, "the others feel the receiver that hangs");
-        return Ok(());
+    let mut run = Run { sizes: Sizes::new(wanted.quick), binary, systems, grown: Grown::default() };
+    for round in 0..wanted.rounds {
+        for piece in &wanted.pieces {
+            println!("round {} of {}: {piece}", round + 1, wanted.rounds);
+            run.piece(&mut report, piece, round).await;
+        }
     }
-    let mut report = Report::default();
-    for _ in 0..if quick { 1 } else { ROUNDS } {
-        report.add("disk: append 600 B + fdatasync", "per s", disk::syncs_per_second()?);
-        let stage = Stage::start(&binary)?;
-        report.add("start to first answer", "ms", stage.first_answer(&binary).await?);
-        report.add("idle memory, server", "MB", resident_mb(stage.server.pid())?);
-        stage.sync(&mut report, acks).await?;
-        stage.end_to_end(&mut report, webhooks).await?;
-        stage.gentle(&mut report, gentle).await?;
-        stage.acknowledgements(&mut report, acks).await?;
-        report.add("memory after it all, server", "MB", resident_mb(stage.server.pid())?);
+    println!("\n{}", report.table());
+    if let Some(out) = &wanted.out {
+        std::fs::create_dir_all(out)?;
+        std::fs::write(out.join("report.md"), report.table())?;
+        std::fs::write(out.join("figures.json"), format!("{:#}\n", report.json()))?;
+        let floors = [Floor::Http, Floor::Python].map(|floor| System::Floor(floor).name());
+        if let Some(chart) = chart::draw(&report, &PANELS, &floors) {
+            std::fs::write(out.join("chart.svg"), chart)?;
+        }
     }
-    report.print();
+    ensure!(!run.failed(&report), "a measurement of postback failed; the lines with SKIP say which and why");
     Ok(())
 }
 
-/// The binary as users run it, built by cargo when it is not there.
-fn release_binary() -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize()?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = std::process::Command::new(cargo)
-        .args(["build", "--release", "--package", "postback"])
-        .current_dir(&root)
-        .status()?;
-    ensure!(status.success(), "the release binary could not be built");
-    Ok(root.join("target/release/postback"))
+/// What the rounds share.
+struct Run {
+    sizes: Sizes,
+    binary: PathBuf,
+    systems: Vec<System>,
+    grown: Grown,
 }
 
-/// A server with the app of the benchmarks.
-struct Stage {
-    home: Home,
-    server: Server,
-}
-
-impl Stage {
-    fn start(binary: &Path) -> anyhow::Result<Self> {
-        let home = Home::new(binary);
-        let server = home.start();
-        let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("app");
-        let output = home.command().current_dir(app).args(["deploy", "bench"]).output()?;
-        ensure!(output.status.success(), "deploy failed: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(Self { home, server })
-    }
-
-    fn path(&self, function: &str) -> String {
-        format!("/v4/{}/bench/{function}", self.home.keys().project_id)
-    }
-
-    async fn connect(&self) -> anyhow::Result<Connection> {
-        let address = self.home.url().trim_start_matches("http://").to_owned();
-        Connection::open(&address, &self.home.keys().public_key).await
-    }
-
-    /// A second server on a copy of nothing but the environment cache: process start to first answer.
-    async fn first_answer(&self, binary: &Path) -> anyhow::Result<f64> {
-        let home = Home::new(binary);
-        let server = home.start();
-        let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("app");
-        let output = home.command().current_dir(app).args(["deploy", "bench"]).output()?;
-        ensure!(output.status.success(), "deploy failed: {}", String::from_utf8_lossy(&output.stderr));
-        server.terminate();
-        let began = Instant::now();
-        let server = home.start();
-        let stage = Self { home, server };
-        let mut connection = stage.connect().await?;
-        let (status, body) = connection.post(&stage.path("trivial"), r#"{"value":1}"#).await?;
-        ensure!(status == 200, "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(began.elapsed().as_secs_f64() * 1e3)
-    }
-
-    async fn sync(&self, report: &mut Report, requests: usize) -> anyhow::Result<()> {
-        for (name, connections, requests) in [("sync-1", 1, requests / 8), ("sync-64", CONNECTIONS, requests)]
-        {
-            let load = Load { connections, requests, expected: 200 };
-            let path = self.path("trivial");
-            let result =
-                load.run(|| self.connect(), &path, |number| format!("{{\"value\":{number}}}")).await?;
-            report.add_latencies(name, &result);
+impl Run {
+    /// One piece of one round; what fails is said in the report, and the rest goes on.
+    async fn piece(&mut self, report: &mut Report, piece: &str, round: usize) {
+        let call = match piece {
+            "sync-1" | "sync-64" | "idle" => Call::Sync,
+            "ack-64" => Call::Promise,
+            _ => Call::Webhook,
+        };
+        let alone = ["limits", "payload", "fan-out", "backlog", "restart", "growth"].contains(&piece);
+        let mut order = self.systems.clone();
+        if alone {
+            order.truncate(1);
+        } else {
+            order
+                .retain(|system| system.can(&call) || (piece == "idle" && matches!(system, System::Peer(_))));
+            let turns = round % order.len();
+            order.rotate_left(turns);
         }
-        Ok(())
-    }
-
-    /// Durable acknowledgements while the replica is busy for ever: nothing but accept is measured.
-    async fn acknowledgements(&self, report: &mut Report, requests: usize) -> anyhow::Result<()> {
-        let recorder = Recorder::start().await?;
-        let hook = recorder.url("never");
-        let load = Load { connections: CONNECTIONS, requests, expected: 202 };
-        let path = self.path("never");
-        let body = |number: usize| format!("{{\"value\":{number},\"webhook_endpoint\":\"{hook}\"}}");
-        let result = load.run(|| self.connect(), &path, body).await?;
-        report.add_latencies("ack-64", &result);
-        Ok(())
-    }
-
-    async fn end_to_end(&self, report: &mut Report, requests: usize) -> anyhow::Result<()> {
-        let recorder = Recorder::start().await?;
-        let hook = recorder.url("hook");
-        let load = Load { connections: CONNECTIONS, requests, expected: 202 };
-        let path = self.path("trivial");
-        let body = |number: usize| format!("{{\"value\":{number},\"webhook_endpoint\":\"{hook}\"}}");
-        let began = Instant::now();
-        let result = load.run(|| self.connect(), &path, body).await?;
-        ensure!(
-            recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= requests).await,
-            "{} of {requests} webhooks arrived",
-            recorder.count()
-        );
-        let arrivals = recorder.arrivals();
-        let mut values: Vec<_> =
-            arrivals.iter().map(|arrival| arrival.json()["result"]["value"].as_u64()).collect();
-        values.sort_unstable();
-        values.dedup();
-        ensure!(values.len() == requests, "{} of {requests} results are distinct", values.len());
-        let last = arrivals.iter().map(|arrival| arrival.at).max().context("webhooks arrived")?;
-        report.add_latencies("e2e-64 acks", &result);
-        report.add("e2e-64 webhooks", "per s", requests as f64 / last.duration_since(began).as_secs_f64());
-        Ok(())
-    }
-
-    /// Twenty requests a second, each timed from its sending to its webhook's arrival.
-    async fn gentle(&self, report: &mut Report, requests: usize) -> anyhow::Result<()> {
-        let recorder = Recorder::start().await?;
-        let hook = recorder.url("gentle");
-        let mut connection = self.connect().await?;
-        let path = self.path("trivial");
-        let mut sent = Vec::with_capacity(requests);
-        let mut tick = tokio::time::interval(Duration::from_millis(50));
-        for number in 0..requests {
-            tick.tick().await;
-            sent.push(Instant::now());
-            let body = format!("{{\"value\":{number},\"webhook_endpoint\":\"{hook}\"}}");
-            let (status, _) = connection.post(&path, &body).await?;
-            ensure!(status == 202, "{status}");
+        let limit = if alone { LONG_LIMIT } else { LIMIT };
+        for system in order {
+            let measured = tokio::time::timeout(limit, self.one(report, piece, &system)).await;
+            let result = measured.unwrap_or_else(|_| bail!("it took longer than {limit:?}"));
+            if let Err(error) = result {
+                report.skip(piece, system.name(), &format!("{error:#}"));
+            }
         }
-        ensure!(
-            recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= requests).await,
-            "webhooks are missing"
-        );
-        let mut latencies = Vec::with_capacity(requests);
-        for arrival in recorder.arrivals() {
-            let number = arrival.json()["result"]["value"].as_u64().context("the result has its number")?;
-            latencies.push(arrival.at.duration_since(sent[usize::try_from(number)?]));
-        }
-        report.add_percentiles("e2e at 20/s", &mut latencies);
-        Ok(())
     }
-}
 
-/// Resident memory of a process, in MB.
-fn resident_mb(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("no figure")?.parse()?;
-    Ok(kilobytes / 1e3)
+    async fn one(&mut self, report: &mut Report, piece: &str, system: &System) -> anyhow::Result<()> {
+        let sizes = &self.sizes;
+        match piece {
+            "limits" => pieces::limits(report, sizes, &System::Floor(Floor::Http)).await,
+            "sync-1" => pieces::sync(report, sizes, system, 1).await,
+            "sync-64" => pieces::sync(report, sizes, system, pieces::CONNECTIONS).await,
+            "ack-64" => pieces::acks(report, sizes, system).await,
+            "e2e-64" => pieces::end_to_end(report, sizes, system).await,
+            "e2e-low" => pieces::gentle(report, sizes, system).await,
+            "payload" => pieces::payload(report, sizes, system).await,
+            "fan-out" => pieces::fan_out(report, sizes, system).await,
+            "backlog" => scale::backlog(report, sizes, &self.binary).await,
+            "restart" => scale::start(report, sizes, &self.binary).await,
+            "idle" => pieces::idle(report, sizes, system).await,
+            "growth" => self.grown.measure(report, sizes, system, &self.binary).await,
+            _ => bail!("there is no piece `{piece}`"),
+        }
+    }
+
+    /// Whether something of postback's own could not be measured.
+    fn failed(&self, report: &Report) -> bool {
+        let ours = System::Postback(self.binary.clone());
+        report.skipped_of(ours.name())
+    }
 }

@@ -1,20 +1,16 @@
-//! How it is with very many runs: the start on a full data directory, and the memory of a long queue.
-//!
-//! `cargo run --release -p bench -- scale [--queued N] [--finished N] [--backlog N] [--drain SECONDS]
-//! [--binary FILE]`. First a data directory is filled through the store's own verbs with 100,000 queued
-//! and 1,000,000 finished runs, each of these with a delivered webhook, and a server is started on it.
-//! Then a server gets 1,000,000 calls that it cannot work on, is killed, started again with code that
-//! can, and watched while it works them off.
+//! How it is with very many runs: the start on a full data directory, the memory of a long queue, and the rate
+//! beside millions of finished runs. Directories are filled through the store's own verbs.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
+use hyper::header::AUTHORIZATION;
 use queue::delivery::{AttemptEnd, AttemptReport, Verdict};
 use queue::outcome::{Finish, Finished, Outcome};
 use queue::port::{Accepted, Claim, Deliveries as _, Runs as _};
@@ -22,61 +18,24 @@ use queue::run::{EndpointUrl, Generation, Mode, NewRun, RunOptions};
 use queue::{AppId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 use rand::RngCore as _;
 use store::{Options, Store};
-use testkit::recorder::Recorder;
-use testkit::server::{Home, Server};
+use testkit::server::Home;
 
-use crate::load::{Connection, Load};
-use crate::{release_binary, resident_mb};
+use crate::Sizes;
+use crate::load::{Target, Until, closed_loop};
+use crate::pieces::{CONNECTIONS, PATIENCE, webhooks};
+use crate::report::{Report, number};
+use crate::sink::Sink;
+use crate::stage::{Stage, app_folder, deploy, peak_mb, reset_peak, resident_mb};
+use crate::systems::{Running, System};
 
 /// Runs written at once: two batches of the store's writer.
 const AT_ONCE: usize = 1_024;
-/// Bodies of calls made beforehand.
-const CALLS_PER_ROUND: usize = 50_000;
-const CONNECTIONS: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(60);
+const OURS: &str = "postback";
+/// What a finished run with its delivery takes on the disk, generously.
+const BYTES_PER_RUN: u64 = 2_000;
+/// What has to be left beside.
+const SPARE_BYTES: u64 = 4 << 30;
 const DAY_MS: i64 = 86_400_000;
-
-/// How many of what.
-struct Sizes {
-    queued: usize,
-    finished: usize,
-    backlog: usize,
-    drain: Duration,
-}
-
-/// Measures and prints.
-pub(crate) async fn run(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let mut sizes =
-        Sizes { queued: 100_000, finished: 1_000_000, backlog: 1_000_000, drain: Duration::from_secs(60) };
-    let mut binary = None;
-    while let Some(name) = arguments.next() {
-        let value = arguments.next().with_context(|| format!("`{name}` has no value"))?;
-        let number = || value.parse().with_context(|| format!("`{name} {value}` is no number"));
-        match name.as_str() {
-            "--queued" => sizes.queued = number()?,
-            "--finished" => sizes.finished = number()?,
-            "--backlog" => sizes.backlog = number()?,
-            "--drain" => sizes.drain = Duration::from_secs(number()? as u64),
-            "--binary" => binary = Some(PathBuf::from(value)),
-            _ => anyhow::bail!(
-                "`{name}` is no option; there are --queued, --finished, --backlog, --drain and --binary"
-            ),
-        }
-    }
-    let binary = binary.map_or_else(release_binary, Ok)?;
-    if sizes.queued > 0 {
-        start(&binary, &sizes).await?;
-    }
-    if sizes.backlog > 0 {
-        backlog(&binary, &sizes).await?;
-    }
-    Ok(())
-}
-
-#[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
-fn say(name: &str, value: f64, unit: &str) {
-    println!("{name:<46} {value:>12.1} {unit}");
-}
 
 struct Wall;
 
@@ -94,71 +53,113 @@ impl Entropy for Random {
     }
 }
 
-fn deploy(home: &Home, from: &Path) -> anyhow::Result<()> {
-    let output = home.command().current_dir(from).args(["deploy", "bench"]).output()?;
-    ensure!(output.status.success(), "deploy failed: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-fn app_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("app")
-}
-
-/// A start on a full data directory.
-async fn start(binary: &Path, sizes: &Sizes) -> anyhow::Result<()> {
+/// A start on a full data directory, after a clean stop and after a kill.
+pub(crate) async fn start(report: &mut Report, sizes: &Sizes, binary: &Path) -> anyhow::Result<()> {
     let home = Home::new(binary);
     let server = home.start();
     deploy(&home, &app_folder())?;
     server.terminate();
+    let add =
+        |report: &mut Report, figure: &str, unit, value| report.add("restart", OURS, figure, unit, value);
     let began = Instant::now();
     let server = home.start();
-    say("start on an empty directory: ready after", millis(began), "ms");
+    add(report, "ready on an empty directory", "ms", millis(began));
     server.terminate();
 
-    let recorder = Recorder::start().await?;
-    let began = Instant::now();
-    fill(&home, sizes, &recorder.url("hook")).await?;
-    say("runs written into the directory", (sizes.queued + sizes.finished) as f64, "runs");
-    say("  at a rate of", (sizes.queued + sizes.finished) as f64 / began.elapsed().as_secs_f64(), "per s");
-    say("  the database's size", size_mb(&home.data_dir())?, "MB");
-
-    for name in ["after a clean stop", "after a kill"] {
-        let seen = recorder.count();
-        let (began, wall) = (Instant::now(), testkit::wall_clock());
+    let sink = Sink::start().await?;
+    let full = Full { finished: sizes.finished[1], queued: sizes.queued };
+    add(report, "runs written into the directory", "per s", fill(&home, &full, &sink.url(0)).await?);
+    let what =
+        format!("with {} finished and {} queued", number(full.finished as f64), number(full.queued as f64));
+    for name in ["a clean stop", "a kill"] {
+        let seen = sink.count();
+        let began = Instant::now();
         let server = home.start();
-        say(&format!("start {name}: ready after"), millis(began), "ms");
-        let came = recorder.wait_until(PATIENCE, |arrivals| arrivals.len() > seen).await;
-        ensure!(came, "no run was worked on in {PATIENCE:?}");
-        let first =
-            recorder.arrivals()[seen].json()["run_id"].as_str().context("it names its run")?.to_owned();
-        let started = started_at(&home, &first)?;
-        say("  the first run claimed after", started.since(wall).as_secs_f64() * 1e3, "ms");
-        say("  its webhook after", millis(began), "ms");
-        say("  memory", resident_mb(server.pid())?, "MB");
+        add(report, &format!("ready after {name}, {what}"), "ms", millis(began));
+        while sink.count() <= seen {
+            ensure!(began.elapsed() < PATIENCE, "no run was worked on in {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        add(report, &format!("first webhook after {name}"), "ms", millis(began));
+        add(report, "memory then", "MB", resident_mb(server.pid())?);
         server.kill();
     }
     Ok(())
+}
+
+/// Data directories with finished runs, filled once and used in every round.
+#[derive(Default)]
+pub(crate) struct Grown {
+    homes: Vec<(usize, Home)>,
+}
+
+impl Grown {
+    /// The rate from call to webhook beside finished runs, one size after the other.
+    pub(crate) async fn measure(
+        &mut self,
+        report: &mut Report,
+        sizes: &Sizes,
+        system: &System,
+        binary: &Path,
+    ) -> anyhow::Result<()> {
+        for finished in sizes.finished {
+            let home = match self.homes.iter().position(|(size, _)| *size == finished) {
+                Some(place) => self.homes.remove(place).1,
+                None => match Self::fill(report, binary, finished).await? {
+                    Some(home) => home,
+                    None => continue,
+                },
+            };
+            let running = Running::on_filled(system, home).await?;
+            let label = format!("{} finished:", number(finished as f64));
+            webhooks(report, "growth", &label, system, &running, sizes.webhooks).await?;
+            self.homes.push((finished, running.into_home()?));
+        }
+        Ok(())
+    }
+
+    async fn fill(report: &mut Report, binary: &Path, finished: usize) -> anyhow::Result<Option<Home>> {
+        let needed = finished as u64 * BYTES_PER_RUN + SPARE_BYTES;
+        let free = free_bytes(&std::env::temp_dir())?;
+        if free < needed {
+            let why = format!(
+                "{finished} finished runs take about {} GB on the disk, {} are free",
+                needed >> 30,
+                free >> 30
+            );
+            report.skip("growth", OURS, &why);
+            return Ok(None);
+        }
+        let home = Home::new(binary);
+        let server = home.start();
+        deploy(&home, &app_folder())?;
+        ensure!(server.terminate().success(), "the server did not stop");
+        if finished > 0 {
+            let rate = fill(&home, &Full { finished, queued: 0 }, "http://127.0.0.1:9/hook").await?;
+            report.add("growth", OURS, &format!("{} written", number(finished as f64)), "per s", rate);
+        }
+        Ok(Some(home))
+    }
+}
+
+/// What a directory is filled with.
+struct Full {
+    finished: usize,
+    queued: usize,
+}
+
+fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
+    let system = rustix::fs::statvfs(folder)?;
+    Ok(system.f_bavail * system.f_frsize)
 }
 
 fn millis(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-fn size_mb(dir: &Path) -> anyhow::Result<f64> {
-    Ok(std::fs::metadata(dir.join("postback.db"))?.len() as f64 / 1e6)
-}
-
-/// When a run was claimed, as the command line tells it.
-fn started_at(home: &Home, run: &str) -> anyhow::Result<Timestamp> {
-    let output = home.command().args(["runs", "get", run, "--json"]).output()?;
-    ensure!(output.status.success(), "`runs get` failed: {}", String::from_utf8_lossy(&output.stderr));
-    let view: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let text = view["startedAt"].as_str().context("the run has started")?;
-    Timestamp::parse_rfc3339(text).context("it started at some time")
-}
-
-/// Fills the directory through the verbs that the server itself uses.
-async fn fill(home: &Home, sizes: &Sizes, hook: &str) -> anyhow::Result<()> {
+/// Fills the directory through the verbs that the server itself uses; runs per second.
+async fn fill(home: &Home, sizes: &Full, hook: &str) -> anyhow::Result<f64> {
+    let began = Instant::now();
     let store = Store::open(Options::new(home.data_dir()), Arc::new(Wall), Arc::new(Random))?;
     let project: ProjectId = home.keys().project_id.parse()?;
     let app = AppId::new(&project, &"bench".parse()?);
@@ -173,7 +174,7 @@ async fn fill(home: &Home, sizes: &Sizes, hook: &str) -> anyhow::Result<()> {
     all(sizes.queued, |number| queue_one(&store, new_run(&app, hook, number, Timestamp::from_millis(now))))
         .await?;
     store.close().await;
-    Ok(())
+    Ok((sizes.finished + sizes.queued) as f64 / began.elapsed().as_secs_f64())
 }
 
 async fn all<F: Future<Output = anyhow::Result<()>>>(
@@ -224,66 +225,59 @@ async fn finish_one(store: &Store, run: NewRun) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The memory of a long queue.
-async fn backlog(binary: &Path, sizes: &Sizes) -> anyhow::Result<()> {
-    let home = Home::new(binary);
-    let server = home.start();
-    deploy(&home, &app_folder())?;
-    let recorder = Recorder::start().await?;
-    let hook = recorder.url("hook");
-    let path = format!("/v4/{}/bench/never", home.keys().project_id);
-    say("a server that does nothing: memory", resident_mb(server.pid())?, "MB");
-    let (mut sent, mut most, began) = (0, 0_f64, Instant::now());
-    while sent < sizes.backlog {
-        let requests = CALLS_PER_ROUND.min(sizes.backlog - sent);
-        let load = Load { connections: CONNECTIONS, requests, expected: 202 };
-        let body = |number: usize| format!("{{\"value\":{},\"webhook_endpoint\":\"{hook}\"}}", sent + number);
-        load.run(|| connect(&home), &path, body).await?;
-        sent += requests;
-        let resident = resident_mb(server.pid())?;
-        most = most.max(resident);
-        if sent % (4 * CALLS_PER_ROUND) == 0 {
-            say(&format!("  with {sent} queued: memory"), resident, "MB");
+/// A long queue: what it costs to make, to keep, to start with, and to work off.
+pub(crate) async fn backlog(report: &mut Report, sizes: &Sizes, binary: &Path) -> anyhow::Result<()> {
+    let mut add = |figure: &str, unit, value| report.add("backlog", OURS, figure, unit, value);
+    let stage = Stage::start(binary)?;
+    let sink = Sink::start().await?;
+    let Stage { home, server, .. } = &stage;
+    let target = Target {
+        address: home.url().trim_start_matches("http://").to_owned(),
+        path: stage.path("never"),
+        headers: vec![(AUTHORIZATION, stage.key().parse()?)],
+        body: {
+            let hook = sink.url(0);
+            Arc::new(move |number| format!("{{\"value\":{number},\"webhook_endpoint\":\"{hook}\"}}").into())
+        },
+        status: Some(202),
+        busy: None,
+        contains: b"",
+    };
+    reset_peak(server.pid())?;
+    let tenth = sizes.backlog / 10;
+    for part in 0..10 {
+        let body = Arc::clone(&target.body);
+        let target = Target { body: Arc::new(move |number| body(part * tenth + number)), ..target.clone() };
+        let seen = closed_loop(&target, CONNECTIONS, Until::Count(tenth)).await?;
+        match part {
+            0 => add("accepted, the first tenth", "per s", seen.rate),
+            9 => add("accepted, the last tenth", "per s", seen.rate),
+            _ => {}
         }
     }
-    say("calls acknowledged while none is worked on", sent as f64 / began.elapsed().as_secs_f64(), "per s");
-    say("  memory at most", most, "MB");
+    let queued = tenth * 10;
+    add("memory of the server while accepting, at most", "MB", peak_mb(server.pid())?);
 
     // The same app with a function that comes back, found by the next start.
     let folder = tempfile::tempdir()?;
-    for entry in std::fs::read_dir(app_folder())? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name()))?;
-    }
-    std::fs::write(
-        folder.path().join("main.py"),
-        "async def never(value):\n    return {\"value\": value}\n",
-    )?;
-    deploy(&home, folder.path())?;
+    std::fs::copy(app_folder().join("cerebrium.toml"), folder.path().join("cerebrium.toml"))?;
+    let code = "async def trivial(value):\n    return {\"value\": value}\n\n\nnever = trivial\n";
+    std::fs::write(folder.path().join("main.py"), code)?;
+    deploy(home, folder.path())?;
+    let Stage { home, server, .. } = stage;
     server.kill();
     let began = Instant::now();
     let server = home.start();
-    say("start after a kill: ready after", millis(began), "ms");
-    say("  memory", resident_mb(server.pid())?, "MB");
-    drain(&server, &recorder, sizes).await
-}
-
-async fn connect(home: &Home) -> anyhow::Result<Connection> {
-    let address = home.url().trim_start_matches("http://").to_owned();
-    Connection::open(&address, &home.keys().public_key).await
-}
-
-/// Watches the queue being worked off, until it is empty or the time is over.
-async fn drain(server: &Server, recorder: &Recorder, sizes: &Sizes) -> anyhow::Result<()> {
-    let (began, mut most) = (Instant::now(), 0_f64);
-    while began.elapsed() < sizes.drain && recorder.count() < sizes.backlog {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        most = most.max(resident_mb(server.pid())?);
+    add(&format!("ready after a kill, {} queued", number(queued as f64)), "ms", millis(began));
+    reset_peak(server.pid())?;
+    let began = Instant::now();
+    while began.elapsed() < sizes.drain && sink.count() < queued {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let (arrived, time) = (recorder.count(), began.elapsed());
-    ensure!(arrived > 0, "nothing was worked on in {time:?}");
-    say("webhooks while it is worked off", arrived as f64, "webhooks");
-    say("  at a rate of", arrived as f64 / time.as_secs_f64(), "per s");
-    say("  memory at most", most, "MB");
+    let (arrived, taken) = (sink.count(), began.elapsed());
+    ensure!(arrived > 0, "nothing was worked on in {taken:?}");
+    add("worked off, webhooks", "per s", arrived as f64 / taken.as_secs_f64());
+    add("memory of the server meanwhile, at most", "MB", peak_mb(server.pid())?);
+    add("webhooks that came again", "times", sink.again() as f64);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Repository tasks, run as `cargo xtask TASK`.
 
+mod bench;
 mod mutants;
 mod prove;
 mod tests;
@@ -9,9 +10,15 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
+  bench [PIECE...] [--peers] [--quick] [--rounds N] [--out FOLDER]
+         the server beside the physical limits and, with --peers, other servers from PyPI: a table,
+         and with --out a chart; `bench help` lists the pieces
   prove [--kills N] [--runs M] [--seed S] [--debug] [--no-mutants]
          the promises under faults for longer (10,000 runs through 200 kills, on a release build),
          and the mutants; prints a report
+  instructions [--check | --save] [--top N] [--out FOLDER]
+         what one run costs the server in instructions, counted under valgrind; --check compares
+         with bench/instructions.txt, --top shows where they go
   mutants [NAME...]
          deliberate bugs that the tests must find
   tidy   check what no compiler checks: who depends on whom, licences and sources of
@@ -22,6 +29,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("prove") => prove::run(&arguments[1..]).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }),
+        Some("bench" | "instructions") => bench::run(&arguments).unwrap_or_else(|error| {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }),
