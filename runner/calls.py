@@ -6,7 +6,6 @@ call that it is meant for.
 
 import asyncio
 import collections
-import contextvars
 import ctypes
 import inspect
 import queue
@@ -24,7 +23,9 @@ _VALUES = (dict, list, str, int, float, bool, type(None), tuple)
 
 
 class Call:
-    __slots__ = ("number", "function", "run_id", "body", "cancelled", "inside", "interrupt", "lock", "started", "spent", "_outlet")
+    __slots__ = (
+        "number", "function", "run_id", "body", "cancelled", "inside", "interrupt", "lock", "started", "spent", "task", "_outlet"
+    )
 
     def __init__(self, number, function, run_id, body, outlet=None):
         # The channel, when what the function yields is to be told as it comes.
@@ -37,6 +38,7 @@ class Call:
         # Whether the app's code runs, so that a cancel may raise in it.
         self.inside = False
         self.interrupt = None
+        self.task = None
         self.lock = threading.Lock()
         self.started = 0.0
         self.spent = 0.0
@@ -264,7 +266,7 @@ def _raise_in(thread, error):
 
 
 class EventLoop:
-    """Runs async functions, in a thread of its own, so that what they leave running goes on between calls."""
+    """Runs async functions, in one thread for good, so that what they leave running goes on between calls."""
 
     def __init__(self, replica):
         self._replica = replica
@@ -272,10 +274,19 @@ class EventLoop:
         self._arrived = []
         self._answers = []
         self._loop = asyncio.new_event_loop()
-        self._running = set()
+        self._thread = None
+
+    def run_aside(self):
+        """Runs in a thread of its own from now on."""
         threading.Thread(target=self._run, name="event-loop", daemon=True).start()
 
+    def run_here(self, descriptor, on_readable):
+        """Runs in this thread for ever, and calls `on_readable` when there is something to read."""
+        self._loop.add_reader(descriptor, on_readable)
+        self._run()
+
     def _run(self):
+        self._thread = threading.get_ident()
         asyncio.set_event_loop(self._loop)
         while True:
             try:
@@ -289,6 +300,9 @@ class EventLoop:
 
     def adopt(self, call, value):
         """Takes over `call`, whose function has already returned the awaitable `value` (if it is one)."""
+        if threading.get_ident() == self._thread:
+            self._begin(call, value)
+            return
         with self._arriving:
             self._arrived.append((call, value))
             first = len(self._arrived) == 1
@@ -299,27 +313,30 @@ class EventLoop:
         with self._arriving:
             arrived, self._arrived = self._arrived, []
         for call, value in arrived:
-            context = contextvars.copy_context()
-            context.run(CURRENT.set, call.number)
-            task = context.run(self._loop.create_task, self._carry_out(call, value))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._begin(call, value)
+
+    def _begin(self, call, value):
+        # The loop itself remembers its tasks only weakly; the call is known until it is answered.
+        call.task = self._loop.create_task(self._carry_out(call, value))
+
+    def _interrupt(self, call):
+        self._loop.call_soon_threadsafe(lambda: call.task.cancel() if call.inside else None)
 
     async def _carry_out(self, call, value):
-        task = asyncio.current_task()
-
-        def interrupt(_call):
-            self._loop.call_soon_threadsafe(lambda: task.cancel() if call.inside else None)
-
+        # Each task has a context of its own.
+        CURRENT.set(call.number)
         try:
             try:
                 started = call.started
-                call.enter(interrupt)
+                call.enter(self._interrupt)
                 if value is None:
                     value = call.function.invoke(call.body, call.run_id, self._replica.logger)
                 else:
                     call.started = started
-                value = await _settle(value, call)
+                if type(value) is types.CoroutineType:
+                    value = await value
+                if type(value) not in _VALUES:
+                    value = await _settle(value, call)
             finally:
                 call.leave()
         except BaseException as error:

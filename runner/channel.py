@@ -29,6 +29,9 @@ class Channel:
         self._cancel_due = False
         self.under_way = set()
 
+    def fileno(self):
+        return self._socket.fileno()
+
     def receive(self):
         """Frames, as soon as there are some. The caller holds `reading`."""
         return self._take(0)

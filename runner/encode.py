@@ -117,13 +117,30 @@ def _shaped(value):
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
 
 
+def _encoded(value):
+    """What `_ENCODER.encode` makes, without what that sets up before it gets to the value."""
+    # The first is for the containers it is inside of: each writing needs its own.
+    write = json.encoder.c_make_encoder(
+        {}, _plain, json.encoder.encode_basestring, None, ":", ",", False, False, False
+    )
+    return "".join(write(value, 0))
+
+
+try:
+    if _encoded({"a": [1, "\xe9", None, 1.5]}) != '{"a":[1,"\xe9",null,1.5]}':
+        _encoded = _ENCODER.encode
+except Exception:
+    # A Python without it, or with another one.
+    _encoded = _ENCODER.encode
+
+
 def _dumps(value):
     try:
-        text = _ENCODER.encode(value)
+        text = _encoded(value)
     except TypeError as reason:
         if "keys must be" not in str(reason):
             raise
-        text = _ENCODER.encode(_with_text_keys(value))
+        text = _encoded(_with_text_keys(value))
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:

@@ -14,7 +14,6 @@ OUTPUT_BYTES_MAX = 64 << 10
 STDOUT, STDERR = 1, 2
 
 _LENGTH = struct.Struct(">I")
-_KIND_AND_CALL = struct.Struct(">BI")
 _CALL_HEAD = struct.Struct(">HH36s")
 _FRAME_HEAD = struct.Struct(">IBI")
 _RESULT_FRAME_HEAD = struct.Struct(">IBIHd")
@@ -48,16 +47,17 @@ class Reader:
     def received(self, count):
         self._end += count
         frames = []
-        while self._end - self._begin >= 4:
-            (length,) = _LENGTH.unpack_from(self._buffer, self._begin)
+        begin, end, buffer, view = self._begin, self._end, self._buffer, self._view
+        while end - begin >= _FRAME_HEAD.size:
+            length, kind, call = _FRAME_HEAD.unpack_from(buffer, begin)
             if not LENGTH_MIN <= length <= LENGTH_MAX:
-                raise ProtocolError("a frame of {} bytes; {} to {} are allowed".format(length, LENGTH_MIN, LENGTH_MAX))
-            after = self._begin + 4 + length
-            if after > self._end:
+                raise bad_length(length)
+            after = begin + 4 + length
+            if after > end:
                 break
-            kind, call = _KIND_AND_CALL.unpack_from(self._buffer, self._begin + 4)
-            frames.append((kind, call, bytes(self._view[self._begin + 9 : after])))
-            self._begin = after
+            frames.append((kind, call, bytes(view[begin + 9 : after])))
+            begin = after
+        self._begin = begin
         self._make_room()
         return frames
 
@@ -70,13 +70,20 @@ class Reader:
             return
         needed = 4
         if left >= 4:
-            needed += _LENGTH.unpack_from(self._buffer, self._begin)[0]
+            (length,) = _LENGTH.unpack_from(self._buffer, self._begin)
+            if not LENGTH_MIN <= length <= LENGTH_MAX:
+                raise bad_length(length)
+            needed += length
         if self._begin + needed <= len(self._buffer):
             return
         buffer = bytearray(max(needed, RECEIVE_BYTES))
         buffer[:left] = self._view[self._begin : self._end]
         self._set_buffer(buffer)
         self._begin, self._end = 0, left
+
+
+def bad_length(length):
+    return ProtocolError("a frame of {} bytes; {} to {} are allowed".format(length, LENGTH_MIN, LENGTH_MAX))
 
 
 def read_start(payload):
@@ -93,14 +100,14 @@ def read_start(payload):
 
 
 def read_call(call, payload):
-    """`(function, attempt, run_id, body)` of a `call`."""
+    """`(function, attempt, run_id, body)` of a `call`; the body is a view, not a copy."""
     if call == 0:
         raise ProtocolError("a call with the number 0")
     if len(payload) < _CALL_HEAD.size:
         raise ProtocolError("a call of {} bytes; its head alone has {}".format(len(payload), _CALL_HEAD.size))
     function, attempt, run_id = _CALL_HEAD.unpack_from(payload)
     try:
-        return function, attempt, run_id.decode("ascii"), payload[_CALL_HEAD.size :]
+        return function, attempt, run_id.decode("ascii"), memoryview(payload)[_CALL_HEAD.size :]
     except UnicodeDecodeError:
         raise ProtocolError("a run id that is not ASCII") from None
 

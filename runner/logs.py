@@ -72,6 +72,8 @@ class Streams:
 
     def finish(self, call):
         """Sends the lines that a call began and did not end."""
+        if not self._begun:
+            return
         for key in [key for key in list(self._begun) if key[0] == call]:
             line = _as_shown(self._begun.pop(key, ""))
             if line:

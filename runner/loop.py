@@ -1,8 +1,9 @@
 """What a replica does, from its first frame to its last.
 
-The main thread reads frames and, where an app works on one call at a time, carries calls out itself: no hand-over to
-another thread lies between a call's arrival and its function. While the main thread is busy (importing the app, or
-inside a call) the `_Watch` reads in its place, so that cancels, and the end of the server, are noticed.
+The main thread reads frames and carries calls out itself where it can: one at a time where an app works so, else in an
+event loop if the app has async functions. No hand-over to another thread lies between such a call's arrival and its
+function. While the main thread is busy (importing the app, or inside a call) the `_Watch` reads in its place, so that
+cancels, and the end of the server, are noticed.
 """
 
 import gc
@@ -53,6 +54,7 @@ class Replica:
         self._loop = None
         self._loop_lock = threading.Lock()
         self._streams = None
+        self._watch = None
         self.logger = None
 
     def run(self):
@@ -69,7 +71,12 @@ class Replica:
             self._here = calls.MainThread(self, self._channel)
         else:
             self._pool = calls.Pool(self, concurrency)
+            if any(function.is_async for function in self._functions):
+                self._loop = calls.EventLoop(self)
         self._announce()
+        if self._loop is not None:
+            self._watch = watch
+            self._loop.run_here(self._channel.fileno(), self._on_readable)
         while True:
             with self._channel.reading:
                 # The watch may have read the next call meanwhile; then there is nothing to wait for.
@@ -164,20 +171,37 @@ class Replica:
         with self._loop_lock:
             if self._loop is None:
                 self._loop = calls.EventLoop(self)
+                self._loop.run_aside()
             return self._loop
+
+    def _on_readable(self):
+        """The event loop's look at the socket."""
+        # A function may keep the loop from coming back here; the watch sees to it while calls are under way.
+        self._watch.main_thread_is_busy()
+        try:
+            with self._channel.reading:
+                self.dispatch(self._channel.poll())
+        except frames.ProtocolError as reason:
+            broken(reason)
+        if not self._calls:
+            self._watch.main_thread_is_free()
 
     def answer(self, call, answer):
         self._streams.finish(call.number)
         del self._calls[call.number]
         self._channel.answer(call.number, *answer)
-        if self._stopping:
-            self._leave_if_done()
+        self._answered()
 
     def answer_all(self, answers):
         for call, _ in answers:
             self._streams.finish(call.number)
             del self._calls[call.number]
         self._channel.answer_all([(call.number, head, body) for call, (head, body) in answers])
+        self._answered()
+
+    def _answered(self):
+        if self._watch is not None and not self._calls:
+            self._watch.main_thread_is_free()
         if self._stopping:
             self._leave_if_done()
 
@@ -237,14 +261,20 @@ class _Watch:
         self._wake = threading.Event()
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
-    def __enter__(self):
+    def main_thread_is_busy(self):
         self._turn += 1
         self._busy = self._turn
         if self._resting:
             self._wake.set()
 
-    def __exit__(self, *_):
+    def main_thread_is_free(self):
         self._busy = 0
+
+    def __enter__(self):
+        self.main_thread_is_busy()
+
+    def __exit__(self, *_):
+        self.main_thread_is_free()
 
     def _run(self):
         seen = idle = 0
