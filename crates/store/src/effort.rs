@@ -13,9 +13,11 @@ use queue::delivery::{
     AttemptEnd, AttemptReport, DeliveryFilter, DeliveryState, DueDelivery, Endpoints, Verdict,
 };
 use queue::lease::{Lease, Release};
-use queue::outcome::{Finish, Finished, Outcome};
+use queue::outcome::{Ending, Finish, Finished, Outcome};
 use queue::port::{Accepted, Claim, Deliveries as _, Room, Runs as _};
-use queue::run::{EndpointUrl, Generation, Idempotency, Mode, NewRun, RunFilter, RunOptions, RunState};
+use queue::run::{
+    CallRecord, EndpointUrl, Generation, Idempotency, Mode, NewRun, RunFilter, RunOptions, RunState,
+};
 use queue::{AppId, Clock, DeliveryId, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, StatementStatus};
@@ -106,6 +108,24 @@ impl Scene {
             accepted_at: NOW,
             warning: None,
             options: RunOptions::default(),
+        }
+    }
+
+    fn call_record(&self) -> CallRecord {
+        CallRecord {
+            id: RunId::generate(NOW, self.entropy.as_ref()),
+            app: app(),
+            function: "predict".into(),
+            generation: Generation::V4,
+            accepted_at: NOW,
+            started_at: Some(NOW),
+            ended_at: NOW,
+            ending: Ending::Succeeded,
+            status_code: 200,
+            run_time_ms: 1.0,
+            build: None,
+            error: None,
+            metadata: None,
         }
     }
 
@@ -243,4 +263,32 @@ async fn runs_that_wait_cost_a_start_one_count_and_other_runs_nothing() {
     let (counts, others): (Vec<_>, Vec<_>) = grown.into_iter().partition(count);
     assert_eq!(others, Vec::<String>::new());
     assert_eq!(counts.len(), 2, "the writer's books and the worker's first look: {counts:?}");
+}
+
+#[tokio::test]
+async fn the_path_of_a_run_makes_no_temporary_trees() {
+    let scene = Scene { dir: tempfile::tempdir().unwrap(), entropy: Arc::new(Sequence(Mutex::new(1))) };
+    let store = scene.open();
+    let hot = async || {
+        let due = finish(&store, scene.leased(&store).await).await;
+        end(&store, &due[0], Verdict::Delivered);
+        store.record_call(scene.call_record());
+        store.backlog().await.unwrap();
+    };
+    // The first one of an app is more than the path of a run.
+    hot().await;
+    take(scene.dir.path());
+    hot().await;
+    let statements = take(scene.dir.path());
+    store.close().await;
+    let conn = Connection::open(scene.dir.path().join("postback.db")).unwrap();
+    let hot = |text: &&String| ["INSERT", "UPDATE", "DELETE"].iter().any(|verb| text.starts_with(verb));
+    let written: Vec<_> = statements.keys().filter(hot).collect();
+    assert!(written.len() > 5, "{statements:?}");
+    for text in written {
+        let mut statement = conn.prepare(&format!("EXPLAIN {text}")).unwrap();
+        let codes = statement.raw_query().mapped(|row| row.get::<_, String>("opcode"));
+        let codes: Vec<_> = codes.map(Result::unwrap).collect();
+        assert!(codes.iter().all(|code| code != "OpenEphemeral"), "{text}: {codes:?}");
+    }
 }

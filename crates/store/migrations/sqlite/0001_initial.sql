@@ -2,7 +2,8 @@
 -- in their order is nearly the order of acceptance and inserts go to the right edge of the tree.
 --
 -- The hot tables (runs, inputs, results, deliveries) have no foreign keys: each costs a look-up per
--- insert, and the one writer that fills them fills them in one transaction.
+-- insert, and the one writer that fills them fills them in one transaction. Their checks say `OR`: for an
+-- `IN` of more than two words SQLite makes a temporary tree at each write.
 
 -- Grows at each open: what ran under a smaller number is an orphan.
 CREATE TABLE node (
@@ -61,10 +62,11 @@ CREATE TABLE runs (
     id            BLOB PRIMARY KEY CHECK (length(id) = 16),
     app           INTEGER NOT NULL,
     function      TEXT NOT NULL,
-    generation    TEXT NOT NULL CHECK (generation IN ('legacy', 'v3', 'v4')),
+    generation    TEXT NOT NULL CHECK (generation = 'legacy' OR generation = 'v3' OR generation = 'v4'),
     mode          TEXT NOT NULL CHECK (mode IN ('sync', 'async')),
     state         TEXT NOT NULL
-                      CHECK (state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'expired')),
+                      CHECK (state = 'queued' OR state = 'running' OR state = 'succeeded' OR state = 'failed'
+                          OR state = 'cancelled' OR state = 'expired'),
     accepted_at   INTEGER NOT NULL,
     limit_ms      INTEGER,
     webhooks      TEXT,
@@ -120,7 +122,8 @@ CREATE TABLE deliveries (
     endpoint    INTEGER NOT NULL,
     url         TEXT NOT NULL,
     receiver    TEXT NOT NULL,
-    state       TEXT NOT NULL CHECK (state IN ('pending', 'sending', 'delivered', 'exhausted', 'disabled')),
+    state       TEXT NOT NULL CHECK (state = 'pending' OR state = 'sending' OR state = 'delivered'
+                    OR state = 'exhausted' OR state = 'disabled'),
     next_at     INTEGER,
     -- The attempt: known here before it is sent, completed after.
     attempt     INTEGER NOT NULL DEFAULT 0,

@@ -11,7 +11,7 @@ use queue::run::{EndpointUrl, Generation, RunMove, RunState};
 use queue::webhook::{Event, Metadata, Schedule};
 use queue::{DeliveryId, ProjectId, RunId, Timestamp, retry};
 use rusqlite::types::ToSql;
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::accept::finite;
 use crate::batch::Batch;
@@ -166,41 +166,36 @@ fn set_outcome(
     outcome: &Outcome,
     guard: &Guard<'_>,
 ) -> Result<Option<Told>, Fault> {
-    let (mut statement, guard): (_, &dyn ToSql) = match guard {
-        Guard::Token(token) => (
-            batch.sql(
-                "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
-                                 run_time_ms = ?5, error = ?6, build = ?7
-                 WHERE id = ?1 AND state = 'running' AND token = ?8
-                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata,
-                           webhook_schedule",
-            )?,
-            token,
-        ),
-        Guard::State(state) => (
-            batch.sql(
-                "UPDATE runs SET state = ?2, token = NULL, incarnation = NULL, ended_at = ?3, status_code = ?4,
-                                 run_time_ms = ?5, error = ?6, build = ?7
-                 WHERE id = ?1 AND state = ?8
-                 RETURNING app, generation, webhooks, webhook_events, caller_secret, metadata,
-                           webhook_schedule",
-            )?,
-            state,
-        ),
+    // Two statements: one that returns rows gathers them in a temporary tree first, which costs more than
+    // a second look at a page that is at hand.
+    let (guarded, guard): (_, &dyn ToSql) = match guard {
+        Guard::Token(token) => ("WHERE id = ?1 AND state = 'running' AND token = ?2", token),
+        Guard::State(state) => ("WHERE id = ?1 AND state = ?2", state),
     };
-    let mut rows = statement.query(params![
-        run.into_bytes(),
-        outcome.ending.state().as_str(),
-        outcome.ended_at.as_millis(),
-        outcome.status_code,
-        finite(outcome.run_time_ms),
-        outcome.error.as_ref().map(row::to_json),
-        outcome.build.as_ref().map(AsRef::<str>::as_ref),
-        guard,
-    ])?;
-    let told = rows.next()?.map(Told::read).transpose()?;
-    // The statement is done only when it has said so.
-    while rows.next()?.is_some() {}
+    let told = batch
+        .sql(&format!(
+            "SELECT app, generation, webhooks, webhook_events, caller_secret, metadata FROM runs {guarded}"
+        ))?
+        .query_row(params![run.into_bytes(), guard], |row| Ok(Told::read(row)))
+        .optional()?
+        .transpose()?;
+    if told.is_some() {
+        batch
+            .sql(&format!(
+                "UPDATE runs SET state = ?3, token = NULL, incarnation = NULL, ended_at = ?4, status_code = ?5,
+                                 run_time_ms = ?6, error = ?7, build = ?8 {guarded}"
+            ))?
+            .execute(params![
+                run.into_bytes(),
+                guard,
+                outcome.ending.state().as_str(),
+                outcome.ended_at.as_millis(),
+                outcome.status_code,
+                finite(outcome.run_time_ms),
+                outcome.error.as_ref().map(row::to_json),
+                outcome.build.as_ref().map(AsRef::<str>::as_ref),
+            ])?;
+    }
     Ok(told)
 }
 
