@@ -2,8 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::{Method, StatusCode, Uri};
@@ -15,7 +14,14 @@ use crate::problem::{Problem, clip};
 use crate::{Gateway, peer};
 
 /// Counts the answer; a panic becomes one.
-pub(crate) async fn surround(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+pub(crate) async fn surround<F>(
+    gateway: &Gateway,
+    request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let class = RouteClass::of(request.uri().path());
     let is_counted = gateway.rate_of_address.is_some() && class != RouteClass::Health;
     let client = (is_counted || tracing::enabled!(tracing::Level::DEBUG))
@@ -27,7 +33,7 @@ pub(crate) async fn surround(State(gateway): State<Gateway>, request: Request, n
         gateway.meter.responded(class, problem.status);
         return problem.into_response();
     }
-    let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let answered = AssertUnwindSafe(answer(request)).catch_unwind().await;
     let response = answered.unwrap_or_else(|panic| {
         let said = panic
             .downcast_ref::<&str>()

@@ -7,7 +7,7 @@
 //! - A body reaches the model byte for byte; it is scanned once, never parsed into a tree.
 //! - Foreign content (what models return) is inert in a browser.
 //!
-//! [`Gateway`] is the state of every handler; [`Gateway::router`] the HTTP surface; [`listener::serve`]
+//! [`Gateway`] is the state of every handler; [`Gateway::surface`] the HTTP surface; [`listener::serve`]
 //! the accept loop that bounds what a connection may cost.
 
 mod auth;
@@ -22,6 +22,7 @@ mod problem;
 mod rate;
 mod reserved;
 mod scan;
+mod surface;
 mod unstoppable;
 
 use std::ops::Deref;
@@ -43,6 +44,7 @@ use rate::Rate;
 
 pub use rate::RateLimits;
 pub use reserved::RESERVED_APP_NAMES;
+pub use surface::Surface;
 
 /// Renders the metrics as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -184,22 +186,22 @@ impl Gateway {
     }
 
     /// The whole HTTP surface of this room.
-    pub fn router(self) -> Router {
-        self.router_with(Router::new())
+    pub fn surface(self) -> Surface {
+        self.surface_with(Router::new())
     }
 
     /// The same, with the routes of other rooms (inbox pages, dashboard) under the same roof: one
     /// fallback, one place where panics end.
-    pub fn router_with(self, others: Router) -> Router {
-        Router::new()
+    pub fn surface_with(self, others: Router) -> Surface {
+        let router = Router::new()
             .merge(inference::routes(&self.options.cors_origins))
             .merge(control::routes())
             .merge(health::routes())
             .with_state(self.clone())
             .merge(others)
             .fallback(edge::nothing_here)
-            .method_not_allowed_fallback(edge::not_this_method)
-            .layer(axum::middleware::from_fn_with_state(self, edge::surround))
+            .method_not_allowed_fallback(edge::not_this_method);
+        Surface::new(self, router)
     }
 
     /// The id of a run that is accepted now.

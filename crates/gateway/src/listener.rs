@@ -8,15 +8,16 @@ mod crowd;
 mod paced;
 mod watch;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -27,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service as _;
+use tower::Service;
 
 use crowd::{Crowd, Member, turn_away};
 use watch::Watch;
@@ -88,21 +89,25 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Serves `router` until `shutdown` is cancelled; then takes no more connections, lets requests under
+/// Serves `surface` until `shutdown` is cancelled; then takes no more connections, lets requests under
 /// way end within [`ListenerOptions::drain_limit`], and cuts the rest.
-pub async fn serve(
+pub async fn serve<S>(
     listener: TcpListener,
-    router: Router,
+    surface: S,
     shutdown: CancellationToken,
     options: ListenerOptions,
-) -> Drained {
+) -> Drained
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     let host = Arc::new(Host {
         protocol: protocol(&options),
         places: Arc::new(Semaphore::new(options.connections_max)),
         crowd: Crowd::new(options.connections_per_address_max, options.trusted_proxies.clone()),
-        router,
+        surface,
         shutdown,
         cut: cut.clone(),
         starved: AtomicBool::new(false),
@@ -145,11 +150,11 @@ fn protocol(options: &ListenerOptions) -> auto::Builder<TokioExecutor> {
     protocol
 }
 
-struct Host {
+struct Host<S> {
     protocol: auto::Builder<TokioExecutor>,
     places: Arc<Semaphore>,
     crowd: Arc<Crowd>,
-    router: Router,
+    surface: S,
     shutdown: CancellationToken,
     cut: CancellationToken,
     /// The last attempt to accept failed, and that was said.
@@ -157,7 +162,11 @@ struct Host {
     options: ListenerOptions,
 }
 
-impl Host {
+impl<S> Host<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
     /// The next connection; `None` once the server stops.
     async fn accept(&self, listener: &TcpListener) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         let next = async {
@@ -204,13 +213,13 @@ impl Host {
         }
         let watch = Arc::new(Watch::new(&self.options));
         let (stall, rate) = (self.options.body_stall_limit, self.options.body_rate_min);
-        let router = self.router.clone();
+        let surface = self.surface.clone();
         let watched = Arc::clone(&watch);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let busy = watched.request_began(request.version());
             let mut request = request.map(|body| Body::new(Paced::new(body, stall, rate)));
             request.extensions_mut().insert(ConnectInfo(peer));
-            let answer = router.clone().call(request);
+            let answer = surface.clone().call(request);
             async move {
                 let answer = answer.await;
                 drop(busy);

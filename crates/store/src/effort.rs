@@ -3,7 +3,7 @@
 //!
 //! Counted in steps of SQLite's virtual machine, so that the answer is the same on every machine.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,9 @@ use crate::{Options, Store};
 /// The most steps that one execution of a statement took, by database and statement.
 static STEPS: Mutex<BTreeMap<PathBuf, BTreeMap<String, i32>>> = Mutex::new(BTreeMap::new());
 
+/// How often statements were prepared again because of what was bound to them, by database.
+static PREPARED_AGAIN: Mutex<BTreeMap<PathBuf, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
+
 /// The connection, with its statements counted from now on.
 pub(crate) fn watched(mut conn: Connection) -> Connection {
     let path = conn.path().map(PathBuf::from).unwrap_or_default();
@@ -38,6 +41,11 @@ pub(crate) fn watched(mut conn: Connection) -> Connection {
         let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
         let most = steps.entry(path.clone()).or_default().entry(text).or_default();
         *most = (total - before).max(*most);
+        drop(steps);
+        if statement.get_status(StatementStatus::RePrepare) > 0 {
+            let mut again = PREPARED_AGAIN.lock().unwrap_or_else(PoisonError::into_inner);
+            again.entry(path.clone()).or_default().insert(statement.sql().into_owned());
+        }
     };
     conn.trace_v2(TraceEventCodes::SQLITE_TRACE_PROFILE, Some(count)).unwrap();
     conn
@@ -263,6 +271,20 @@ async fn runs_that_wait_cost_a_start_one_count_and_other_runs_nothing() {
     let (counts, others): (Vec<_>, Vec<_>) = grown.into_iter().partition(count);
     assert_eq!(others, Vec::<String>::new());
     assert_eq!(counts.len(), 2, "the writer's books and the worker's first look: {counts:?}");
+}
+
+#[tokio::test]
+async fn no_statement_is_prepared_again_because_of_what_is_bound_to_it() {
+    let scene = Scene { dir: tempfile::tempdir().unwrap(), entropy: Arc::new(Sequence(Mutex::new(1))) };
+    let store = scene.open();
+    for _ in 0..10 {
+        store.accept(scene.new_run(), Claim::Later).await.unwrap();
+    }
+    scene.all_verbs(&store).await;
+    store.close().await;
+    assert!(!take(scene.dir.path()).is_empty());
+    let mut again = PREPARED_AGAIN.lock().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(again.remove(&scene.dir.path().join("postback.db")), None);
 }
 
 #[tokio::test]

@@ -1,17 +1,27 @@
 //! What the room counts and measures, by the names that `/metrics` shows.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use metrics::{Counter, Histogram, counter, histogram};
 use queue::AppId;
 use queue::outcome::{Ending, Outcome};
 use queue::run::RunState;
 
 /// A run or call ended.
 pub(crate) fn run_ended(outcome: &Outcome) {
-    let ending = outcome.error.as_ref().map_or("succeeded", |error| error.code.as_str());
-    metrics::counter!("postback_runs_ended_total", "ending" => ending).increment(1);
+    // What happens with nearly every run has its handles made once, when the recorder is there.
+    static SUCCEEDED: LazyLock<Counter> =
+        LazyLock::new(|| counter!("postback_runs_ended_total", "ending" => "succeeded"));
+    static SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!("postback_run_seconds"));
+    match &outcome.error {
+        None => SUCCEEDED.increment(1),
+        Some(error) => {
+            counter!("postback_runs_ended_total", "ending" => error.code.as_str()).increment(1);
+        }
+    }
     if outcome.ending == Ending::Succeeded {
-        metrics::histogram!("postback_run_seconds").record(outcome.run_time_ms / 1e3);
+        SECONDS.record(outcome.run_time_ms / 1e3);
     }
 }
 
@@ -23,7 +33,8 @@ pub(crate) fn ended_in_store(state: RunState) {
 
 /// A replica got a run or call that had waited since its acceptance.
 pub(crate) fn waited(wait: Duration) {
-    metrics::histogram!("postback_queue_wait_seconds").record(wait);
+    static WAIT: LazyLock<Histogram> = LazyLock::new(|| histogram!("postback_queue_wait_seconds"));
+    WAIT.record(wait);
 }
 
 /// A write came with a lease that was no longer current.

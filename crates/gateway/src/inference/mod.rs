@@ -27,7 +27,7 @@ use axum::extract::{RawPathParams, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, request};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, request};
 use queue::RunId;
 use queue::run::Generation;
 use tokio::time::Instant;
@@ -59,6 +59,71 @@ impl Form {
     }
 }
 
+/// What a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Names<'a> {
+    /// `None` on a path that means the default project.
+    project: Option<&'a str>,
+    app: &'a str,
+    function: &'a str,
+}
+
+impl<'a> Names<'a> {
+    fn of(params: &'a RawPathParams) -> Self {
+        let mut names = Self { project: None, app: "", function: PREDICT };
+        for (param, value) in params {
+            match param {
+                "project" => names.project = Some(value),
+                "app" => names.app = value,
+                "function" => names.function = value,
+                _ => {}
+            }
+        }
+        names
+    }
+}
+
+/// A request that calls a function, as can be seen without a router.
+pub(crate) struct Direct {
+    form: Form,
+    uri: Uri,
+}
+
+impl Direct {
+    /// `POST /v4/{project}/{app}/{function}` or its like of v3, spelled plainly and not from a web page.
+    pub(crate) fn of<B>(request: &http::Request<B>) -> Option<Self> {
+        // A page's request is answered with the headers that its browser wants to see.
+        if request.method() != Method::POST || request.headers().contains_key(header::ORIGIN) {
+            return None;
+        }
+        let (form, _) = named_plainly(request.uri().path())?;
+        Some(Self { form, uri: request.uri().clone() })
+    }
+
+    /// Answers the request.
+    pub(crate) async fn answer(self, gateway: Gateway, request: Request) -> Response {
+        let names = named_plainly(self.uri.path()).map(|(_, names)| names);
+        let names = names.expect("the path is the one that was looked at");
+        answer(gateway, self.form, names, request).await
+    }
+}
+
+fn named_plainly(path: &str) -> Option<(Form, Names<'_>)> {
+    let (form, rest) = match path.strip_prefix("/v4/") {
+        Some(rest) => (Form::V4, rest),
+        None => (Form::V3, path.strip_prefix("/v3/")?),
+    };
+    let (project, rest) = rest.split_once('/')?;
+    let (app, function) = rest.split_once('/')?;
+    let is_plain = |name: &str| !name.is_empty() && !name.contains(['/', '%']);
+    // `/v3/projects/…` is the control plane's.
+    let all_plain = is_plain(project) && project != "projects" && is_plain(app) && is_plain(function);
+    all_plain.then_some((form, Names { project: Some(project), app, function }))
+}
+
+/// The function that the older paths call.
+const PREDICT: &str = "predict";
+
 const PATHS: [(&str, Form); 6] = [
     ("/v4/{project}/{app}/{function}", Form::V4),
     ("/v3/{project}/{app}/{function}", Form::V3),
@@ -72,9 +137,10 @@ pub(crate) fn routes(origins: &CorsOrigins) -> Router<Gateway> {
     PATHS
         .into_iter()
         .fold(Router::new(), |router, (path, form)| {
-            let handler = move |State(gateway): State<Gateway>, params: RawPathParams, request: Request| {
-                answer(gateway, form, params, request)
-            };
+            let handler =
+                async move |State(gateway): State<Gateway>, params: RawPathParams, request: Request| {
+                    answer(gateway, form, Names::of(&params), request).await
+                };
             // The fallback has to stand here to be inside CORS, which answers preflights.
             router.route(path, post(handler).fallback(edge::not_this_method))
         })
@@ -97,10 +163,10 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
 }
 
 /// Answers one request, whatever becomes of it.
-async fn answer(gateway: Gateway, form: Form, params: RawPathParams, request: Request) -> Response {
+async fn answer(gateway: Gateway, form: Form, names: Names<'_>, request: Request) -> Response {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
-    let mut response = match infer(&gateway, form, &params, &parts, body, began).await {
+    let mut response = match infer(&gateway, form, names, &parts, body, began).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
@@ -117,7 +183,7 @@ async fn answer(gateway: Gateway, form: Form, params: RawPathParams, request: Re
 async fn infer(
     gateway: &Gateway,
     form: Form,
-    params: &RawPathParams,
+    names: Names<'_>,
     parts: &request::Parts,
     body: Body,
     began: Instant,
@@ -125,7 +191,7 @@ async fn infer(
     let key = idempotency::key(&parts.headers)?;
     let queueing = queueing::Queueing::read(form, parts)?;
     let brought = webhook::Brought::read(&parts.headers)?;
-    let target = target::find(gateway, form, params, &parts.headers).await?;
+    let target = target::find(gateway, form, names, &parts.headers).await?;
     let build = target.build()?;
     let function = target.function(build)?;
     let mut input = body::receive(&gateway.bodies, parts, body).await?;

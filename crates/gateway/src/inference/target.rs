@@ -5,23 +5,19 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::RawPathParams;
 use http::{HeaderMap, StatusCode};
 use queue::app::Function;
 use queue::registry::{App, Build};
 use queue::run::Generation;
 use queue::{AppId, AppName, ProjectId, answer};
 
-use super::Form;
+use super::{Form, Names};
 use crate::Gateway;
 use crate::auth;
 use crate::problem::{Answer, Problem, clip};
 
 /// What pre-built models are called by, beside their own name.
 const PREBUILT_SUFFIX: &str = "-webhook";
-
-/// The function that the older paths call.
-const PREDICT: &str = "predict";
 
 /// An app that the caller may call.
 pub(crate) struct Target {
@@ -36,18 +32,9 @@ pub(crate) struct Target {
 pub(crate) async fn find(
     gateway: &Gateway,
     form: Form,
-    params: &RawPathParams,
+    Names { project, app: name, function }: Names<'_>,
     headers: &HeaderMap,
 ) -> Answer<Target> {
-    let (mut project, mut name, mut function) = (None, "", PREDICT);
-    for (param, value) in params {
-        match param {
-            "project" => project = Some(value),
-            "app" => name = value,
-            "function" => function = value,
-            _ => {}
-        }
-    }
     let project: Option<ProjectId> = match project {
         Some(project) => project.parse().ok(),
         None => gateway.default_project().await?,

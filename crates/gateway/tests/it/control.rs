@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use bytes::Bytes;
+use gateway::Surface;
 use http::StatusCode;
 use queue::delivery::{AttemptReport, DeliveryAttemptView, DeliveryState, DeliveryView};
 use queue::inbox::{CapturedRequest, SignatureState, SignatureVerdict};
@@ -23,13 +23,13 @@ use crate::fakes::{
 };
 
 /// Calls with the private key of [`PROJECT`].
-async fn ask(router: &Router, method: &str, path: &str, body: Value) -> Reply {
+async fn ask(router: &Surface, method: &str, path: &str, body: Value) -> Reply {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let key = format!("Bearer {}", private_key(PROJECT));
     send(router, method, path, Some(&key), body).await
 }
 
-async fn get(router: &Router, path: &str) -> Reply {
+async fn get(router: &Surface, path: &str) -> Reply {
     ask(router, "GET", path, Value::Null).await
 }
 

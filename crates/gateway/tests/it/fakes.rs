@@ -7,12 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use gateway::{CorsOrigins, Gateway, Options, Ports};
+use gateway::{CorsOrigins, Gateway, Options, Ports, Surface};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use queue::app::{AppConfig, Contract, Function, Parameter};
@@ -152,8 +151,8 @@ impl World {
         Gateway::new(ports, options)
     }
 
-    pub(crate) fn router(self: &Arc<Self>) -> Router {
-        self.gateway().router()
+    pub(crate) fn router(self: &Arc<Self>) -> Surface {
+        self.gateway().surface()
     }
 
     pub(crate) fn hold(&self) -> MutexGuard<'_, Held> {
@@ -266,7 +265,7 @@ impl Reply {
 
 /// Sends one request with an optional `Authorization` value.
 pub(crate) async fn send(
-    router: &Router,
+    router: &Surface,
     method: &str,
     path: &str,
     key: Option<&str>,
@@ -280,7 +279,7 @@ pub(crate) async fn send(
 }
 
 /// Sends a request made by hand.
-pub(crate) async fn send_request(router: &Router, request: Request<Body>) -> Reply {
+pub(crate) async fn send_request(router: &Surface, request: Request<Body>) -> Reply {
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     Reply { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }

@@ -113,7 +113,7 @@ impl Server {
         tracing::info!(files.max = files.now, connections.max = connections_max, "limits of this process");
         let limits =
             ListenerOptions { drain_limit: options.drain_timeout + SPARE, connections_max, ..limits };
-        let http = tokio::spawn(listener::serve(socket, rooms.router(), stop_accepting.clone(), limits));
+        let http = tokio::spawn(listener::serve(socket, rooms.surface(), stop_accepting.clone(), limits));
         rooms.builder.resume().await.context("failed to take up unfinished builds")?;
         let upkeep = tokio::spawn(upkeep::run(rooms.upkeep(), stop_delivering.clone()));
         rooms.set_ready(true);

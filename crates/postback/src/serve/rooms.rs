@@ -6,10 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
 use builder::Builder;
 use delivery::{Engine, OwnServer, Rules};
-use gateway::{CorsOrigins, Gateway};
+use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use queue::port::{
@@ -183,8 +182,8 @@ impl Rooms {
     }
 
     /// Everything that can be asked over HTTP.
-    pub(super) fn router(&self) -> Router {
-        self.gateway.clone().router_with(self.inbox.router())
+    pub(super) fn surface(&self) -> Surface {
+        self.gateway.clone().surface_with(self.inbox.router())
     }
 
     /// What `/readyz` says.

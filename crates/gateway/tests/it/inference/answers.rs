@@ -318,7 +318,7 @@ async fn browsers_may_call_from_the_origins_that_were_chosen() {
 
     let mut options = Rig::options();
     options.cors_origins = gateway::CorsOrigins::These(vec!["https://app.example/".into()]);
-    let router = rig.gateway(options).router();
+    let router = rig.gateway(options).surface();
     let answer = router.clone().oneshot(preflight("https://app.example")).await.unwrap();
     assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.example");
     let answer = router.clone().oneshot(preflight("https://evil.example")).await.unwrap();

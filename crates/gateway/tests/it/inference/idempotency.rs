@@ -1,13 +1,13 @@
 //! `Idempotency-Key`: asking again does not run again.
 
-use axum::Router;
 use axum::body::Body;
+use gateway::Surface;
 use http::Request;
 
 use super::{HOOK, Rig, deploy, run_id, v3, v4};
 use crate::fakes::{PROJECT, Reply, public_key, send_request};
 
-async fn call(router: &Router, path: &str, keys: &[&str], body: &str) -> Reply {
+async fn call(router: &Surface, path: &str, keys: &[&str], body: &str) -> Reply {
     let mut request = Request::post(path).header("authorization", public_key(PROJECT));
     for key in keys {
         request = request.header("idempotency-key", *key);

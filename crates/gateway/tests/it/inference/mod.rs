@@ -7,7 +7,7 @@ mod refusals;
 mod rig;
 mod webhooks;
 
-use axum::Router;
+use gateway::Surface;
 use queue::app::{AppConfig, Contract, Function};
 
 use self::rig::Rig;
@@ -32,7 +32,7 @@ fn deploy(world: &World) {
 }
 
 /// Calls with the public key of [`PROJECT`].
-async fn call(router: &Router, path: &str, body: &str) -> Reply {
+async fn call(router: &Surface, path: &str, body: &str) -> Reply {
     send(router, "POST", path, Some(&public_key(PROJECT)), body.to_owned()).await
 }
 

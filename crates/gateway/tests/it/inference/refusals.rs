@@ -198,7 +198,7 @@ async fn an_app_that_says_disable_auth_is_open_only_where_the_server_says_so_too
 
     let mut options = Rig::options();
     options.allow_open_apps = true;
-    let router = rig.gateway(options).router();
+    let router = rig.gateway(options).surface();
     assert_eq!(send(&router, "POST", &v4("open/predict"), None, "{}").await.status, 200);
     assert_eq!(send(&router, "POST", "/open/predict", Some("whatever"), "{}").await.status, 200);
     let message = send(&router, "POST", &v4("old/predict"), None, "{}").await.problem(401, "unauthorized");
@@ -337,7 +337,7 @@ async fn a_panic_is_a_500_and_the_server_goes_on() {
     async fn boom() -> StatusCode {
         panic!("boom")
     }
-    let router = rig.gateway(Rig::options()).router_with(axum::Router::new().route("/boom", get(boom)));
+    let router = rig.gateway(Rig::options()).surface_with(axum::Router::new().route("/boom", get(boom)));
     let reply = send(&router, "GET", "/boom", None, "").await;
     assert!(!reply.problem(500, "internal").contains("boom"));
     assert_eq!(send(&router, "GET", "/healthz", None, "").await.status, 200);
@@ -355,7 +355,7 @@ async fn a_store_that_cannot_be_read_is_a_503() {
 async fn health_readiness_and_version_are_for_everybody() {
     let rig = Rig::new();
     let gateway = rig.gateway(Rig::options());
-    let router = gateway.clone().router();
+    let router = gateway.clone().surface();
     assert_eq!(
         send(&router, "GET", "/healthz", None, "").await.text(),
         r#"{"status":"ok","version":"0.0.0-test"}"#
@@ -383,7 +383,7 @@ async fn metrics_are_for_this_machine_and_for_the_private_key() {
     };
     assert_eq!(router.oneshot(from_loopback()).await.unwrap().status(), 200);
     let public = gateway::Options { public_url: "https://models.example.com".into(), ..Rig::options() };
-    assert_eq!(rig.gateway(public).router().oneshot(from_loopback()).await.unwrap().status(), 401);
+    assert_eq!(rig.gateway(public).surface().oneshot(from_loopback()).await.unwrap().status(), 401);
 }
 
 #[tokio::test]

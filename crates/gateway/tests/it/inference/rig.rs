@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
-use gateway::{CorsOrigins, Gateway, Options, Ports};
+use gateway::{CorsOrigins, Gateway, Options, Ports, Surface};
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
 use queue::port::*;
@@ -68,8 +67,8 @@ impl Rig {
         }
     }
 
-    pub(crate) fn router(self: &Arc<Self>) -> Router {
-        self.gateway(Self::options()).router()
+    pub(crate) fn router(self: &Arc<Self>) -> Surface {
+        self.gateway(Self::options()).surface()
     }
 
     pub(crate) fn gateway(self: &Arc<Self>, options: Options) -> Gateway {

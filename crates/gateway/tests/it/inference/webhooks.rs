@@ -1,7 +1,7 @@
 //! What a call says about its webhooks: where they go, what they are told, and with what.
 
-use axum::Router;
 use axum::body::Body;
+use gateway::Surface;
 use http::Request;
 use queue::app::AppConfig;
 use queue::run::NewRun;
@@ -13,7 +13,7 @@ use crate::fakes::{PROJECT, Reply, function, public_key, send_request};
 
 const OTHER: &str = "https://hooks.example/b";
 
-async fn with(router: &Router, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+async fn with(router: &Surface, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
     let mut request = Request::post(path).header("authorization", public_key(PROJECT));
     for (name, value) in headers {
         request = request.header(*name, *value);
