@@ -230,3 +230,32 @@ fn respond(status: StatusCode, run: RunId, body: Bytes) -> Response {
     response.headers_mut().insert(REQUEST_ID, run_header(run));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_path_that_says_plainly_what_it_calls_passes_the_router_by() {
+        let names = |project, app, function| Names { project: Some(project), app, function };
+        assert_eq!(named_plainly("/v4/p-1/a/run"), Some((Form::V4, names("p-1", "a", "run"))));
+        assert_eq!(named_plainly("/v3/p-1/a/predict"), Some((Form::V3, names("p-1", "a", "predict"))));
+        for other in [
+            "/v4/p-1/a",
+            "/v4/p-1/a/",
+            "/v4/p-1//run",
+            "/v4//a/run",
+            "/v4/p-1/a/run/",
+            "/v4/p-1/a/run/chat",
+            "/v4/p-1/%61/run",
+            "/v4/p-1/a/r%2Fn",
+            "/v3/projects/p-1/run",
+            "/v2/p-1/a/run",
+            "/p-1/a/predict",
+            "/v4",
+            "",
+        ] {
+            assert_eq!(named_plainly(other), None, "{other}");
+        }
+    }
+}
