@@ -5,11 +5,13 @@
 //! a receiver that hangs costs others nothing; an idle engine sleeps.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use queue::clock::{Clock, Entropy, Timestamp};
 use queue::delivery::{AttemptEnd, AttemptReport, DueDelivery, Verdict};
 use queue::limits::{DELIVERY_CONNECT_LIMIT, DELIVERY_LIMIT};
@@ -220,7 +222,11 @@ impl Shared {
     async fn deliver(&self, due: DueDelivery, place: Place) {
         metrics::gauge!("postback_deliveries_in_flight").increment(1.0);
         let started = Instant::now();
-        let seen = self.sender.attempt(&due, &place.receiver, self.clock.now()).await;
+        let attempt = self.sender.attempt(&due, &place.receiver, self.clock.now());
+        // A bug must not leave the record of the attempt open until the next start. What was caught is dropped,
+        // and what it may have left half done is this attempt's own.
+        let seen = AssertUnwindSafe(attempt).catch_unwind().await;
+        let seen = seen.unwrap_or_else(|_| Seen::failed(Failure::OutcomeUnknown));
         let duration = started.elapsed();
         metrics::gauge!("postback_deliveries_in_flight").decrement(1.0);
         metrics::histogram!("postback_delivery_attempt_seconds").record(duration.as_secs_f64());
@@ -294,7 +300,15 @@ fn report(due: &DueDelivery, receiver: &Receiver, seen: &Seen, verdict: Verdict,
 fn health(seen: &Seen) -> Health {
     match (seen.failure, seen.status) {
         (None, _) => Health::Good,
-        (Some(Failure::AddressNotAllowed | Failure::NoSigningKey | Failure::Shortage), _) => Health::Unknown,
+        (
+            Some(
+                Failure::AddressNotAllowed
+                | Failure::NoSigningKey
+                | Failure::Shortage
+                | Failure::OutcomeUnknown,
+            ),
+            _,
+        ) => Health::Unknown,
         (Some(failure), _) if failure.is_outage() => Health::Outage,
         (Some(_), Some(429 | 500..)) | (Some(Failure::Reset), _) => Health::Strained,
         (Some(_), _) => Health::Answered,

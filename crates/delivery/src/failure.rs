@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use queue::reason::{NO_SIGNING_KEY, SERVER_EXHAUSTED};
+use queue::reason::{NO_SIGNING_KEY, OUTCOME_UNKNOWN, SERVER_EXHAUSTED};
 use queue::shortage::is_shortage;
 
 /// The step of an attempt that ran out of time.
@@ -42,6 +42,8 @@ pub(crate) enum Failure {
     NoSigningKey,
     /// This server has no file descriptors or memory left, so nothing was sent.
     Shortage,
+    /// The attempt broke off by a bug of this server's; nobody knows what went out.
+    OutcomeUnknown,
 }
 
 impl Failure {
@@ -63,6 +65,7 @@ impl Failure {
             Self::BadResponse => "bad_response",
             Self::NoSigningKey => NO_SIGNING_KEY,
             Self::Shortage => SERVER_EXHAUSTED,
+            Self::OutcomeUnknown => OUTCOME_UNKNOWN,
         })
     }
 

@@ -252,3 +252,25 @@ async fn what_this_server_cannot_send_speaks_against_no_receiver_and_takes_no_st
     world.handle.wake();
     world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 20).await;
 }
+
+/// Looks up nothing: it panics.
+struct Panics;
+
+#[async_trait::async_trait]
+impl delivery::Resolve for Panics {
+    async fn resolve(&self, name: &str) -> Result<Vec<std::net::IpAddr>, delivery::ResolveError> {
+        panic!("asked for {name}");
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_panics_ends_as_unknown_and_gives_its_place_back() {
+    let world = World::with(|options| options.resolver = Some(Arc::new(Panics)));
+    // More than there are places.
+    let ids: Vec<_> = (0..20).map(|_| world.deliver("https://panics.example/x")).collect();
+    for id in ids {
+        let end = world.shelf.first_end(id).await;
+        assert_eq!(end.report.reason.as_deref(), Some("outcome_unknown"));
+        assert_eq!(end.verdict, Verdict::Retry(end.ended_at.plus(Duration::from_secs(5))));
+    }
+}
