@@ -1,4 +1,5 @@
-//! Processes that the benchmark starts: each in a group of its own, and the whole group ends with its owner.
+//! Processes that the benchmark starts: each in a group of its own, and the whole group ends with its owner, together
+//! with descendants that have left it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -7,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 /// A started program with all that it started. Dropping it kills them.
 pub(crate) struct Group {
@@ -41,9 +42,15 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // An error means that all of them are gone.
+        let id = |pid: u32| i32::try_from(pid).ok().and_then(Pid::from_raw);
+        // Found before their parents end, since nobody knows whose they were after that.
+        let descendants = tree(self.child.id());
+        // Errors mean that they are gone.
+        if let Some(group) = id(self.child.id()) {
             let _ = kill_process_group(group, Signal::KILL);
+        }
+        for process in descendants.into_iter().filter_map(id) {
+            let _ = kill_process(process, Signal::KILL);
         }
         let _ = self.child.wait();
     }
@@ -91,4 +98,36 @@ pub(crate) fn cpu_seconds(pids: &[u32]) -> f64 {
     };
     // The kernel tells ticks of a hundredth, whatever its own are.
     pids.iter().filter_map(of).sum::<f64>() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_the_group_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        // The inner shell has a session of its own, as some servers give their workers.
+        let mut command = Command::new("sh");
+        command.args(["-c", "setsid sleep 1000 & wait"]);
+        let group = Group::start(&mut command, &folder.path().join("log")).unwrap();
+        let began = std::time::Instant::now();
+        let sleeper = loop {
+            let found = tree(group.pid()).into_iter().find(|pid| {
+                std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep")
+            });
+            if let Some(found) = found {
+                break found;
+            }
+            assert!(began.elapsed().as_secs() < 30, "the sleeper never started");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        drop(group);
+        let is_there =
+            || stat(sleeper).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z"));
+        while is_there() {
+            assert!(began.elapsed().as_secs() < 60, "the sleeper lives on");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
 }

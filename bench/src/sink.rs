@@ -1,6 +1,7 @@
 //! A receiver of webhooks that costs little: it remembers which call each one belongs to, and when it came.
 //!
-//! Calls are told apart by the number that stands after `"value":` near the head of a webhook's body.
+//! Calls are told apart by the number that stands after `"value":` near the head of a webhook's body, or after `?n=` in
+//! its address, for those who do not tell what was asked.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -131,10 +132,10 @@ impl Arrivals {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, head: &[u8]) {
+    fn add(&self, number: Option<usize>) {
         let at = Instant::now();
         let mut seen = self.lock();
-        match number(head) {
+        match number {
             None => seen.foreign += 1,
             Some(number) => {
                 let known = seen.first.len();
@@ -177,6 +178,7 @@ async fn record(
     request: Request<Incoming>,
     arrivals: Arc<Arrivals>,
 ) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let named = request.uri().query().and_then(|query| query.strip_prefix("n=")?.parse().ok());
     let mut body = request.into_body();
     let mut head = Vec::new();
     while let Some(frame) = body.frame().await {
@@ -187,7 +189,7 @@ async fn record(
             head.extend_from_slice(&data[..data.len().min(rest)]);
         }
     }
-    arrivals.add(&head);
+    arrivals.add(named.or_else(|| number(&head)));
     Ok(Response::new(Empty::new()))
 }
 

@@ -188,7 +188,7 @@ impl Running {
             let body = match (peer, hook) {
                 (Some(peer), None) if peer.wraps_input => format!("{{\"input\":{{\"value\":{number}}}}}"),
                 (Some(Peer { webhook: Webhook::AsCog, .. }), Some(hook)) => format!(
-                    "{{\"input\":{{\"value\":{number}}},\"webhook\":\"{hook}\",\"webhook_events_filter\":[\"completed\"]}}"
+                    "{{\"input\":{{\"value\":{number}}},\"webhook\":\"{hook}?n={number}\",\"webhook_events_filter\":[\"completed\"]}}"
                 ),
                 (_, Some(hook)) => format!("{{\"value\":{number},\"webhook_endpoint\":\"{hook}\"{pad}}}"),
                 (_, None) => format!("{{\"value\":{number}{pad}}}"),
