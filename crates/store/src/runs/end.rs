@@ -174,7 +174,8 @@ fn set_outcome(
     };
     let told = batch
         .sql(&format!(
-            "SELECT app, generation, webhooks, webhook_events, caller_secret, metadata FROM runs {guarded}"
+            "SELECT app, generation, webhooks, webhook_events, caller_secret, metadata, webhook_schedule
+             FROM runs {guarded}"
         ))?
         .query_row(params![run.into_bytes(), guard], |row| Ok(Told::read(row)))
         .optional()?
