@@ -186,6 +186,7 @@ impl Load {
             survivors,
             damage: checker::damage(&stage.home.data_dir()),
             footprints: after.map(|after| (self.before, after)),
+            delay_max: None,
             secrets: secrets(stage),
             outputs,
         }

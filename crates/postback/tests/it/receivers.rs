@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use testkit::checker::Evidence;
 use testkit::footprint::Footprint;
 use testkit::receiver::{Evil, Fault};
 use testkit::recorder::Recorder;
@@ -40,12 +41,12 @@ async fn of_a_hundred_receivers_one_that_hangs_is_felt_by_nobody() {
     for _ in 1..RECEIVERS {
         good.push(Recorder::start().await.unwrap());
     }
-    let mut feeding = Vec::new();
+    let (mut feeding, mut runs) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         // The one that hangs has its turn first, so that all others come after it.
         feeding.push(run_for(&stage, &hanging.url("x")).await);
         for receiver in &good {
-            run_for(&stage, &receiver.url(&round.to_string())).await;
+            runs.push(run_for(&stage, &receiver.url(&round.to_string())).await);
         }
     }
     for receiver in &good {
@@ -64,6 +65,14 @@ async fn of_a_hundred_receivers_one_that_hangs_is_felt_by_nobody() {
             || (delivery["state"] == "pending" && delivery["attempts"][0]["reason"] == "timeout:headers");
         assert!(hangs, "{delivery}");
     }
+    // Whoever has to wait for it waits for its whole limit.
+    let mut evidence = Evidence { delay_max: Some(ATTEMPT_LIMIT / 2), ..Evidence::default() };
+    evidence.arrivals.extend(good.iter().flat_map(Recorder::arrivals));
+    for run in &runs {
+        let path = stage.control(&format!("runs/{run}"));
+        evidence.runs.push(stage.request(Method::GET, &path).send().await.unwrap().json().await.unwrap());
+    }
+    assert_eq!(evidence.others_are_not_delayed(), []);
     println!("those to the receiver that hangs: {states:?}");
     assert!(hanging.accepted() >= ROUNDS);
 }

@@ -14,11 +14,12 @@
 //! | I6 | no process of an older server a second after the next one is ready |
 //! | I7 | a result is that of the run's last attempt, never of a stale one |
 //! | I8 | the files are whole, and none belongs to nobody |
+//! | I9 | what befalls one receiver is not felt by the others: their webhooks do not come long after the end of their runs |
 //! | I10 | memory, descriptors, threads and the write-ahead log come back after the load |
 //! | I11 | no secret in any output |
 //!
-//! (I9, that others are not delayed, is a matter of measurement.) Two more rules bound what may happen
-//! again: `executions`, by attempts and by crashes that hit the run, and `requests` on the wire.
+//! I9 is asked only where somebody says how long is long. Two more rules bound what may happen again:
+//! `executions`, by attempts and by crashes that hit the run, and `requests` on the wire.
 
 mod files;
 mod rules;
@@ -28,6 +29,7 @@ mod views;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::time::Duration;
 
 use queue::Timestamp;
 
@@ -127,6 +129,8 @@ pub struct Evidence {
     pub damage: Vec<String>,
     /// What a server took before the load, and what one takes after it.
     pub footprints: Option<(Footprint, Footprint)>,
+    /// How long a webhook may take from the end of its run, when nothing but others stands in its way.
+    pub delay_max: Option<Duration>,
     /// Secrets by name.
     pub secrets: Vec<(String, String)>,
     /// Whatever left the server.

@@ -34,6 +34,7 @@ impl Evidence {
             self.nothing_outlives_its_server(),
             self.results_are_of_the_last_attempt(),
             self.files_are_whole(),
+            self.others_are_not_delayed(),
             self.the_machine_gets_back_what_was_taken(),
             self.no_secret_leaves(),
             self.executions_are_bounded(),
@@ -238,6 +239,24 @@ impl Evidence {
     /// I8: the databases are whole, and no file belongs to nobody.
     pub fn files_are_whole(&self) -> Vec<Finding> {
         found("I8", self.damage.iter().cloned())
+    }
+
+    /// I9: no webhook came long after the end of its run.
+    pub fn others_are_not_delayed(&self) -> Vec<Finding> {
+        let Some(most) = self.delay_max else { return Vec::new() };
+        let mut first: HashMap<&str, Timestamp> = HashMap::new();
+        for arrival in &self.arrivals {
+            let at = first.entry(arrival.header("webhook-id")).or_insert(arrival.received);
+            *at = arrival.received.min(*at);
+        }
+        let deliveries = self.runs.iter().flat_map(|run| run.deliveries.iter().map(move |own| (run, own)));
+        let late = deliveries.filter_map(|(run, delivery)| {
+            let waited = first.get(delivery.id.as_str())?.since(run.ended_at?);
+            (waited > most).then(|| {
+                format!("delivery {} came {waited:?} after the end of its run; {most:?} at most", delivery.id)
+            })
+        });
+        found("I9", late)
     }
 
     /// I10: an idle server takes no more than it took before the load.

@@ -269,6 +269,20 @@ fn i8_finds_a_damaged_database_and_files_that_belong_to_nobody() {
 }
 
 #[test]
+fn i9_finds_a_webhook_that_had_to_wait_for_others() {
+    let arrives = |millis: i64, delay_max| {
+        move |e: &mut Evidence| {
+            e.delay_max = delay_max;
+            e.arrivals[0].received = at(5 + millis);
+        }
+    };
+    let second = Some(Duration::from_secs(1));
+    assert_eq!(rules(arrives(1_000, second)), NOTHING);
+    assert_eq!(rules(arrives(1_001, second)), ["I9"]);
+    assert_eq!(rules(arrives(60_000, None)), NOTHING, "nobody asked");
+}
+
+#[test]
 fn i10_finds_each_thing_that_did_not_come_back() {
     let before = Footprint { resident: 30 << 20, descriptors: 40, threads: 12, log: 0 };
     let spoils: [fn(&mut Footprint); 4] = [
