@@ -31,17 +31,17 @@ enum Command {
     Call(commands::call::Args),
     /// List, show and delete apps
     Apps(commands::apps::Args),
-    /// List and show runs
+    /// List, show and cancel runs
     Runs(commands::runs::Args),
     /// List, show and repeat deliveries: what was told to webhooks
     Deliveries(commands::deliveries::Args),
-    /// List and enable webhook endpoints that said they are gone, or took nothing for ten days
+    /// List, show, set and enable webhook endpoints that were disabled, or set to take less
     Endpoints(commands::endpoints::Args),
     /// Read what an app or a run printed
     Logs(commands::logs::Args),
     /// Make and watch inboxes: temporary endpoints that record what is posted to them
     Inbox(commands::inbox::Args),
-    /// Show and replace the project's keys
+    /// Show and replace the project's keys, and choose how webhooks are signed
     Keys(commands::keys::Args),
     /// Print a completion script for a shell
     Completions(commands::completions::Args),

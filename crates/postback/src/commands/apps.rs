@@ -17,6 +17,7 @@ enum Action {
     /// List the project's apps
     List,
     /// Show one app
+    #[command(visible_alias = "show")]
     Get {
         /// Name or id of the app
         app: String,

@@ -23,6 +23,7 @@ enum Action {
     /// List the newest deliveries
     List(Which),
     /// Show one delivery with all its attempts
+    #[command(visible_alias = "get")]
     Show {
         /// Its id: the `webhook-id` that receivers see
         delivery: String,

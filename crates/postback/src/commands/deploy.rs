@@ -56,6 +56,10 @@ impl Deployed {
 /// exit status.
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let printer = context.printer;
+    if !args.folder.is_dir() {
+        let message = format!("there is no folder `{}`", args.folder.display());
+        return Err(WithHint::new(message, "`--folder` names the one with main.py").into());
+    }
     let config = read_config(&args.folder, args.config_file.as_deref())?;
     for warning in &config.warnings {
         printer.warning(&warning.to_string());

@@ -16,15 +16,22 @@ pub(crate) struct Args {
 enum Action {
     /// List the endpoints that were disabled or set once
     List,
+    /// Show one endpoint
+    #[command(visible_alias = "show")]
+    Get {
+        /// Its id, as `postback endpoints list` shows it
+        endpoint: String,
+    },
     /// Set what an endpoint takes
+    #[command(group = clap::ArgGroup::new("taken").required(true).args(["body_bytes_max", "any_body"]))]
     Set {
         /// Its address, as calls name it
         address: String,
         /// Bodies of more bytes than this carry a link to the result instead of the result
-        #[arg(long, value_name = "BYTES", required_unless_present = "any_body")]
+        #[arg(long, value_name = "BYTES")]
         body_bytes_max: Option<u64>,
         /// It takes bodies of any size again
-        #[arg(long, conflicts_with = "body_bytes_max")]
+        #[arg(long)]
         any_body: bool,
     },
     /// Enable an endpoint and deliver what waits for it
@@ -38,7 +45,7 @@ fn cell(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Lists, sets or enables.
+/// Lists, shows, sets or enables.
 ///
 /// # Errors
 /// When the server cannot be reached or knows no such endpoint.
@@ -60,6 +67,10 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 .map(|row| columns.map(|column| cell(&row[column])).into())
                 .collect();
             printer.table(&["ENDPOINT", "STATE", "SINCE", "WAITING", "ADDRESS", "REASON"], &rows);
+        }
+        Action::Get { endpoint } => {
+            let path = format!("endpoints/{endpoint}");
+            printer.raw_json(&client.control(Method::GET, &path).text().await?);
         }
         Action::Set { address, body_bytes_max, any_body: _ } => {
             let body = json!({"url": address, "bodyBytesMax": body_bytes_max});

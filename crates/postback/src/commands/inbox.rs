@@ -24,6 +24,7 @@ enum Action {
     /// Make an inbox
     Create,
     /// Show what an inbox recorded
+    #[command(visible_alias = "get")]
     Show {
         /// Its id
         inbox: String,

@@ -33,6 +33,7 @@ enum Action {
         limit: u32,
     },
     /// Show one run with its result, attempts and deliveries
+    #[command(visible_alias = "show")]
     Get {
         /// Its id
         run: String,

@@ -16,11 +16,16 @@ use super::{Context, ExitStatus};
 use crate::serve::{EXIT_PART_FAILED, EXIT_STORE_FAILED, Options, Server, Stopped};
 use crate::system;
 
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, such as 127.0.0.1:4100 or 0.0.0.0:4100")
+}
+
 /// Arguments of `postback serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Address to listen on
-    #[arg(long, env = "POSTBACK_LISTEN", default_value = "127.0.0.1:4100", value_name = "ADDRESS")]
+    #[arg(long, env = "POSTBACK_LISTEN", default_value = "127.0.0.1:4100", value_name = "ADDRESS",
+          value_parser = address)]
     pub(crate) listen: SocketAddr,
     /// Address under which people and webhooks reach this server, such as https://models.example.com
     #[arg(long, env = "POSTBACK_PUBLIC_URL", value_name = "URL")]
