@@ -18,3 +18,4 @@ mod receivers;
 mod runs;
 mod support;
 mod webhooks;
+mod words;
