@@ -37,6 +37,8 @@ pub struct AppConfig {
     pub retries: Option<u32>,
     /// The end codes on which a run is executed again.
     pub retry_on: Option<RetryOn>,
+    /// How often a run may be executed, whatever the reason.
+    pub max_attempts: Option<u32>,
     /// Limit of one attempt of a run.
     pub response_grace_period_seconds: Option<u64>,
     /// Time a replica has to import `main.py`.

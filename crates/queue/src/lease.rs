@@ -41,20 +41,23 @@ pub enum Release {
     ProtocolError,
     /// The server went away under it. Counts towards `interrupted` once a replica had it.
     ServerLost,
-    /// The server or replica is stopping, another call took its replica down, or it was claimed
-    /// and never handed to one. Counts towards nothing.
+    /// It was claimed and never handed to a replica. Counts towards nothing.
     Drained,
+    /// A replica had it when the server or the replica was stopped, or another call took the replica down.
+    /// Says nothing about the run, and counts towards its `max_attempts` only.
+    CutShort,
 }
 
 impl Release {
     /// Every one of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::WorkerCrashed,
         Self::WorkerExited,
         Self::OutOfMemory,
         Self::ProtocolError,
         Self::ServerLost,
         Self::Drained,
+        Self::CutShort,
     ];
 
     /// The death of a run's own replica, by the code that says how it died.
@@ -69,7 +72,24 @@ impl Release {
 
     /// Whether it counts towards `crash_loop`.
     pub const fn is_death(self) -> bool {
-        !matches!(self, Self::ServerLost | Self::Drained)
+        !matches!(self, Self::ServerLost | Self::Drained | Self::CutShort)
+    }
+
+    /// Whether it counts towards `max_attempts`. Nobody knows whether a replica had the run when the server was
+    /// lost, so that counts as if one had: such a run is never executed more often than it may be.
+    pub const fn is_execution(self) -> bool {
+        !matches!(self, Self::Drained)
+    }
+
+    /// The code with which a run ends that may not be executed again after such an attempt.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::WorkerCrashed => Code::WorkerCrashed,
+            Self::WorkerExited => Code::WorkerExited,
+            Self::OutOfMemory => Code::OutOfMemory,
+            Self::ProtocolError => Code::ProtocolError,
+            Self::ServerLost | Self::Drained | Self::CutShort => Code::Interrupted,
+        }
     }
 
     /// The end code of the attempt.
@@ -80,7 +100,7 @@ impl Release {
             Self::OutOfMemory => "out_of_memory",
             Self::ProtocolError => "protocol_error",
             Self::ServerLost => "server_lost",
-            Self::Drained => "drained",
+            Self::Drained | Self::CutShort => "drained",
         }
     }
 }

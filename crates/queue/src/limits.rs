@@ -74,6 +74,8 @@ pub const QUEUED_RUNS_PER_APP_MAX: u64 = 1_000_000;
 pub const QUEUE_TIME_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// Attempts of a run that an app or a call may ask for after the first.
 pub const RETRIES_MAX: u32 = 10;
+/// Largest `max_attempts`: executions of a run that an app or a call may allow.
+pub const MAX_ATTEMPTS_MAX: u32 = 100;
 /// Wait after the first failure of a run that is executed again; doubles with each …
 pub const RERUN_PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
@@ -212,6 +214,7 @@ pub const TABLE: &[Limit] = &[
     limit("delay of a run", "7 days", "422"),
     limit("priority of a run", "-100 to 100", "422"),
     limit("retries of a run", "10, after 1 s, 2 s, 4 s … 5 min", "422; the run ends with the last error"),
+    limit("`max_attempts` of a run", "1 to 100", "422; the run ends with what its last attempt ended with"),
     limit("synchronous calls waiting per app", "4,096", "429 with Retry-After"),
     limit("synchronous call, v3 and legacy", "180 s", "504; the run ends as `timeout`"),
     limit(

@@ -108,7 +108,7 @@ impl Code {
             Self::ProtocolError => "the replica broke the protocol between worker and runner",
             Self::FailedToStart => "no replica of the app could be started",
             Self::CrashLoop => "the run took its replica down three times",
-            Self::Interrupted => "the server was lost under the run too many times",
+            Self::Interrupted => "the server or a replica was lost under the run too many times",
             Self::Cancelled => "somebody cancelled the run",
             Self::Expired => "the run never started in time",
         }

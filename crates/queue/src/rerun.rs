@@ -104,6 +104,12 @@ impl RetryPolicy {
     }
 }
 
+/// Whether an attempt that failed with `code` counts towards `max_attempts`: one for which no replica could be
+/// started does not.
+pub fn is_execution(code: Code) -> bool {
+    code != Code::FailedToStart
+}
+
 /// How long a run waits after its failure number `failure` (from 1): twice as long each time, up to a
 /// bound. `chance` in `0.0..1.0` places the jitter, which is added, never subtracted.
 pub fn pause(failure: u32, chance: f64) -> Duration {

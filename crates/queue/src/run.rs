@@ -222,6 +222,8 @@ pub struct RunOptions {
     pub priority: i8,
     /// When it is executed again after a failure.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// How often it may be executed, whatever the reason.
+    pub max_attempts: Option<u32>,
     /// Signs the run's deliveries beside the project's secret.
     pub caller_secret: Option<CallerSecret>,
     /// Headers that the run's deliveries carry beside ours.
@@ -290,6 +292,8 @@ pub struct LeasedRun {
     pub retry: Option<Arc<RetryPolicy>>,
     /// Failures after which it was executed again.
     pub failures: u32,
+    /// It may not be executed once more after this attempt.
+    pub last_attempt: bool,
 }
 
 /// A synchronous call that ended: metadata only, recorded without being waited for.
@@ -352,6 +356,8 @@ pub struct RunView {
     pub not_before: Option<Timestamp>,
     /// When it is executed again after a failure.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// How often it may be executed, when there is a bound of its own.
+    pub max_attempts: Option<u32>,
     /// When its current or last attempt was claimed.
     pub started_at: Option<Timestamp>,
     /// When it ended.

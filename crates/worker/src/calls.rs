@@ -208,6 +208,7 @@ mod tests {
             priority: 0,
             retry: None,
             failures: 0,
+            last_attempt: false,
         })
     }
 

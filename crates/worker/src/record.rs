@@ -15,7 +15,7 @@ use queue::lease::{LEASE_LOST, Lease, Release, Released};
 use queue::outcome::{Finish, Finished, Outcome, RunError};
 use queue::port::{Departure, StoreError, Stored};
 use queue::run::{CallRecord, EndpointUrl, LeasedRun};
-use queue::{AppId, RunId, Timestamp};
+use queue::{AppId, RunId, Timestamp, rerun};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -110,7 +110,9 @@ impl Recorder {
     /// The run ended, unless its caller wants it executed again after such a failure.
     pub(crate) fn finish(&self, run: LeasedRun, outcome: Outcome) {
         let retried = run.retry.as_ref().zip(outcome.error.as_ref());
-        if retried.is_some_and(|(policy, error)| policy.allows(run.failures, error.code))
+        let allowed = |code| !(run.last_attempt && rerun::is_execution(code));
+        if retried
+            .is_some_and(|(policy, error)| policy.allows(run.failures, error.code) && allowed(error.code))
             && let Some(error) = outcome.error
         {
             return self.send(End::Failed { lease: run.lease, error });

@@ -161,6 +161,7 @@ mod tests {
             priority: 0,
             retry: None,
             failures: 0,
+            last_attempt: false,
         })
     }
 

@@ -554,6 +554,7 @@ mod tests {
             priority,
             retry: None,
             failures: 0,
+            last_attempt: false,
         }
     }
 

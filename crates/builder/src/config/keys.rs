@@ -135,6 +135,9 @@ const RETRIES: &str = "ours: how often a run that failed is executed again, afte
 const RETRY_ON: &str = "ours: the end codes after which it is";
 const RETRY_ON_DEFAULT: &str = "`[\"user_error\", \"timeout\"]`";
 
+const MAX_ATTEMPTS: &str =
+    "ours: how often a run may be executed, whatever the reason; with 1 never twice, even if the server dies";
+
 const DEFAULT_INCLUDE: &str = "`[./*, main.py, requirements.txt, pkglist.txt, conda_pkglist.txt]`";
 
 use Effect::{
@@ -217,6 +220,12 @@ const YAML: &[Key] = &[
     key("postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
     key("postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
     key("postback.webhook_schedule", SCHEDULE_DEFAULT, SCHEDULE, SCHEDULE_FOR),
+    key(
+        "postback.max_attempts",
+        "none",
+        Whole { min: 1, max: 100, set: |c, v| c.app.max_attempts = Some(narrow(v)) },
+        MAX_ATTEMPTS,
+    ),
     key(
         "postback.retries",
         "0",
@@ -382,6 +391,12 @@ const TOML: &[Key] = &[
         "900",
         Whole { min: 1, max: 43_200, set: |c, v| c.app.response_grace_period_seconds = Some(v) },
         "seconds one attempt of a run may take",
+    ),
+    key(
+        "cerebrium.postback.max_attempts",
+        "none",
+        Whole { min: 1, max: 100, set: |c, v| c.app.max_attempts = Some(narrow(v)) },
+        MAX_ATTEMPTS,
     ),
     key(
         "cerebrium.postback.retries",

@@ -142,6 +142,7 @@ cuda = "11.8"
         cooldown_seconds: Some(30),
         replica_concurrency: Some(4),
         retries: None,
+        max_attempts: None,
         retry_on: None,
         response_grace_period_seconds: Some(3600),
         start_limit_seconds: Some(120),
@@ -338,11 +339,12 @@ fn a_missing_file_is_named() {
 #[test]
 fn retries_are_read_from_both_kinds_of_files_and_refused_by_name() {
     let folder = Path::new("/nowhere");
-    let toml = "[cerebrium.postback]\nretries = 3\nretry_on = [\"timeout\", \"user_error\"]\n";
-    let yaml = "postback:\n  retries: 3\n  retry_on: [timeout, user_error]\n";
+    let toml =
+        "[cerebrium.postback]\nretries = 3\nmax_attempts = 2\nretry_on = [\"timeout\", \"user_error\"]\n";
+    let yaml = "postback:\n  retries: 3\n  max_attempts: 2\n  retry_on: [timeout, user_error]\n";
     for (file, source) in [("cerebrium.toml", toml), ("config.yaml", yaml)] {
         let config = Config::parse(source, file, folder).unwrap();
-        assert_eq!(config.app.retries, Some(3));
+        assert_eq!((config.app.retries, config.app.max_attempts), (Some(3), Some(2)));
         assert_eq!(config.app.retry_on.unwrap().to_string(), "timeout,user_error");
         assert_eq!(config.warnings, []);
     }

@@ -80,6 +80,7 @@ pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
         )?,
         retries: fields.whole(&["retries"], 0..=u64::from(limits::RETRIES_MAX))?,
         retry_on: retry_on(fields)?,
+        max_attempts: fields.whole(&["maxAttempts"], 1..=u64::from(limits::MAX_ATTEMPTS_MAX))?,
         disable_auth: fields.flag(&["disableAuth"])?.unwrap_or(false),
         pre_build_commands: fields.texts(&["preBuildCommands"])?,
         shell_commands: fields.texts(&["shellCommands"])?,

@@ -55,6 +55,8 @@ pub(super) struct RunRow {
     not_before: Option<Timestamp>,
     /// How often it is executed again after a failure, and on which end codes.
     retry: Option<Arc<RetryPolicy>>,
+    /// How often it may be executed, whatever the reason; null without a bound of its own.
+    max_attempts: Option<u32>,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
     /// From its acceptance to its first attempt.
@@ -101,6 +103,7 @@ impl RunRow {
             priority: run.priority,
             not_before: run.not_before,
             retry: run.retry.clone(),
+            max_attempts: run.max_attempts,
             started_at: run.started_at,
             ended_at: run.ended_at,
             queue_time_ms: first_start.map(|at| millis(at.since(run.accepted_at))),

@@ -188,6 +188,7 @@ fn leased(run: NewRun, lease: Lease) -> LeasedRun {
         priority: run.options.priority,
         retry: run.options.retry,
         failures: 0,
+        last_attempt: run.options.max_attempts == Some(1),
     }
 }
 

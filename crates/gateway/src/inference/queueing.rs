@@ -7,6 +7,7 @@
 //! | `X-Max-Queue-Time` | `max_queue_time` | seconds it may wait from then on |
 //! | `X-Priority` | `priority` | higher ones of an app start first |
 //! | `X-Retries` | `retries` | how often it is executed again after a failure |
+//! | `X-Max-Attempts` | `max_attempts` | how often it may be executed, whatever the reason |
 //! | `X-Retry-On` | `retry_on` | the end codes after which it is |
 
 use std::borrow::Cow;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use http::request;
 use queue::Timestamp;
 use queue::app::AppConfig;
-use queue::limits::{DELAY_MAX, PRIORITY_MAX, QUEUE_TIME_MAX, RETRIES_MAX};
+use queue::limits::{DELAY_MAX, MAX_ATTEMPTS_MAX, PRIORITY_MAX, QUEUE_TIME_MAX, RETRIES_MAX};
 use queue::rerun::{RetryOn, RetryPolicy};
 use queue::run::{Generation, RunOptions};
 
@@ -32,6 +33,7 @@ const DELAY: Names = ("X-Delay", "delay");
 const QUEUE_TIME: Names = ("X-Max-Queue-Time", "max_queue_time");
 const PRIORITY: Names = ("X-Priority", "priority");
 const RETRIES: Names = ("X-Retries", "retries");
+const MAX_ATTEMPTS: Names = ("X-Max-Attempts", "max_attempts");
 const RETRY_ON: Names = ("X-Retry-On", "retry_on");
 
 /// What a request asks for.
@@ -42,6 +44,7 @@ pub(crate) struct Queueing {
     priority: Option<i8>,
     retries: Option<u32>,
     retry_on: Option<RetryOn>,
+    max_attempts: Option<u32>,
 }
 
 impl Queueing {
@@ -57,6 +60,7 @@ impl Queueing {
             priority: whole(form, parts, PRIORITY, "a whole number", -PRIORITY_MAX..=PRIORITY_MAX)?,
             retries: whole(form, parts, RETRIES, "a whole number", 0..=RETRIES_MAX)?,
             retry_on: retry_on(form, parts)?,
+            max_attempts: whole(form, parts, MAX_ATTEMPTS, "a whole number", 1..=MAX_ATTEMPTS_MAX)?,
         })
     }
 
@@ -72,6 +76,7 @@ impl Queueing {
         options.start_by = self.max_queue_time.map(|time| may_start.plus(time));
         options.priority = self.priority.unwrap_or(0);
         options.retry = RetryPolicy::of(app, self.retries, self.retry_on);
+        options.max_attempts = self.max_attempts.or(app.max_attempts);
     }
 
     /// Refuses what cannot be meant of a call of this app.
@@ -154,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_query_counts_on_v4_and_the_header_everywhere() {
-        let uri = "/?async=1&max_queue_time=60&delay=5&priority=-7&retries=2&retry_on=timeout";
+        let uri = "/?async=1&max_queue_time=60&delay=5&priority=-7&retries=2&retry_on=timeout&max_attempts=3";
         let seconds = |secs| Some(Duration::from_secs(secs));
         let all = Queueing {
             delay: seconds(5),
@@ -162,6 +167,7 @@ mod tests {
             priority: Some(-7),
             retries: Some(2),
             retry_on: "timeout".parse().ok(),
+            max_attempts: Some(3),
         };
         assert_eq!(asked(Form::V4, uri, &[]).unwrap(), all);
         assert_eq!(asked(Form::V3, uri, &[]).unwrap(), Queueing::default());
@@ -171,6 +177,7 @@ mod tests {
             ("x-priority", "-7"),
             ("x-retries", "2"),
             ("x-retry-on", "timeout"),
+            ("x-max-attempts", "3"),
         ];
         assert_eq!(asked(Form::Bare, "/", &headers).unwrap(), all);
         let both = asked(Form::V4, uri, &[("x-priority", "100")]).unwrap();
@@ -192,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn the_attempts_of_a_call_count_before_those_of_its_app() {
+        let app = AppConfig { max_attempts: Some(5), ..AppConfig::default() };
+        let of = |uri: &str, app: &AppConfig| {
+            let mut options = RunOptions::default();
+            asked(Form::V4, uri, &[]).unwrap().apply(&mut options, Timestamp::from_millis(0), app);
+            options.max_attempts
+        };
+        assert_eq!(of("/?max_attempts=1", &app), Some(1));
+        assert_eq!(of("/", &app), Some(5));
+        assert_eq!(of("/", &AppConfig::default()), None);
+    }
+
+    #[test]
     fn codes_to_retry_on_are_refused_by_name_and_not_without_a_number() {
         for wrong in ["", "cancelled", "user_error;timeout"] {
             let problem = asked(Form::V4, "/", &[("x-retry-on", wrong)]).unwrap_err();
@@ -208,8 +228,10 @@ mod tests {
         let times = ["0", "-1", "soon", "604801", "1.5", ""].map(|wrong| ("X-Delay", wrong));
         let limits = ["0", "-1", "soon", "604801", "1.5", ""].map(|wrong| ("X-Max-Queue-Time", wrong));
         let retries = ["11", "-1", "often", ""].map(|wrong| ("X-Retries", wrong));
+        let attempts = ["101", "0", "-1", "once", ""].map(|wrong| ("X-Max-Attempts", wrong));
         let priorities = ["101", "-101", "high", "1.5", ""].map(|wrong| ("X-Priority", wrong));
-        for (name, wrong) in times.into_iter().chain(limits).chain(priorities).chain(retries) {
+        for (name, wrong) in times.into_iter().chain(limits).chain(priorities).chain(retries).chain(attempts)
+        {
             let problem = asked(Form::V4, "/", &[(name, wrong)]).unwrap_err();
             assert_eq!(problem.status.as_u16(), 422, "{wrong}");
             assert!(

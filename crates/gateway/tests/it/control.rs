@@ -54,6 +54,7 @@ pub(crate) fn a_run(world: &World, app: &AppId, state: RunState) -> RunView {
         priority: 0,
         not_before: None,
         retry: None,
+        max_attempts: None,
         started_at: ended.then(|| accepted_at.plus(Duration::from_millis(40))),
         ended_at: ended.then(|| accepted_at.plus(Duration::from_millis(90))),
         build: None,

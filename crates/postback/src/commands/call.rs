@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// End codes to retry on, with commas between them; `user_error,timeout` without it
     #[arg(long, value_name = "CODES")]
     retry_on: Option<String>,
+    /// Execute it so many times at most, whatever the reason; with 1 never twice, even if the server dies
+    #[arg(long, value_name = "TIMES")]
+    max_attempts: Option<u32>,
     /// With `--async` or `--webhook`: wait for the run's end and print the run
     #[arg(long)]
     wait: bool,
@@ -115,6 +118,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     }
     if let Some(codes) = args.retry_on {
         ask = ask.query("retry_on", codes);
+    }
+    if let Some(attempts) = args.max_attempts {
+        ask = ask.query("max_attempts", attempts);
     }
     let (status, text) = ask.any().await?;
     if args.wait && status.is_success() {

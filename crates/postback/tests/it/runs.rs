@@ -247,3 +247,47 @@ async fn a_run_is_executed_again_after_the_errors_that_its_app_or_its_call_chose
     assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= 3).await, "a webhook did not come");
     assert_eq!(recorder.arrivals().len(), 3, "one webhook per run");
 }
+
+#[tokio::test]
+async fn a_run_that_may_be_executed_once_is_not_executed_again_after_a_crash() {
+    let mut stage = Stage::empty();
+    let folder = stage.home.scratch().join("careful");
+    std::fs::create_dir(&folder).unwrap();
+    let code = "import time\n\
+                def pay(path):\n    \
+                    with open(path, 'a') as file:\n        file.write('paid\\n')\n    \
+                    times = len(open(path).readlines())\n    \
+                    if times == 1:\n        time.sleep(600)\n    \
+                    return times\n";
+    std::fs::write(folder.join("main.py"), code).unwrap();
+    let config = "[cerebrium.deployment]\nname = \"careful\"\n[cerebrium.scaling]\nreplica_concurrency = 2\n\
+                  [cerebrium.postback]\nmax_attempts = 1\nretries = 3\n";
+    std::fs::write(folder.join("cerebrium.toml"), config).unwrap();
+    stage.deploy(&folder, &["careful"]);
+    let recorder = Recorder::start().await.unwrap();
+    let path = stage.v3("careful/pay");
+    let scratch = stage.home.scratch().to_owned();
+    let mut runs = Vec::new();
+    for (name, headers) in [("once", &[][..]), ("twice", &[("x-max-attempts", "2")])] {
+        let notes = scratch.join(name);
+        let work = json!({"path": notes, "webhook_endpoint": recorder.url(name)});
+        let run = body(call_with(&stage, &path, headers, &work).await).await["run_id"].clone();
+        runs.push(run.as_str().unwrap().to_owned());
+        let began = std::time::Instant::now();
+        while lines(&notes) == 0 {
+            assert!(began.elapsed() < PATIENCE, "`{name}` did not begin");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+    stage.crash_and_restart();
+
+    let once = stage.ended_run(&runs[0]).await;
+    assert_eq!((&once["state"], &once["error"]["code"]), (&json!("failed"), &json!("interrupted")), "{once}");
+    assert_eq!((&once["maxAttempts"], &once["attempts"][0]["end"]), (&json!(1), &json!("server_lost")));
+    let twice = stage.ended_run(&runs[1]).await;
+    assert_eq!((&twice["state"], &twice["result"]), (&json!("succeeded"), &json!(2)), "{twice}");
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() == 2).await, "a webhook did not come");
+    let told = recorder.arrivals().iter().any(|arrival| arrival.json()["error"]["code"] == "interrupted");
+    assert!(told, "its webhook says what became of it");
+    assert_eq!((lines(&scratch.join("once")), lines(&scratch.join("twice"))), (1, 2));
+}

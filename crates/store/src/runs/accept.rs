@@ -33,9 +33,9 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             "INSERT INTO runs (id, app, function, generation, mode, state, accepted_at, limit_ms, webhooks,
                                warning, attempt, started_at, token, incarnation, caller_secret,
                                priority, delayed, not_before, retries, retry_on, webhook_header_names,
-                               webhook_events, metadata, webhook_schedule)
+                               webhook_events, metadata, webhook_schedule, max_attempts)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
-                     ?21, ?22, ?23, ?24)",
+                     ?21, ?22, ?23, ?24, ?25)",
         )?
         .execute(params![
             run.id.into_bytes(),
@@ -62,6 +62,7 @@ pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Resul
             row::to_events(run.options.events),
             run.options.metadata.as_ref().map(Metadata::as_str),
             run.options.schedule.as_ref().map(ToString::to_string),
+            run.options.max_attempts,
         ])?;
     batch
         .sql("INSERT INTO inputs (run, body) VALUES (?1, ?2)")?

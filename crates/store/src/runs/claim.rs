@@ -14,7 +14,8 @@ use crate::row;
 
 /// A walk of the index `runs_queued`, as far as there is room.
 const NEXT: &str = "SELECT r.id, r.function, r.generation, r.webhooks, r.limit_ms, r.accepted_at, r.attempt,
-        r.crashes, length(i.body), i.body, r.priority, r.retries, r.retry_on, r.failures, r.webhook_events
+        r.crashes, length(i.body), i.body, r.priority, r.retries, r.retry_on, r.failures, r.webhook_events,
+        r.max_attempts, r.executions
      FROM runs r JOIN inputs i ON i.run = r.id
      WHERE r.app = ?1 AND r.state = 'queued' AND r.delayed = 0
      ORDER BY r.priority DESC, r.accepted_at, r.id
@@ -83,9 +84,15 @@ fn next(
             priority: row.get(10)?,
             retry: row::retry(row, 11)?,
             failures: row.get(13)?,
+            last_attempt: is_last(row.get(15)?, row.get(16)?),
         });
     }
     Ok(runs)
+}
+
+/// Whether a run with so many executions behind it may not be executed again after the next.
+fn is_last(max_attempts: Option<u32>, executions: u32) -> bool {
+    max_attempts.is_some_and(|max| executions + 1 >= max)
 }
 
 /// From now on the loss of the server counts.

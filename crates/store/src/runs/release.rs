@@ -37,12 +37,20 @@ pub(crate) fn retry(batch: &mut Batch<'_>, lease: Lease, error: &RunError) -> Re
     }
     let id = lease.run.into_bytes();
     note_attempt(batch, lease.run, error.code.as_str(), Some(error))?;
-    let (app, failures, cancelled): (i64, u32, bool) = batch
-        .sql("UPDATE runs SET failures = failures + 1 WHERE id = ?1 RETURNING app, failures, cancel_asked")?
-        .query_row(params![id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let (app, failures, cancelled, used_up): (i64, u32, bool, bool) = batch
+        .sql(
+            "UPDATE runs SET failures = failures + 1, executions = executions + ?2 WHERE id = ?1
+             RETURNING app, failures, cancel_asked, ifnull(executions >= max_attempts, 0)",
+        )?
+        .query_row(params![id, rerun::is_execution(error.code)], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?;
     super::expire::forget(batch, lease.run)?;
     if let Some(error) = given_up(batch, app, cancelled) {
         return end(batch, lease.run, error);
+    }
+    if used_up {
+        return end(batch, lease.run, error.clone());
     }
     let not_before = batch.now().plus(rerun::pause(failures, batch.setting.entropy.fraction()));
     batch
@@ -74,20 +82,41 @@ fn end(batch: &mut Batch<'_>, run: RunId, error: RunError) -> Result<Released, F
     Ok(Released::Ended(state))
 }
 
+/// What a run has been through: its app, crashes, losses, whether it is to be cancelled and whether a replica is
+/// known to have had it, executions, and how many there may be.
+type Chances = (i64, u32, u32, bool, bool, u32, Option<u32>);
+
+/// Why a run ends whose last attempt ended so.
+fn used_up(release: Release, executions: u32) -> RunError {
+    let what = match release {
+        Release::WorkerCrashed => "its replica was ended by a signal",
+        Release::WorkerExited => "its replica exited",
+        Release::OutOfMemory => "its replica held more memory than it may",
+        Release::ProtocolError => "its replica broke the protocol",
+        Release::ServerLost => "the server died while it had the run, which may have been executed in part",
+        Release::CutShort | Release::Drained => "its replica was stopped before the run had ended",
+    };
+    let message =
+        format!("{what}, and `max_attempts` of the run allows no attempt after number {executions}");
+    RunError::new(release.code(), message)
+}
+
 /// Ends the attempt of a running run. What becomes of the run depends on how often this happened.
 pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Result<Released, Fault> {
     let id = run.into_bytes();
     note_attempt(batch, run, release.as_str(), None)?;
-    let (app, crashes, losses, cancelled, begun): (i64, u32, u32, bool, bool) = batch
+    let lost = release == Release::ServerLost;
+    let (app, crashes, losses, cancelled, begun, executions, max_attempts): Chances = batch
         .sql(
-            "UPDATE runs SET crashes = crashes + ?2, server_losses = server_losses + (?3 AND with_replica)
+            "UPDATE runs SET crashes = crashes + ?2, server_losses = server_losses + (?3 AND with_replica),
+                             executions = executions + ?4
              WHERE id = ?1
-             RETURNING app, crashes, server_losses, cancel_asked, with_replica",
+             RETURNING app, crashes, server_losses, cancel_asked, with_replica, executions, max_attempts",
         )?
-        .query_row(params![id, release.is_death(), release == Release::ServerLost], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        .query_row(params![id, release.is_death(), lost, release.is_execution()], |row| {
+            Chances::try_from(row)
         })?;
-    if begun || release.is_death() {
+    if begun || release.is_death() || release == Release::CutShort {
         super::expire::forget(batch, run)?;
     }
     let no_chance = if cancelled {
@@ -103,6 +132,8 @@ pub(crate) fn requeue(batch: &mut Batch<'_>, run: RunId, release: Release) -> Re
         Some(RunError::new(Code::Interrupted, message))
     } else if let Some(error) = given_up(batch, app, cancelled) {
         Some(error)
+    } else if max_attempts.is_some_and(|max| executions >= max) {
+        Some(used_up(release, executions))
     } else {
         super::expire::over(batch, run)?
     };

@@ -16,7 +16,7 @@ use crate::secrets::Sealed;
 const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
     r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt,
     r.priority, r.not_before, r.retries, r.retry_on,
-    r.webhook_events, r.webhook_header_names, r.metadata, r.webhook_schedule";
+    r.webhook_events, r.webhook_header_names, r.metadata, r.webhook_schedule, r.max_attempts";
 
 fn read(row: &Row<'_>) -> Result<RunView, Fault> {
     Ok(RunView {
@@ -33,6 +33,7 @@ fn read(row: &Row<'_>) -> Result<RunView, Fault> {
         priority: row.get(16)?,
         not_before: row::optional_time(row, 17)?,
         retry: row::retry(row, 18)?,
+        max_attempts: row.get(24)?,
         started_at: row::optional_time(row, 10)?,
         ended_at: row::optional_time(row, 11)?,
         build: row::optional_parsed(row, 12)?,

@@ -127,7 +127,7 @@ impl Replica {
             match work {
                 Work::Run(run) => {
                     let release =
-                        if own_fault && alone { Release::death(error.code) } else { Release::Drained };
+                        if own_fault && alone { Release::death(error.code) } else { Release::CutShort };
                     if own_fault {
                         self.waiting.suspect(call.run);
                     }

@@ -178,6 +178,7 @@ impl House {
             priority: 0,
             retry: None,
             failures: 0,
+            last_attempt: false,
         }
     }
 

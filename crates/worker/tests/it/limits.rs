@@ -136,5 +136,5 @@ async fn calls_beside_one_that_hangs_run_again_uncharged_and_callers_hear_503() 
     assert_eq!((error.code, caller.status_code), (Code::Interrupted, 503));
     assert_eq!(house.outcome(hanging).await.error.unwrap().code, Code::Timeout);
     assert_eq!(house.result(beside).await, "2");
-    assert_eq!(house.memory.releases(), [(beside, Release::Drained)]);
+    assert_eq!(house.memory.releases(), [(beside, Release::CutShort)]);
 }

@@ -315,7 +315,10 @@ async fn a_failure_that_the_caller_chose_is_tried_again_until_it_is_the_last() {
     let mut run = house.run("fail", "{}");
     run.retry = retry(["timeout"]);
     let other = house.submit(run);
-    for run in [chosen, other] {
+    let mut run = house.run("fail", "{}");
+    (run.retry, run.last_attempt) = (retry(["user_error"]), true);
+    let last = house.submit(run);
+    for run in [chosen, other, last] {
         assert_eq!(house.outcome(run).await.error.unwrap().code, Code::UserError);
     }
     assert_eq!(house.memory.retried(), [(chosen, Code::UserError); 2]);

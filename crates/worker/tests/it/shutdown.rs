@@ -53,7 +53,7 @@ async fn what_does_not_end_in_time_is_given_back_and_its_replica_killed() {
     let begin = Instant::now();
     house.stop().await;
     assert!(begin.elapsed() < Duration::from_millis(1_300), "{:?}", begin.elapsed());
-    assert_eq!(house.memory.releases(), [(run, Release::Drained)]);
+    assert_eq!(house.memory.releases(), [(run, Release::CutShort)]);
     assert!(!is_alive(pid));
 }
 

@@ -120,6 +120,7 @@ fn queued(run: &NewRun) -> RunView {
         priority: run.options.priority,
         not_before: run.options.not_before,
         retry: run.options.retry.clone(),
+        max_attempts: run.options.max_attempts,
         started_at: None,
         ended_at: None,
         build: None,

@@ -74,6 +74,9 @@ macro_rules! conformance {
             a_run_between_two_attempts_can_be_cancelled
             a_stale_attempt_cannot_have_its_run_executed_again
             failures_and_deaths_are_counted_apart
+            a_run_is_executed_no_more_often_than_it_may
+            what_was_never_handed_over_is_no_attempt_that_counts
+            retries_stay_within_the_attempts_that_a_run_may_have
         }}
         $crate::conformance::promises! { $open, deliveries {
             the_first_attempt_rides_in_the_finish

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Cancellation, Code, RunError};
+use queue::outcome::{Cancellation, Code, Finished, RunError};
 use queue::port::{Accepted, Claim};
 use queue::rerun::{RetryOn, RetryPolicy};
 use queue::run::RunState;
@@ -15,8 +15,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(1_200);
 
 /// A leased run that may be retried twice.
 async fn stubborn(world: &World<impl Engine>) -> Lease {
+    bounded(world, None).await
+}
+
+/// A leased run that may be retried twice, and executed so often.
+async fn bounded(world: &World<impl Engine>, max_attempts: Option<u32>) -> Lease {
     let mut run = world.new_run(&app("a"), &["https://a.example/"]);
     run.options.retry = Some(Arc::new(RetryPolicy { retries: 2, on: RetryOn::default() }));
+    run.options.max_attempts = max_attempts;
     let claim = Claim::Now(world.token());
     match world.store.accept(run, claim).await.unwrap() {
         Accepted::Leased(lease) => lease,
@@ -101,4 +107,57 @@ pub(crate) async fn failures_and_deaths_are_counted_apart(world: World<impl Engi
     world.store.ready(world.now()).await.unwrap();
     let run = world.claim_one(&app("a")).await;
     assert_eq!((run.crashes, run.failures, run.lease.attempt), (1, 1, 3));
+}
+
+pub(crate) async fn a_run_is_executed_no_more_often_than_it_may(world: World<impl Engine>) {
+    let ends = [
+        (Release::WorkerCrashed, Code::WorkerCrashed),
+        (Release::WorkerExited, Code::WorkerExited),
+        (Release::OutOfMemory, Code::OutOfMemory),
+        (Release::ProtocolError, Code::ProtocolError),
+        (Release::CutShort, Code::Interrupted),
+        (Release::ServerLost, Code::Interrupted),
+    ];
+    for (release, code) in ends {
+        let lease = bounded(&world, Some(2)).await;
+        assert_eq!(world.store.release(lease, release).await.unwrap(), Released::Queued);
+        let last = world.claim_one(&app("a")).await;
+        assert!(last.last_attempt);
+        let released = world.store.release(last.lease, release).await.unwrap();
+        assert_eq!(released, Released::Ended(RunState::Failed), "{release:?}");
+        let view = world.view(lease.run).await;
+        let error = view.error.unwrap();
+        assert_eq!((error.code, view.max_attempts, view.attempts.len()), (code, Some(2), 2));
+        assert!(error.message.contains("`max_attempts`"), "{}", error.message);
+    }
+    assert_eq!(world.begin().await.len(), ends.len(), "webhooks are told");
+}
+
+pub(crate) async fn what_was_never_handed_over_is_no_attempt_that_counts(world: World<impl Engine>) {
+    let mut lease = bounded(&world, Some(1)).await;
+    for _ in 0..3 {
+        assert_eq!(world.store.release(lease, Release::Drained).await.unwrap(), Released::Queued);
+        let run = world.claim_one(&app("a")).await;
+        assert!(run.last_attempt);
+        lease = run.lease;
+    }
+    let not_started = RunError::new(Code::FailedToStart, "no replica");
+    assert_eq!(world.store.retry(lease, not_started).await.unwrap(), Released::Queued);
+    world.pass(PAUSE_MAX);
+    world.store.ready(world.now()).await.unwrap();
+    let run = world.claim_one(&app("a")).await;
+    assert!(matches!(world.finish(run.lease, world.success(), &[]).await, Finished::Recorded(_)));
+}
+
+pub(crate) async fn retries_stay_within_the_attempts_that_a_run_may_have(world: World<impl Engine>) {
+    let lease = bounded(&world, Some(2)).await;
+    assert_eq!(world.store.retry(lease, raised()).await.unwrap(), Released::Queued);
+    world.pass(PAUSE_MAX);
+    world.store.ready(world.now()).await.unwrap();
+    let last = world.claim_one(&app("a")).await;
+    assert!(last.last_attempt);
+    // A worker ends such a run itself; one that does not is not followed.
+    assert_eq!(world.store.retry(last.lease, raised()).await.unwrap(), Released::Ended(RunState::Failed));
+    let view = world.view(lease.run).await;
+    assert_eq!((view.error, view.attempts.len()), (Some(raised()), 2));
 }

@@ -289,6 +289,7 @@ impl<R: Rig> Life<R> {
         run.options.events = EventFilter::parse(EVENTS[new.events].iter().copied()).unwrap();
         run.options.retry =
             new.now.then(|| Arc::new(RetryPolicy { retries: 2, on: "timeout,user_error".parse().unwrap() }));
+        run.options.max_attempts = (new.priority > 0).then_some(2);
         run.options.metadata = new.secret.then(|| Metadata::parse(r#"{"order":17}"#).unwrap());
         let headers = || WebhookHeaders::new(vec![("X-Gate".to_owned(), "open".to_owned())]).unwrap();
         run.options.webhook_headers = new.secret.then(headers);

@@ -208,6 +208,7 @@ fn compare_run(run: &mut Run, view: &RunView) -> Result<(), Mismatch> {
     adopt(&mut run.not_before, view.not_before)?;
     same("when it may start", &view.not_before, &run.not_before.map(|(at, _)| at))?;
     same("its retries", &view.retry, &given.options.retry)?;
+    same("its attempts at most", &view.max_attempts, &given.options.max_attempts)?;
     same("its events", &view.events, &given.options.events)?;
     same("its metadata", &view.metadata, &given.options.metadata)?;
     same("when it was accepted", &view.accepted_at, &given.accepted_at)?;

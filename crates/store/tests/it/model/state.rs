@@ -52,6 +52,8 @@ pub(super) struct Run {
     pub(super) losses: u32,
     /// Failures after which it was to be executed again.
     pub(super) failures: u32,
+    /// Attempts that may have been executed.
+    pub(super) executions: u32,
     pub(super) cancel_asked: bool,
     pub(super) start_by: Option<Timestamp>,
     /// It may not be claimed before its time has come and somebody has asked.
@@ -79,6 +81,7 @@ impl Run {
             crashes: 0,
             losses: 0,
             failures: 0,
+            executions: 0,
             cancel_asked: false,
             start_by: given.options.start_by,
             delayed: not_before.is_some(),
@@ -90,6 +93,11 @@ impl Run {
             deliveries: BTreeMap::new(),
             given,
         }
+    }
+
+    /// It may not be executed again.
+    fn is_used_up(&self) -> bool {
+        self.given.options.max_attempts.is_some_and(|max| self.executions >= max)
     }
 
     pub(super) fn project(&self) -> ProjectId {
@@ -231,6 +239,8 @@ impl Model {
             same("the events", &leased.events, &given.options.events)?;
             same("the retries", &leased.retry, &given.options.retry)?;
             same("the failures", &leased.failures, &run.failures)?;
+            let last = given.options.max_attempts.is_some_and(|max| run.executions + 1 >= max);
+            same("whether it is the last attempt", &leased.last_attempt, &last)?;
             run.begin_attempt(leased.lease, now);
         }
         Ok(())
@@ -293,12 +303,17 @@ impl Model {
             attempt.error = Some(error.clone());
         }
         run.failures += 1;
+        run.executions += 1;
         run.start_by = None;
         run.lease = None;
         run.state = RunState::Queued;
         if run.cancel_asked || self.deleted.contains(&run.given.app) {
             self.end_by_itself(lease.run, Code::Cancelled, now);
             return same("the answer to a retry", answer, &Released::Ended(RunState::Cancelled));
+        }
+        if run.is_used_up() {
+            self.end_by_itself(lease.run, error.code, now);
+            return same("the answer to a retry", answer, &Released::Ended(RunState::Failed));
         }
         run.delayed = true;
         let after = |chance| now.plus(rerun::pause(run.failures, chance));
@@ -315,8 +330,9 @@ impl Model {
             attempt.end = Some(release.as_str().to_owned());
         }
         run.crashes += u32::from(release.is_death());
+        run.executions += u32::from(release != Release::Drained);
         run.losses += u32::from(release == Release::ServerLost && run.with_replica);
-        if run.with_replica || release.is_death() {
+        if run.with_replica || release.is_death() || release == Release::CutShort {
             run.start_by = None;
         }
         run.lease = None;
@@ -329,6 +345,8 @@ impl Model {
             Code::Interrupted
         } else if deleted {
             Code::Cancelled
+        } else if run.is_used_up() {
+            if release.is_death() { Code::WorkerCrashed } else { Code::Interrupted }
         } else if run.start_by.is_some_and(|start_by| start_by <= now) {
             Code::Expired
         } else {

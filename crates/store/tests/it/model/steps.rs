@@ -218,7 +218,12 @@ fn said() -> impl Strategy<Value = Said> {
 }
 
 fn release() -> impl Strategy<Value = Release> {
-    prop_oneof![Just(Release::WorkerCrashed), Just(Release::ServerLost), Just(Release::Drained)]
+    prop_oneof![
+        Just(Release::WorkerCrashed),
+        Just(Release::ServerLost),
+        Just(Release::Drained),
+        Just(Release::CutShort)
+    ]
 }
 
 /// A step that one call to the store makes.

@@ -58,6 +58,45 @@ async fn the_loss_of_the_server_counts_only_when_a_replica_had_the_run() {
     assert_eq!(world.begin().await[0].id.run, run);
 }
 
+/// Whether a replica had the run when the server died, nobody can know: the note about it may be lost.
+#[tokio::test]
+async fn a_run_that_may_be_executed_once_ends_with_the_server_that_had_it() {
+    let world = fresh();
+    let once = || {
+        let mut run = world.new_run(&app("a"), &[A]);
+        run.options.max_attempts = Some(1);
+        run
+    };
+    let (waiting, noted, unnoted) = (once(), once(), once());
+    let ids = [waiting.id, noted.id, unnoted.id];
+    for run in [noted, unnoted] {
+        let Accepted::Leased(lease) = world.store.accept(run, Claim::Now(world.token())).await.unwrap()
+        else {
+            panic!("nothing stands in the way of a lease");
+        };
+        if lease.run == ids[1] {
+            world.store.started(vec![lease]);
+        }
+    }
+    world.store.accept(waiting, Claim::Later).await.unwrap();
+    world.settled().await;
+
+    let world = after_a_kill(&world);
+    for run in &ids[1..] {
+        let view = world.view(*run).await;
+        assert_eq!((view.state, view.error.unwrap().code), (RunState::Failed, Code::Interrupted));
+        assert_eq!(view.attempts.len(), 1);
+        assert_eq!(view.attempts[0].end.as_deref(), Some("server_lost"));
+    }
+    assert_eq!(world.begin().await.len(), 2);
+    // What waited is not charged, and has its one attempt now.
+    let run = world.claim_one(&app("a")).await;
+    assert_eq!((run.lease.run, run.last_attempt), (ids[0], true));
+    let world = after_a_kill(&world);
+    assert_eq!(world.view(ids[0]).await.error.unwrap().code, Code::Interrupted);
+    assert!(world.store.claim(&app("a"), 9, usize::MAX).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn an_attempt_of_unknown_outcome_is_made_again_with_the_same_id_and_body() {
     let world = fresh();
