@@ -221,22 +221,33 @@ async fn fails_at_attempt(stage: &Stage, kind: &str, urls: Vec<String>, reasons:
     let runs = each(&urls, async |url| {
         call(stage, url).await.unwrap_or_else(|refused| panic!("{kind}: {url}: {refused}"))
     });
+    let mut proven = 0;
     for (run, url) in runs.await.iter().zip(&urls) {
-        let reason = first_reason(stage, run).await;
-        assert!(reasons.contains(&reason.as_str()), "{kind}: {url}: {reason}");
+        let (reason, warning) = first_attempt(stage, run).await;
+        // On a busy machine the acceptance can give up before its question is sent. The attempt then is the
+        // first to ask, and is told the public address, where nobody is.
+        let was_first = kind == "rebinding" && reason == "refused" && warning.is_string();
+        assert!(was_first || reasons.contains(&reason.as_str()), "{kind}: {url}: {reason}, {warning}");
+        proven += usize::from(!was_first);
     }
-    println!("{kind}: {} addresses, each first attempt {}", urls.len(), reasons.join(" or "));
+    assert!(proven * 2 > urls.len(), "{kind}: only {proven} of {} show anything", urls.len());
+    println!("{kind}: {proven} addresses, each first attempt {}", reasons.join(" or "));
 }
 
 /// Why the first attempt of the run's only delivery failed.
 async fn first_reason(stage: &Stage, run: &str) -> String {
+    first_attempt(stage, run).await.0
+}
+
+/// The same, and what the call was warned of.
+async fn first_attempt(stage: &Stage, run: &str) -> (String, Value) {
     let began = Instant::now();
     loop {
         let path = stage.control(&format!("runs/{run}"));
         let view = body(stage.request(Method::GET, &path).send().await.unwrap()).await;
         let attempt = &view["deliveries"][0]["attempts"][0];
         if let Some(reason) = attempt["reason"].as_str() {
-            return reason.to_owned();
+            return (reason.to_owned(), view["warning"].clone());
         }
         assert!(began.elapsed() < PATIENCE, "no attempt has ended: {view}");
         tokio::time::sleep(Duration::from_millis(5)).await;
