@@ -188,8 +188,8 @@ impl Engine {
                     return Err(error);
                 }
             };
-            let receivers: Vec<_> = due.iter().map(|due| due.url.receiver()).collect();
-            let places = shared.places.take(receivers, Instant::now());
+            let bodies = due.iter().map(|due| (due.url.receiver(), due.body.len())).collect();
+            let places = shared.places.take(bodies, Instant::now());
             if due.is_empty() {
                 return Ok(self.wake_up_time(shared.deliveries.next_due(room).await?));
             }
@@ -316,8 +316,8 @@ fn health(seen: &Seen) -> Health {
 }
 
 impl Outbox for Handle {
-    fn reserve(&self, url: &EndpointUrl) -> Option<Box<dyn Departure>> {
-        let place = self.shared.places.reserve(url.receiver(), Instant::now())?;
+    fn reserve(&self, url: &EndpointUrl, result_bytes: usize) -> Option<Box<dyn Departure>> {
+        let place = self.shared.places.reserve(url.receiver(), result_bytes, Instant::now())?;
         Some(Box::new(Reserved { shared: Arc::clone(&self.shared), place }))
     }
 

@@ -5,6 +5,9 @@
 //! the store is asked for waiting ones as far as there is room ([`Places::room`]). While the store
 //! is being asked, the free places are shared, half for each side, so that no cap is ever exceeded
 //! and neither side starves the other.
+//!
+//! Large results are bounded in bytes as well. Fresh ones leave half of these to the store's, so that the
+//! largest that waits there has its turn; small ones are bounded by their number alone, and wait for none.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use queue::limits::{
     DELIVERIES_IN_FLIGHT_DEFAULT, DELIVERIES_PER_RECEIVER_DEFAULT, DELIVERIES_PER_RECEIVER_START,
+    DELIVERY_BYTES_IN_FLIGHT_MAX, INLINE_RESULT_BYTES_MAX, RESULT_BYTES_MAX,
 };
 use queue::port::Room;
 use queue::run::Receiver;
@@ -46,11 +50,17 @@ pub struct Caps {
     pub in_flight: usize,
     /// To one receiver that answers well; at least 1. It begins with 8, or with this where it is less.
     pub per_receiver: usize,
+    /// Bytes of large results in all; half of it must hold the largest.
+    pub bytes: usize,
 }
 
 impl Default for Caps {
     fn default() -> Self {
-        Self { in_flight: DELIVERIES_IN_FLIGHT_DEFAULT, per_receiver: DELIVERIES_PER_RECEIVER_DEFAULT }
+        Self {
+            in_flight: DELIVERIES_IN_FLIGHT_DEFAULT,
+            per_receiver: DELIVERIES_PER_RECEIVER_DEFAULT,
+            bytes: DELIVERY_BYTES_IN_FLIGHT_MAX,
+        }
     }
 }
 
@@ -74,6 +84,10 @@ pub(crate) struct Places {
 struct Inner {
     in_flight: usize,
     granted: usize,
+    /// Of large results under way …
+    bytes: usize,
+    /// … of those among them that came from memory.
+    fresh_bytes: usize,
     receivers: HashMap<Receiver, Lane>,
     /// The last question to the store could not be put: nothing was free.
     starved: bool,
@@ -118,6 +132,13 @@ impl Lane {
     }
 }
 
+const _: () = assert!(RESULT_BYTES_MAX <= DELIVERY_BYTES_IN_FLIGHT_MAX / 2, "the largest result must fit");
+
+/// What counts of a body.
+const fn large(bytes: usize) -> usize {
+    if bytes < INLINE_RESULT_BYTES_MAX { 0 } else { bytes }
+}
+
 /// Half, rounded up: one free place is worth asking for.
 fn share(free: usize) -> usize {
     free.div_ceil(2)
@@ -145,8 +166,21 @@ impl Places {
 
     /// A place for a fresh outcome. Where deliveries of the receiver wait already, a quarter of its
     /// places is left to them.
-    pub(crate) fn reserve(self: &Arc<Self>, receiver: Receiver, now: Instant) -> Option<Place> {
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        receiver: Receiver,
+        result_bytes: usize,
+        now: Instant,
+    ) -> Option<Place> {
+        let bytes = large(result_bytes);
         let mut inner = self.lock();
+        let is_too_much = bytes > 0
+            && (inner.asking
+                || inner.fresh_bytes + bytes > self.caps.bytes / 2
+                || inner.bytes + bytes > self.caps.bytes);
+        if is_too_much {
+            return None;
+        }
         if inner.closed || inner.in_flight + inner.granted >= self.caps.in_flight {
             inner.starved = true;
             return None;
@@ -159,7 +193,9 @@ impl Places {
         }
         lane.in_flight += 1;
         inner.in_flight += 1;
-        Some(Place { places: Arc::clone(self), receiver, health: Health::Unknown })
+        inner.bytes += bytes;
+        inner.fresh_bytes += bytes;
+        Some(Place { places: Arc::clone(self), receiver, bytes, is_fresh: true, health: Health::Unknown })
     }
 
     /// What the store may begin now; `None` when nothing is free. Must be followed by
@@ -176,7 +212,9 @@ impl Places {
         inner.granted = total;
         inner.receivers.retain(|_, lane| !lane.is_forgettable(self.caps, now));
         let per_receiver = share(self.caps.at_first());
-        let mut room = Room { total, per_receiver, receivers: HashMap::with_capacity(inner.receivers.len()) };
+        let bytes = self.caps.bytes.saturating_sub(inner.bytes);
+        let receivers = HashMap::with_capacity(inner.receivers.len());
+        let mut room = Room { total, per_receiver, receivers, bytes };
         for (receiver, lane) in &mut inner.receivers {
             lane.granted = share(lane.free(now));
             if lane.granted != per_receiver {
@@ -186,17 +224,18 @@ impl Places {
         Some(room)
     }
 
-    /// The store's answer to the last [`Places::room`]: a place for each receiver in it.
-    pub(crate) fn take(self: &Arc<Self>, receivers: Vec<Receiver>, now: Instant) -> Vec<Place> {
+    /// The store's answer to the last [`Places::room`]: a place for each receiver and body in it.
+    pub(crate) fn take(self: &Arc<Self>, due: Vec<(Receiver, usize)>, now: Instant) -> Vec<Place> {
         let mut counts: HashMap<&Receiver, usize> = HashMap::new();
-        for receiver in &receivers {
+        for (receiver, _) in &due {
             *counts.entry(receiver).or_default() += 1;
         }
         let mut inner = self.lock();
-        let total_used_up = receivers.len() >= inner.granted;
+        let total_used_up = due.len() >= inner.granted;
         inner.granted = 0;
         inner.asking = false;
-        inner.in_flight += receivers.len();
+        inner.in_flight += due.len();
+        inner.bytes += due.iter().map(|(_, bytes)| large(*bytes)).sum::<usize>();
         for (receiver, lane) in &mut inner.receivers {
             let granted = std::mem::take(&mut lane.granted);
             let count = counts.remove(receiver).unwrap_or(0);
@@ -213,10 +252,11 @@ impl Places {
             lane.waiting = count >= share(self.caps.at_first());
         }
         drop(inner);
-        receivers
-            .into_iter()
-            .map(|receiver| Place { places: Arc::clone(self), receiver, health: Health::Unknown })
-            .collect()
+        let place = |(receiver, bytes)| {
+            let (places, bytes) = (Arc::clone(self), large(bytes));
+            Place { places, receiver, bytes, is_fresh: false, health: Health::Unknown }
+        };
+        due.into_iter().map(place).collect()
     }
 
     /// The store did not answer the last [`Places::room`].
@@ -239,11 +279,16 @@ impl Places {
         self.lock().closed = true;
     }
 
-    fn give_back(&self, receiver: &Receiver, health: Health) {
-        let now = Instant::now();
+    fn give_back(&self, place: &Place) {
+        let (receiver, health, now) = (&place.receiver, place.health, Instant::now());
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
-        let starved = inner.starved;
+        inner.bytes = inner.bytes.saturating_sub(place.bytes);
+        if place.is_fresh {
+            inner.fresh_bytes = inner.fresh_bytes.saturating_sub(place.bytes);
+        }
+        // Who waits for bytes is known to the store alone.
+        let starved = inner.starved || place.bytes > 0;
         let Some(lane) = inner.receivers.get_mut(receiver) else { return };
         lane.in_flight = lane.in_flight.saturating_sub(1);
         lane.last_used = now;
@@ -292,6 +337,10 @@ impl Lane {
 pub(crate) struct Place {
     places: Arc<Places>,
     pub(crate) receiver: Receiver,
+    /// Of its result, when that is large.
+    bytes: usize,
+    /// It was taken from memory.
+    is_fresh: bool,
     health: Health,
 }
 
@@ -304,7 +353,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.give_back(&self.receiver, self.health);
+        self.places.give_back(self);
     }
 }
 

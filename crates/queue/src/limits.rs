@@ -130,6 +130,9 @@ pub const DELIVERIES_IN_FLIGHT_MAX: usize = 4_096;
 pub const DELIVERIES_PER_RECEIVER_START: usize = 8;
 /// Deliveries under way at once to one receiver that answers well, unless the server is told otherwise.
 pub const DELIVERIES_PER_RECEIVER_DEFAULT: usize = 64;
+/// Bytes of results in deliveries under way at once, counting those results that are kept as files. Half of
+/// it holds any result.
+pub const DELIVERY_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 /// Body that an inbox records, in bytes.
 pub const INBOX_BODY_BYTES_MAX: usize = 100 << 20;
 /// Requests an inbox keeps; the oldest make room.
@@ -236,6 +239,11 @@ pub const TABLE: &[Limit] = &[
         "webhooks under way at once to one receiver",
         "8, rising to 64 while it answers well; `serve --deliveries-per-receiver`",
         "the others wait their turn",
+    ),
+    limit(
+        "results of 256 KiB and more in webhooks under way at once",
+        "256 MiB together",
+        "the others wait their turn; smaller ones do not wait for them",
     ),
     limit("one webhook attempt", "30 s, 5 s of them to connect", "the attempt fails as `timeout`"),
     limit("answer of a receiver", "64 KiB read, 8 KiB kept", "the connection is closed; the status counts"),

@@ -146,7 +146,7 @@ pub trait Runs: Send + Sync {
 }
 
 /// How many deliveries may begin.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Room {
     /// In all.
     pub total: usize,
@@ -154,13 +154,24 @@ pub struct Room {
     pub per_receiver: usize,
     /// To these receivers, which have attempts under way: places left.
     pub receivers: std::collections::HashMap<Receiver, usize>,
+    /// Bytes of results that are kept as files; other results are not counted.
+    pub bytes: usize,
+}
+
+impl Default for Room {
+    /// No place, and no bound on bytes.
+    fn default() -> Self {
+        Self { total: 0, per_receiver: 0, receivers: std::collections::HashMap::new(), bytes: usize::MAX }
+    }
 }
 
 /// Deliveries: begun when due, and ended.
 #[async_trait]
 pub trait Deliveries: Send + Sync {
     /// Records an attempt for deliveries due at `now`, oldest first per receiver, receivers in fair
-    /// turn, as far as there is room, and returns them once the records are durable.
+    /// turn, as far as there is room, and returns them once the records are durable. A large result for
+    /// which there are no bytes left comes before all other large ones in the next call, and smaller
+    /// ones do not wait for it.
     async fn begin(&self, now: Timestamp, room: Room) -> Stored<Vec<DueDelivery>>;
 
     /// Completes an attempt's record and moves the delivery on. Rides in the next batch; nobody
@@ -414,9 +425,10 @@ pub trait Replicas: Send + Sync {
 
 /// The way from outcomes to deliveries.
 pub trait Outbox: Send + Sync {
-    /// A place for an attempt that is about to be recorded; `None` when the receiver has enough
-    /// under way, and the delivery must wait its turn in the store.
-    fn reserve(&self, url: &EndpointUrl) -> Option<Box<dyn Departure>>;
+    /// A place for an attempt that is about to be recorded, with a result of so many bytes; `None` when
+    /// the receiver has enough under way, or all have too much, and the delivery must wait its turn in the
+    /// store.
+    fn reserve(&self, url: &EndpointUrl, result_bytes: usize) -> Option<Box<dyn Departure>>;
 
     /// There are due deliveries in the store.
     fn wake(&self);

@@ -12,6 +12,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 use crate::Bounds;
 use crate::deliveries::Failing;
 use crate::fault::Fault;
+use crate::results::ResultFiles;
 use crate::row;
 use crate::vault::Vault;
 
@@ -29,6 +30,7 @@ pub(crate) struct Setting {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) vault: Vault,
+    pub(crate) results: ResultFiles,
     pub(crate) incarnation: i64,
     pub(crate) bounds: Bounds,
     pub(crate) batch_fill: Option<usize>,
@@ -90,6 +92,8 @@ pub(crate) struct Books {
     pub(crate) captured: HashMap<InboxId, u64>,
     /// Where the fair turn of the receivers stands. Not stored: it is only a matter of order.
     pub(crate) turn: String,
+    /// The receiver whose large delivery found too few bytes left and has the next ones. Not stored either.
+    pub(crate) awaits_bytes: Option<String>,
 }
 
 impl Books {

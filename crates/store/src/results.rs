@@ -8,11 +8,12 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use queue::RunId;
 use queue::lease::Lease;
+use queue::limits::RESULT_BYTES_MAX;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::fault::Fault;
@@ -23,6 +24,15 @@ pub(crate) struct ResultFiles {
     dir: Arc<Path>,
     incarnation: i64,
     written: Arc<AtomicU64>,
+    /// There may be rows that point at files.
+    any: Arc<AtomicBool>,
+}
+
+/// How many bytes a file of that name holds.
+pub(crate) fn bytes_of(name: &str) -> usize {
+    let bytes = name.strip_suffix(".json").and_then(|name| name.rsplit_once('.'));
+    // Older names do not say.
+    bytes.and_then(|(_, bytes)| bytes.parse().ok()).unwrap_or(RESULT_BYTES_MAX).min(RESULT_BYTES_MAX)
 }
 
 impl ResultFiles {
@@ -30,14 +40,22 @@ impl ResultFiles {
         let dir = data_dir.join("results");
         fs::create_dir_all(&dir)?;
         File::open(data_dir)?.sync_all()?;
-        Ok(Self { dir: dir.into(), incarnation, written: Arc::default() })
+        Ok(Self { dir: dir.into(), incarnation, written: Arc::default(), any: Arc::default() })
+    }
+
+    /// Whether a result may be in a file.
+    pub(crate) fn may_hold_any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
     }
 
     /// Writes a result and returns its name once it is safe. The name is this write's own, so that one
-    /// which comes too late, even from the same attempt, cannot touch what an earlier one wrote.
+    /// which comes too late, even from the same attempt, cannot touch what an earlier one wrote. It tells the
+    /// size as well, for those who must know before they read.
     pub(crate) fn write(&self, lease: &Lease, result: &[u8]) -> io::Result<String> {
         let number = self.written.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{}-{}-{number}.json", lease.run, lease.attempt, self.incarnation);
+        let (run, attempt, bytes) = (lease.run, lease.attempt, result.len());
+        let name = format!("{run}-{attempt}-{}-{number}.{bytes}.json", self.incarnation);
+        self.any.store(true, Ordering::Relaxed);
         let path = self.path(&name);
         let unfinished = path.with_extension("tmp");
         let written = File::create(&unfinished).and_then(|mut file| {
@@ -89,7 +107,9 @@ impl ResultFiles {
                     }
                     None => false,
                 };
-            if !known {
+            if known {
+                self.any.store(true, Ordering::Relaxed);
+            } else {
                 fs::remove_file(entry.path())?;
                 swept += 1;
             }

@@ -274,7 +274,15 @@ impl Store {
         let results = ResultFiles::open(&dir, incarnation)
             .map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
         let link_key = batch::link_key(&conn, &*entropy).map_err(recovery)?;
-        let setting = Setting { clock, entropy, vault: vault.clone(), incarnation, bounds, batch_fill };
+        let setting = Setting {
+            clock,
+            entropy,
+            vault: vault.clone(),
+            results: results.clone(),
+            incarnation,
+            bounds,
+            batch_fill,
+        };
         recovery::run(&conn, &setting, &results).map_err(recovery)?;
 
         let warned_until = batch::warned_until(&conn).map_err(recovery)?;

@@ -214,8 +214,9 @@ fn gave_back(ports: &Ports, waiting: &Waiting, run: RunId, released: &Released) 
 
 async fn finish(ports: &Ports, lease: Lease, webhooks: &[EndpointUrl], outcome: Outcome) {
     let mut pause = Pause::new(lease.run);
+    let result_bytes = outcome.result.as_ref().map_or(0, bytes::Bytes::len);
     let mut departures: Vec<Option<Box<dyn Departure>>> =
-        webhooks.iter().map(|url| ports.outbox.reserve(url)).collect();
+        webhooks.iter().map(|url| ports.outbox.reserve(url, result_bytes)).collect();
     loop {
         let first_attempts = departures.iter().map(Option::is_some).collect();
         match ports.runs.finish(Finish { lease, outcome: outcome.clone(), first_attempts }).await {

@@ -43,7 +43,7 @@ async fn a_backlog_and_fresh_outcomes_all_arrive_once() {
     let url = EndpointUrl::checked(&receiver.url("fresh"));
     let mut fresh = 0;
     for _ in 0..500 {
-        match world.handle.reserve(&url) {
+        match world.handle.reserve(&url, 0) {
             Some(departure) => {
                 fresh += 1;
                 departure.send(world.shelf.put_begun(url.as_str()));
@@ -83,7 +83,7 @@ async fn a_receiver_that_hangs_is_not_felt_by_others() {
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
     assert_eq!(hanging.accepted(), 8, "its share of places and no more");
-    assert!(world.handle.reserve(&EndpointUrl::checked(&hanging.url("x"))).is_none());
+    assert!(world.handle.reserve(&EndpointUrl::checked(&hanging.url("x")), 0).is_none());
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn ten_outages_in_a_row_make_the_rest_wait_without_an_attempt() {
     // Ten to open it, and no more than were under way with the tenth.
     assert!((10..=17).contains(&attempts), "{attempts} attempts");
     assert_eq!(world.shelf.count(DeliveryState::Sending), 0);
-    assert!(world.handle.reserve(&EndpointUrl::checked(&gone)).is_none());
+    assert!(world.handle.reserve(&EndpointUrl::checked(&gone), 0).is_none());
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn shutdown_waits_for_attempts_under_way_and_begins_no_more() {
     timeout(PATIENCE, &mut world.running).await.expect("it ends").unwrap();
     assert_eq!(world.shelf.ends_of(id).len(), 1, "the attempt under way was seen to its end");
     assert_eq!(world.shelf.state(later), DeliveryState::Pending);
-    assert!(world.handle.reserve(&EndpointUrl::checked(&slow.url("x"))).is_none());
+    assert!(world.handle.reserve(&EndpointUrl::checked(&slow.url("x")), 0).is_none());
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn a_reserved_place_that_is_not_used_is_free_again() {
     let world = World::new();
     let url = EndpointUrl::checked("http://127.0.0.1:9/x");
     for _ in 0..100 {
-        let places: Vec<_> = std::iter::from_fn(|| world.handle.reserve(&url)).collect();
+        let places: Vec<_> = std::iter::from_fn(|| world.handle.reserve(&url, 0)).collect();
         assert!((4..=8).contains(&places.len()), "{} places", places.len());
     }
 }
@@ -251,6 +251,39 @@ async fn what_this_server_cannot_send_speaks_against_no_receiver_and_takes_no_st
     world.clock.advance(Duration::from_secs(10));
     world.handle.wake();
     world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_results_under_way_are_bounded_in_bytes_and_small_ones_pass_them() {
+    const RESULT: usize = 1 << 20;
+    let mut hanging = Vec::new();
+    for _ in 0..4 {
+        hanging.push(Evil::start(Fault::Hang).await.unwrap());
+    }
+    let good = Recorder::start().await.unwrap();
+    let world = World::with(|options| {
+        options.attempt_limit = Duration::from_secs(60);
+        options.caps.bytes = 5 * RESULT;
+    });
+    let body = bytes::Bytes::from(vec![b' '; RESULT]);
+    for number in 0..40 {
+        let id = world.shelf.put(&hanging[number % 4].url("x"));
+        world.shelf.body(id, body.clone());
+    }
+    world.handle.wake();
+    let most = 5;
+    let began = Instant::now();
+    while world.shelf.count(DeliveryState::Sending) < most {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::task::yield_now().await;
+    }
+    // Fresh ones get no more of it either, and small ones are not in their shadow.
+    assert!(world.handle.reserve(&EndpointUrl::checked(&good.url("x")), RESULT).is_none());
+    for _ in 0..300 {
+        world.deliver(&good.url("x"));
+    }
+    world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 300).await;
+    assert_eq!(world.shelf.count(DeliveryState::Sending), most);
 }
 
 /// Looks up nothing: it panics.

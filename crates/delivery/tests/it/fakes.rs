@@ -17,6 +17,7 @@ use queue::delivery::{
 };
 use queue::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, ProjectId, RunId};
 use queue::inbox::{CapturedRequest, Inbox};
+use queue::limits::INLINE_RESULT_BYTES_MAX;
 use queue::port::{Deliveries, Inboxes, Registry, Room, StoreError, Stored};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
@@ -138,6 +139,11 @@ impl Shelf {
         row.due()
     }
 
+    /// Gives a delivery another body.
+    pub(crate) fn body(&self, id: DeliveryId, body: Bytes) {
+        self.rows.lock().unwrap().iter_mut().find(|row| row.id == id).unwrap().body = body;
+    }
+
     /// Gives a delivery a schedule of its run's own.
     pub(crate) fn schedule(&self, id: DeliveryId, schedule: &str) {
         let mut rows = self.rows.lock().unwrap();
@@ -196,13 +202,16 @@ impl Deliveries for Shelf {
         tokio::task::yield_now().await;
         let mut used: HashMap<Receiver, usize> = HashMap::new();
         let mut begun = Vec::new();
+        let mut bytes = room.bytes;
         for row in self.rows.lock().unwrap().iter_mut() {
             if begun.len() == room.total {
                 break;
             }
             let places = room.receivers.get(&row.receiver).copied().unwrap_or(room.per_receiver);
             let used = used.entry(row.receiver.clone()).or_default();
-            if row.state == DeliveryState::Pending && row.due_at <= now && *used < places {
+            let large = if row.body.len() < INLINE_RESULT_BYTES_MAX { 0 } else { row.body.len() };
+            if row.state == DeliveryState::Pending && row.due_at <= now && *used < places && large <= bytes {
+                bytes -= large;
                 *used += 1;
                 row.state = DeliveryState::Sending;
                 row.attempt += 1;

@@ -96,7 +96,7 @@ async fn an_answer_before_the_request_was_read_counts_by_its_status() {
         });
         let mut due = world.shelf.put_begun(&url);
         due.body = Bytes::from(vec![b' '; 8 << 20]);
-        world.handle.reserve(&due.url).unwrap().send(due.clone());
+        world.handle.reserve(&due.url, 0).unwrap().send(due.clone());
         let end = world.shelf.first_end(due.id).await;
         assert_eq!(end.report.status_code, Some(status), "{:?}", end.report);
         assert_eq!(end.verdict == Verdict::Delivered, status == 200);

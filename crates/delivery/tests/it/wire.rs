@@ -58,7 +58,7 @@ async fn a_callers_secret_signs_beside_the_projects() {
     let secret = CallerSecret::new(b"mine");
     let mut due = world.shelf.put_begun(&receiver.url("x"));
     due.caller_secret = Some(secret.clone());
-    world.handle.reserve(&due.url).unwrap().send(due.clone());
+    world.handle.reserve(&due.url, 0).unwrap().send(due.clone());
     world.shelf.first_end(due.id).await;
     let arrival = receiver.arrivals().remove(0);
     verify(&arrival);
@@ -81,7 +81,7 @@ async fn the_callers_headers_stand_beside_ours() {
     let receiver = Recorder::start().await.unwrap();
     let mut due = world.shelf.put_begun(&receiver.url("x"));
     due.headers = Some(WebhookHeaders::parse(r#"{"X-Api-Key":"s3cret","User-Agent":"mine/1"}"#).unwrap());
-    world.handle.reserve(&due.url).unwrap().send(due.clone());
+    world.handle.reserve(&due.url, 0).unwrap().send(due.clone());
     world.shelf.first_end(due.id).await;
     let arrival = receiver.arrivals().remove(0);
     verify(&arrival);
@@ -94,13 +94,13 @@ async fn every_attempt_has_the_same_id_and_bytes_and_a_signature_of_its_own() {
     let world = World::new();
     let receiver = Recorder::start().await.unwrap();
     let mut due = world.shelf.put_begun(&receiver.url("x"));
-    world.handle.reserve(&due.url).unwrap().send(due.clone());
+    world.handle.reserve(&due.url, 0).unwrap().send(due.clone());
     world.shelf.first_end(due.id).await;
     // As after a crash that lost the answer: the store hands the delivery out again.
     world.clock.advance(Duration::from_secs(5));
     due.attempt = 2;
     world.shelf.put_back(due.id, due.attempt);
-    world.handle.reserve(&due.url).unwrap().send(due);
+    world.handle.reserve(&due.url, 0).unwrap().send(due);
     assert!(receiver.wait_until(PATIENCE, |arrivals| arrivals.len() == 2).await);
     let arrivals = receiver.arrivals();
     let (first, second) = (&arrivals[0], &arrivals[1]);

@@ -641,7 +641,7 @@ impl Replicas for World {
 }
 
 impl Outbox for World {
-    fn reserve(&self, _: &EndpointUrl) -> Option<Box<dyn Departure>> {
+    fn reserve(&self, _: &EndpointUrl, _: usize) -> Option<Box<dyn Departure>> {
         None
     }
 

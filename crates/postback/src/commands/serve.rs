@@ -140,6 +140,7 @@ impl Args {
             delivery_caps: delivery::Caps {
                 in_flight: self.policy.deliveries_in_flight.into(),
                 per_receiver: self.policy.deliveries_per_receiver.into(),
+                ..delivery::Caps::default()
             },
             allow_open_apps: self.policy.allow_open_apps,
             trusted_proxies: self.policy.trusted_proxy,

@@ -401,7 +401,7 @@ pub(crate) struct Tray(pub(crate) Arc<Memory>);
 struct Place(Arc<Memory>);
 
 impl Outbox for Tray {
-    fn reserve(&self, _: &EndpointUrl) -> Option<Box<dyn Departure>> {
+    fn reserve(&self, _: &EndpointUrl, _: usize) -> Option<Box<dyn Departure>> {
         let full = self.0.full_outbox.load(Ordering::Relaxed);
         (!full).then(|| Box::new(Place(Arc::clone(&self.0))) as Box<dyn Departure>)
     }

@@ -198,7 +198,8 @@ pub(crate) async fn the_room_is_respected(world: World<impl Engine>) {
         (Receiver::stored("https://a.example"), 0),
         (Receiver::stored("https://b.example"), 1),
     ]);
-    let mut begun = begin(Room { total: 9, per_receiver: 2, receivers: full }).await.unwrap();
+    let mut begun =
+        begin(Room { total: 9, per_receiver: 2, receivers: full, ..Room::default() }).await.unwrap();
     begun.sort_by(|a, b| a.url.as_str().cmp(b.url.as_str()));
     assert_eq!(urls(&begun), [B, C, C]);
     assert_eq!(begin(Room { total: 5, per_receiver: 9, ..Room::default() }).await.unwrap().len(), 5);

@@ -234,7 +234,7 @@ impl<R: Rig> Life<R> {
             Step::Begin { total, per_receiver, receivers } => {
                 let places = receivers.iter().map(|(at, places)| (url(URLS[*at]).receiver(), *places));
                 let (total, per_receiver, receivers) = (*total, *per_receiver, places.collect());
-                Call::Begin(now, Room { total, per_receiver, receivers })
+                Call::Begin(now, Room { total, per_receiver, receivers, ..Room::default() })
             }
             Step::Complete { attempt, answer } => self.completion(picked(&self.attempts, *attempt)?, *answer),
             Step::Redeliver { delivery, own } => {

@@ -12,6 +12,7 @@ use crate::world::{INBOX_REQUESTS_MAX, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, Worl
 
 #[cfg(target_os = "linux")]
 mod crash_points;
+mod large;
 mod model;
 mod opening;
 mod restart;
