@@ -24,6 +24,11 @@ def hoard(megabytes, seconds):
     time.sleep(seconds)
     return len(held) >> 20
 
+def nap():
+    while not os.path.exists(os.path.join(os.path.dirname(__file__), "wake")):
+        time.sleep(0.01)
+    return "rested"
+
 def leave():
     os._exit(0)
 
@@ -39,8 +44,8 @@ def poison_or(n):
         os._exit(3)
     return n
 
-def mumble():
-    os.write(int([f for f in os.listdir("/proc/self/fd") if "socket" in link(f)][0]), b"\xff" * 64)
+def mumble(said="ff" * 64):
+    os.write(int([f for f in os.listdir("/proc/self/fd") if "socket" in link(f)][0]), bytes.fromhex(said))
     time.sleep(60)
 
 def link(f):
@@ -91,6 +96,45 @@ async fn a_replica_that_talks_nonsense_is_ended() {
     let error = house.call("mumble", "{}").await.error.unwrap();
     assert_eq!(error.code, Code::ProtocolError);
     assert_eq!(crate::house::text(&house.call("echo", r#"{"n":4}"#).await), "4");
+}
+
+/// A frame as a replica might forge it.
+fn frame(kind: u8, call: u32, payload: &[u8]) -> String {
+    let length = u32::try_from(payload.len() + 5).unwrap();
+    let bytes = [&length.to_be_bytes()[..], &[kind], &call.to_be_bytes(), payload].concat();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_replica_that_forges_frames_is_ended_and_touches_nobody_elses_run() {
+    // The kinds of `protocol/README.md`.
+    let (call, ready, result, error, log, output) = (2, 16, 18, 19, 20, 21);
+    let mut plan = at_once(1);
+    plan.config.max_replicas = Some(2);
+    let house = House::with(CODE, plan).await;
+    let bystander = house.submit(house.run("nap", "{}"));
+    until("it runs", || (house.memory.queued() == 0).then_some(())).await;
+    let succeeded = [&200_u16.to_be_bytes()[..], &1_f64.to_be_bytes(), b"\"forged\""].concat();
+    let forged = [
+        // About a call that this replica does not have: of another one, of an earlier attempt, of nobody.
+        frame(result, 77, &succeeded),
+        frame(error, 77, b"\0\0\0\0\0\0\0\0{}"),
+        frame(log, 77, b"\x01\0\0\0\0\0\0\0\0said"),
+        frame(output, 77, b"1"),
+        frame(ready, 0, b"{}"),
+        // What only the worker says, an unknown kind, too short and far too long.
+        frame(call, 1, b""),
+        frame(99, 1, b""),
+        "0000000005".to_owned(),
+        "7fffffff1200000001".to_owned(),
+    ];
+    for said in forged {
+        let error = house.call("mumble", &format!(r#"{{"said":"{said}"}}"#)).await.error.unwrap();
+        assert_eq!(error.code, Code::ProtocolError, "{said}: {}", error.message);
+    }
+    std::fs::write(house.folder.path().join("wake"), "").unwrap();
+    assert_eq!(house.result(bystander).await, "\"rested\"");
+    assert_eq!(house.memory.releases(), [], "nobody else's run was touched");
 }
 
 #[tokio::test]
