@@ -1,5 +1,6 @@
 //! A server's life: first start, second server, drain, restart, limits, no orphan.
 
+use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -55,6 +56,44 @@ async fn a_drained_server_has_answered_its_callers_and_ends_with_status_0() {
     let status = tokio::task::spawn_blocking(move || server.terminate()).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert_eq!(answer.await.unwrap(), 200);
+}
+
+/// Fifty requests a second, and the server is asked to stop in the middle of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_under_load_loses_no_accepted_run_and_charges_none() {
+    let mut stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let (path, body_of_run) =
+        (stage.v3("basic/nap"), json!({"seconds": 0.5, "webhook_endpoint": recorder.url("")}).to_string());
+    let mut server = stage.server.take().unwrap();
+    let mut accepted = Vec::new();
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    // Until the server is gone, or says that it is going.
+    while let Ok(answer) = stage.request(Method::POST, &path).body(body_of_run.clone()).send().await
+        && answer.status() == 200
+    {
+        accepted.push(body(answer).await["run_id"].as_str().unwrap().to_owned());
+        if accepted.len() == 50 {
+            signal(server.pid());
+        }
+        assert!(accepted.len() < 5_000, "it does not stop");
+        tick.tick().await;
+    }
+    assert!(accepted.len() >= 50, "{} were accepted before anybody asked it to stop", accepted.len());
+    assert_eq!(tokio::task::block_in_place(|| end_of(|| server.ended())).code(), Some(0));
+
+    stage.server = Some(tokio::task::block_in_place(|| stage.home.start()));
+    for run in &accepted {
+        let view = stage.ended_run(run).await;
+        assert_eq!(view["state"], "succeeded", "{view}");
+        let attempts = view["attempts"].as_array().unwrap();
+        let charged = attempts.iter().rev().skip(1).filter(|attempt| attempt["end"] != "drained");
+        assert_eq!(charged.count(), 0, "{view}");
+    }
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() >= accepted.len()).await);
+    let told: HashSet<_> =
+        recorder.arrivals().iter().map(|arrival| arrival.json()["run_id"].to_string()).collect();
+    assert!(accepted.iter().all(|run| told.contains(&format!("\"{run}\""))), "each run's webhook arrived");
 }
 
 #[tokio::test]
