@@ -1,8 +1,11 @@
 //! What a caller may do with a run beside waiting for it.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use testkit::footprint::Footprint;
 use testkit::recorder::Recorder;
 
 use crate::support::{PATIENCE, Stage, json as body};
@@ -290,4 +293,49 @@ async fn a_run_that_may_be_executed_once_is_not_executed_again_after_a_crash() {
     let told = recorder.arrivals().iter().any(|arrival| arrival.json()["error"]["code"] == "interrupted");
     assert!(told, "its webhook says what became of it");
     assert_eq!((lines(&scratch.join("once")), lines(&scratch.join("twice"))), (1, 2));
+}
+
+/// What an app may say at once, as far as the server's memory is concerned.
+const TALK_BYTES: u64 = 8 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn output_without_end_or_line_feed_costs_the_server_a_bounded_memory() {
+    let stage = Stage::empty();
+    let folder = tempfile::tempdir().unwrap();
+    let code = r#"
+import os, sys
+
+def pour(megabytes):
+    # No line feed, no UTF-8, and the orders of a terminal.
+    chunk = (b"\xff\x1b[31m" + b"x" * 58) * (1 << 14)
+    for _ in range(megabytes):
+        os.write(1, chunk)
+        os.write(2, chunk)
+        sys.stdout.write("y" * (1 << 20))
+    return megabytes
+"#;
+    std::fs::write(folder.path().join("main.py"), code).unwrap();
+    std::fs::write(folder.path().join("cerebrium.toml"), "[cerebrium.deployment]\nname = \"pours\"\n")
+        .unwrap();
+    stage.deploy(folder.path(), &[]);
+    let pour = async |megabytes: u64| {
+        let path = stage.v4("pours/pour");
+        body(stage.call(&path, format!(r#"{{"megabytes":{megabytes}}}"#)).await).await["result"].clone()
+    };
+    assert_eq!(pour(1).await, 1, "what a first call needs is there");
+
+    let pid = stage.server.as_ref().unwrap().pid();
+    let resident = || Footprint::of(pid, &stage.home.data_dir()).expect("it runs").resident;
+    let (before, mut most) = (resident(), 0);
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    let mut pouring = std::pin::pin!(pour(100));
+    let poured = loop {
+        tokio::select! {
+            poured = &mut pouring => break poured,
+            _ = look.tick() => most = most.max(resident()),
+        }
+    };
+    assert_eq!(poured, 100);
+    let grown = most.saturating_sub(before);
+    assert!(grown <= TALK_BYTES, "300 MiB of output took {grown} bytes of the server's memory");
 }
