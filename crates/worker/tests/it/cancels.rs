@@ -7,7 +7,7 @@ use queue::lease::Release;
 use queue::outcome::{Code, Ending};
 use queue::port::Dispatch as _;
 
-use crate::house::{House, Plan, is_alive, until};
+use crate::house::{House, PATIENCE, Plan, is_alive, until};
 
 const CODE: &str = r#"
 import asyncio, os, time
@@ -37,9 +37,15 @@ def stubborn():
 fn one_at_a_time() -> Plan {
     Plan {
         config: AppConfig { replica_concurrency: Some(1), max_replicas: Some(1), ..AppConfig::default() },
-        adjust: Some(|options| options.cancel_grace = Duration::from_millis(200)),
+        // A run that lets go does so whatever else the machine is doing.
+        adjust: Some(|options| options.cancel_grace = PATIENCE),
         ..Plan::default()
     }
+}
+
+/// For a run that never lets go.
+fn without_patience() -> Plan {
+    Plan { adjust: Some(|options| options.cancel_grace = Duration::from_millis(200)), ..one_at_a_time() }
 }
 
 #[tokio::test]
@@ -55,7 +61,7 @@ async fn a_run_that_lets_go_ends_as_cancelled_and_its_replica_lives_on() {
 
 #[tokio::test]
 async fn a_run_that_does_not_let_go_loses_its_process() {
-    let house = House::with(CODE, one_at_a_time()).await;
+    let house = House::with(CODE, without_patience()).await;
     let run = house.submit(house.run("stubborn", "{}"));
     let pid = house.written("stubborn").await.trim().parse().unwrap();
     house.handle.cancel(&house.id(), run);
