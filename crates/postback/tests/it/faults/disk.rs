@@ -88,9 +88,20 @@ impl Ext4 {
     }
 
     /// Keeps the disk as it is at this moment.
+    ///
+    /// The kernel may be writing to it meanwhile (what a stopped process had begun, the journal, pages whose time has
+    /// come), and a copy that has the old state of one block and the new one of another is no moment of any
+    /// disk. One that is equal to the disk afterwards has no such pair: the older block would have changed since.
     pub(super) fn freeze_copy(&self) {
-        let copy = self.memory.path().join("copy");
-        run("cp", &["--sparse=always", text(&self.image()), text(&copy)]).expect("there is memory for it");
+        let (image, copy) = (self.image(), self.memory.path().join("copy"));
+        let began = Instant::now();
+        loop {
+            run("cp", &["--sparse=always", text(&image), text(&copy)]).expect("there is memory for it");
+            if run("cmp", &["-s", text(&image), text(&copy)]).is_ok() {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "the disk does not come to rest");
+        }
     }
 
     /// Goes on with the disk as it was kept, once the replicas of the dead server are gone from it.
