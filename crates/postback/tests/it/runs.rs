@@ -79,7 +79,7 @@ async fn a_run_can_be_cancelled_wherever_it_is() {
         body(stage.request(Method::GET, &stage.control(&format!("runs/{run}"))).send().await.unwrap()).await
     };
     while state(&running).await["state"] != "running" {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let answer = cancel(&stage, &running).await;
     assert_eq!(answer.status(), 200);
@@ -125,7 +125,7 @@ async fn whoever_wins_between_cancel_and_finish_there_is_one_end_and_the_answer_
         async move {
             let run = body(call_with(stage, path, &[], &request).await).await["run_id"].clone();
             let run = run.as_str().unwrap().to_owned();
-            tokio::time::sleep(std::time::Duration::from_millis(5 * round)).await;
+            tokio::time::sleep(Duration::from_millis(5 * round)).await;
             let answer = cancel(stage, &run).await;
             let status = answer.status().as_u16();
             let said = body(answer).await;
@@ -196,7 +196,7 @@ async fn a_delayed_run_starts_when_it_is_due_and_a_crash_does_not_change_that() 
     let ended = stage.ended_run(&soon).await;
     assert_eq!((&ended["state"], &ended["priority"]), (&json!("succeeded"), &json!(7)));
     let moment = |key: &str| queue::Timestamp::parse_rfc3339(ended[key].as_str().unwrap()).unwrap();
-    assert_eq!(moment("notBefore"), moment("acceptedAt").plus(std::time::Duration::from_secs(4)));
+    assert_eq!(moment("notBefore"), moment("acceptedAt").plus(Duration::from_secs(4)));
     assert!(moment("startedAt") >= moment("notBefore"), "{ended}");
 
     let show = stage.home.command().args(["runs", "list"]).output().unwrap();
@@ -279,7 +279,7 @@ async fn a_run_that_may_be_executed_once_is_not_executed_again_after_a_crash() {
         let began = std::time::Instant::now();
         while lines(&notes) == 0 {
             assert!(began.elapsed() < PATIENCE, "`{name}` did not begin");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
     stage.crash_and_restart();
