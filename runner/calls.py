@@ -6,6 +6,7 @@ call that it is meant for.
 
 import asyncio
 import collections
+import collections.abc
 import ctypes
 import inspect
 import queue
@@ -15,7 +16,7 @@ import time
 import traceback
 import types
 
-from . import encode, failure, frames
+from . import contract, encode, failure, frames
 from .failure import CancelledByPostback
 from .logs import CURRENT
 
@@ -24,12 +25,16 @@ _VALUES = (dict, list, str, int, float, bool, type(None), tuple)
 
 class Call:
     __slots__ = (
-        "number", "function", "run_id", "body", "cancelled", "inside", "interrupt", "lock", "started", "spent", "task", "_outlet"
+        "number", "function", "run_id", "body", "cancelled", "inside", "interrupt", "lock", "started", "spent", "task", "_outlet",
+        "_live", "_begun",
     )
 
-    def __init__(self, number, function, run_id, body, outlet=None):
+    def __init__(self, number, function, run_id, body, outlet=None, live=False):
         # The channel, when what the function yields is to be told as it comes.
         self._outlet = outlet
+        # Told to the caller itself, and to nobody after that.
+        self._live = live
+        self._begun = False
         self.number = number
         self.function = function
         self.run_id = run_id
@@ -69,6 +74,26 @@ class Call:
             return
         self._outlet.tell(frames.output(self.number, encoded))
 
+    def gathering(self):
+        """Takes what a generator of this call yields."""
+        return _Told(self) if self._live else _Collected(self)
+
+    def begin_stream(self):
+        """The caller learns that values come, before the first of them does."""
+        if not self._begun:
+            self._begun = True
+            self._outlet.tell(frames.chunk(self.number, b""))
+
+    def chunk(self, value):
+        if type(value) is str:
+            text = value.encode("utf-8", "replace")
+        else:
+            _, text = encode.encode(value)
+        if len(text) > encode.RESULT_BYTES_MAX:
+            raise encode.too_large(len(text))
+        self.begin_stream()
+        self._outlet.tell(frames.chunk(self.number, text))
+
     def leave(self):
         # To the microsecond: what lies below it is the clock's noise, and people read this number.
         self.spent = round((time.perf_counter() - self.started) * 1e3, 3)
@@ -96,6 +121,9 @@ def error_answer(call, error):
         call.leave()
     if isinstance(error, encode.Refused):
         return refused_answer(call, error)
+    if isinstance(error, contract.Invalid):
+        # The caller's trouble, and no line of the app has run.
+        return frames.error(call.number, call.spent, "user_error", "ValidationError", failure.message(error), None, 422), b""
     if call.cancelled:
         name = CancelledByPostback.__name__
         return frames.error(call.number, call.spent, "cancelled", name, "the run was cancelled", None), b""
@@ -117,24 +145,41 @@ class _Collected:
         self.values.append(value)
         self._call.yielded(value)
 
+    def end(self):
+        return self.values
+
+
+class _Told:
+    """The values of a generator, told one by one and kept nowhere."""
+
+    def __init__(self, call):
+        self._call = call
+
+    def add(self, value):
+        self._call.chunk(value)
+
+    def end(self):
+        self._call.begin_stream()
+        return None
+
 
 def _collect(iterator, call):
-    collected = _Collected(call)
+    gathered = call.gathering()
     for value in iterator:
-        collected.add(value)
-    return collected.values
+        gathered.add(value)
+    return gathered.end()
 
 
 async def _settle(value, call):
     """The value behind what an async function is, or what a function returned in place of one."""
     if inspect.isawaitable(value):
         value = await value
-    if inspect.isasyncgen(value):
-        collected = _Collected(call)
+    if isinstance(value, collections.abc.AsyncIterator):
+        gathered = call.gathering()
         async for item in value:
-            collected.add(item)
-        return collected.values
-    if isinstance(value, types.GeneratorType):
+            gathered.add(item)
+        return gathered.end()
+    if isinstance(value, collections.abc.Iterator):
         return _collect(value, call)
     return value
 
@@ -152,12 +197,14 @@ class Place:
             try:
                 call.enter(interrupt)
                 value = call.function.invoke(call.body, call.run_id, self._replica.logger)
-                if type(value) not in _VALUES and isinstance(value, types.GeneratorType):
+                if type(value) not in _VALUES and isinstance(value, collections.abc.Iterator):
                     value = _collect(value, call)
             finally:
                 calm(call)
             # The value's own code may run here too.
-            goes_on = type(value) not in _VALUES and (inspect.isawaitable(value) or inspect.isasyncgen(value))
+            goes_on = type(value) not in _VALUES and (
+                inspect.isawaitable(value) or isinstance(value, collections.abc.AsyncIterator)
+            )
         except BaseException as error:
             answer = error_answer(call, error)
         else:

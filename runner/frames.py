@@ -8,8 +8,8 @@ LENGTH_MIN = 5
 LENGTH_MAX = 128 << 20
 RECEIVE_BYTES = 256 << 10
 
-START, CALL, CANCEL, STOP, STREAM = 1, 2, 3, 4, 5
-READY, FAILED, RESULT, ERROR, LOG, OUTPUT = 16, 17, 18, 19, 20, 21
+START, CALL, CANCEL, STOP, STREAM, LIVE = 1, 2, 3, 4, 5, 6
+READY, FAILED, RESULT, ERROR, LOG, OUTPUT, CHUNK = 16, 17, 18, 19, 20, 21, 22
 OUTPUT_BYTES_MAX = 64 << 10
 STDOUT, STDERR = 1, 2
 
@@ -131,8 +131,11 @@ def result_head(call, status, milliseconds, size):
     return _RESULT_FRAME_HEAD.pack(15 + size, RESULT, call, status, milliseconds)
 
 
-def error(call, milliseconds, code, kind, message, traceback):
-    description = to_json({"code": code, "type": kind, "message": message, "traceback": traceback})
+def error(call, milliseconds, code, kind, message, traceback, status=None):
+    description = {"code": code, "type": kind, "message": message, "traceback": traceback}
+    if status is not None:
+        description["status"] = status
+    description = to_json(description)
     return _ERROR_FRAME_HEAD.pack(13 + len(description), ERROR, call, milliseconds) + description
 
 
@@ -143,6 +146,11 @@ def log(call, stream, microseconds, line):
 def output(call, value):
     """An `output` with the JSON of a value, which stays out when it is too long."""
     return _frame(OUTPUT, call, value if len(value) <= OUTPUT_BYTES_MAX else b"")
+
+
+def chunk(call, text):
+    """A `chunk` of text; the first of a call is empty."""
+    return _frame(CHUNK, call, text)
 
 
 def to_json(value):

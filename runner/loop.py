@@ -134,8 +134,8 @@ class Replica:
     def dispatch(self, received):
         """Acts on frames, in their order. The caller holds `reading`, or is alone."""
         for kind, number, payload in received:
-            if kind in (frames.CALL, frames.STREAM):
-                self._begin(number, payload, kind == frames.STREAM)
+            if kind in (frames.CALL, frames.STREAM, frames.LIVE):
+                self._begin(number, payload, kind)
             elif kind == frames.CANCEL:
                 frames.read_empty(payload)
                 call = self._calls.get(number)
@@ -149,7 +149,7 @@ class Replica:
             else:
                 raise frames.ProtocolError("a frame of kind {} about call {}".format(kind, number))
 
-    def _begin(self, number, payload, streams):
+    def _begin(self, number, payload, kind):
         index, _attempt, run_id, body = frames.read_call(number, payload)
         if not self._ready or self._stopping:
             raise frames.ProtocolError("a call before `ready` or after `stop`")
@@ -158,7 +158,7 @@ class Replica:
         if index >= len(self._functions):
             raise frames.ProtocolError("function {} of {}".format(index, len(self._functions)))
         function = self._functions[index]
-        call = calls.Call(number, function, run_id, body, self._channel if streams else None)
+        call = calls.Call(number, function, run_id, body, None if kind == frames.CALL else self._channel, kind == frames.LIVE)
         self._calls[number] = call
         self._channel.under_way.add(number)
         if function.is_async:

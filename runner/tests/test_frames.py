@@ -37,12 +37,12 @@ class FromWorker(unittest.TestCase):
                 fields = one["fields"]
                 if kind == frames.START:
                     self.assertEqual(frames.read_start(payload), json.loads(fields["json"]))
-                elif kind in (frames.CALL, frames.STREAM):
+                elif kind in (frames.CALL, frames.STREAM, frames.LIVE):
                     expected = (fields["function"], fields["attempt"], fields["run_id"], fields["json"].encode())
                     self.assertEqual(frames.read_call(call, payload), expected)
                 else:
                     self.assertIsNone(frames.read_empty(payload))
-        self.assertEqual(seen, {frames.START, frames.CALL, frames.CANCEL, frames.STOP, frames.STREAM})
+        self.assertEqual(seen, {frames.START, frames.CALL, frames.CANCEL, frames.STOP, frames.STREAM, frames.LIVE})
 
     def test_frames_come_out_whole_however_the_bytes_arrive(self):
         stream = b"".join(bytes.fromhex(one["frame_hex"]) for one in golden("worker to runner"))
@@ -69,7 +69,8 @@ class ToWorker(unittest.TestCase):
                 written = self.written(one)
                 self.assertEqual(written.hex(), one["frame_hex"])
                 self.assertEqual(worker_side.read(one["kind"], bytes.fromhex(one["payload_hex"])), one["fields"])
-        self.assertEqual(seen, {frames.READY, frames.FAILED, frames.RESULT, frames.ERROR, frames.LOG, frames.OUTPUT})
+        kinds = {frames.READY, frames.FAILED, frames.RESULT, frames.ERROR, frames.LOG, frames.OUTPUT, frames.CHUNK}
+        self.assertEqual(seen, kinds)
 
     def written(self, one):
         kind, call, fields = one["kind"], one["call"], one["fields"]
@@ -84,7 +85,10 @@ class ToWorker(unittest.TestCase):
             return frames.result_head(call, fields["status"], fields["milliseconds"], len(body)) + body
         if kind == frames.ERROR:
             value = json.loads(fields["json"])
-            return frames.error(call, fields["milliseconds"], *[value[k] for k in ("code", "type", "message", "traceback")])
+            parts = [value.get(k) for k in ("code", "type", "message", "traceback", "status")]
+            return frames.error(call, fields["milliseconds"], *parts)
+        if kind == frames.CHUNK:
+            return frames.chunk(call, fields["text"].encode())
         if kind == frames.OUTPUT:
             value = fields["json"].encode() or bytes(frames.OUTPUT_BYTES_MAX + 1)
             return frames.output(call, value)

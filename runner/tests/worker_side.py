@@ -18,8 +18,8 @@ sys.path.insert(0, str(RUNNER.parent))
 
 RUN_ID = "018bcfe5-687b-7000-8000-000000000001"
 SECONDS = 20
-START, CALL, CANCEL, STOP, STREAM = 1, 2, 3, 4, 5
-READY, FAILED, RESULT, ERROR, LOG, OUTPUT = 16, 17, 18, 19, 20, 21
+START, CALL, CANCEL, STOP, STREAM, LIVE = 1, 2, 3, 4, 5, 6
+READY, FAILED, RESULT, ERROR, LOG, OUTPUT, CHUNK = 16, 17, 18, 19, 20, 21, 22
 
 
 def frame(kind, call, payload=b""):
@@ -30,6 +30,8 @@ def read(payload_of, payload):
     """The payload of a frame from the runner as a dict of its fields."""
     if payload_of in (READY, FAILED, OUTPUT):
         return {"json": payload.decode("utf-8")}
+    if payload_of == CHUNK:
+        return {"text": payload.decode("utf-8")}
     if payload_of == RESULT:
         status, milliseconds = struct.unpack_from(">Hd", payload)
         return {"status": status, "milliseconds": milliseconds, "json": payload[10:].decode("utf-8")}

@@ -217,6 +217,27 @@ impl Ask<'_> {
         Ok((status, answer.text().await.map_err(unreachable)?))
     }
 
+    /// The same, but for a stream of events, whose pieces are told as they come; its text is then empty.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or the stream breaks off.
+    pub(crate) async fn any_or_events(
+        self,
+        mut on_piece: impl FnMut(&[u8]),
+    ) -> anyhow::Result<(StatusCode, String)> {
+        let unreachable = |error: reqwest::Error| unreachable(self.url, &error);
+        let mut answer = self.request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let kind = answer.headers().get(reqwest::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if !kind.is_some_and(|kind| kind.starts_with("text/event-stream")) {
+            return Ok((status, answer.text().await.map_err(unreachable)?));
+        }
+        while let Some(piece) = answer.chunk().await.map_err(unreachable)? {
+            on_piece(&piece);
+        }
+        Ok((status, String::new()))
+    }
+
     /// The answer's JSON.
     ///
     /// # Errors

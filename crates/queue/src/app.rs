@@ -110,6 +110,8 @@ pub enum Contract {
     Item,
     /// `f(**body)`: the body's keys as keywords.
     Keywords,
+    /// `f(model)`: the body as a pydantic model, which checks it.
+    Model,
 }
 
 /// A function of `main.py` that can be called, as the runner reports it in its `ready` frame.

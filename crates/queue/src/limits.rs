@@ -104,6 +104,8 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 pub const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 /// Time a replica has to import `main.py`, when an app says nothing.
 pub const START_LIMIT_DEFAULT: Duration = Duration::from_secs(600);
+/// What a caller may be behind a stream of values, in bytes.
+pub const STREAM_BEHIND_BYTES_MAX: usize = 4 << 20;
 /// Longest `?wait=` of a run query.
 pub const LONG_POLL_MAX: Duration = Duration::from_secs(60);
 /// Deaths of its own replica that a run survives before it ends as `crash_loop`.
@@ -226,6 +228,11 @@ pub const TABLE: &[Limit] = &[
         "the run ends as `timeout`",
     ),
     limit("result", "100 MiB", "the run ends as `result_too_large`"),
+    limit(
+        "what a stream of values is ahead of its caller",
+        "4 MiB",
+        "the call is cancelled, and the stream ends with `event: error`",
+    ),
     limit("log of a run", "1 MiB", "head and tail are kept, the count of dropped bytes between them"),
     limit("what a run prints, kept or not", "1 GiB", "the run ends as `output_limit`"),
     limit("deaths of its replica under a run", "3", "the run ends as `crash_loop`"),

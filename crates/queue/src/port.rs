@@ -334,6 +334,23 @@ pub trait Logs: Send + Sync {
     async fn read(&self, query: LogQuery) -> Stored<Vec<StoredLine>>;
 }
 
+/// What became of a value that a caller was to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It is on its way.
+    Yes,
+    /// The caller takes less than the function yields; nothing more can be kept for it.
+    Behind,
+    /// Nobody listens any more.
+    Gone,
+}
+
+/// A caller that is told what a generator yields as it comes.
+pub trait Listener: std::fmt::Debug + Send + Sync {
+    /// The next value as text; the first is empty and says that values come.
+    fn tell(&self, text: Bytes) -> Heard;
+}
+
 /// A synchronous call on its way to a replica.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -353,6 +370,8 @@ pub struct Call {
     pub accepted_at: Timestamp,
     /// What the caller wants to be told back.
     pub metadata: Option<Metadata>,
+    /// Gets what a generator yields as it comes; the result is `null` then.
+    pub listener: Option<Arc<dyn Listener>>,
 }
 
 /// Why a synchronous call was not taken.

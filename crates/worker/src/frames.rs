@@ -36,12 +36,14 @@ const CALL: u8 = 2;
 const CANCEL: u8 = 3;
 const STOP: u8 = 4;
 const STREAM: u8 = 5;
+const LIVE: u8 = 6;
 const READY: u8 = 16;
 const FAILED: u8 = 17;
 const RESULT: u8 = 18;
 const ERROR: u8 = 19;
 const LOG: u8 = 20;
 const OUTPUT: u8 = 21;
+const CHUNK: u8 = 22;
 
 /// Why the runner's frames cannot be trusted any longer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,8 +90,20 @@ pub struct CallFrame<'a> {
     pub run: RunId,
     /// The raw JSON body; empty means `{}`.
     pub body: &'a Bytes,
-    /// What a generator yields is to be told as it comes.
-    pub stream: bool,
+    /// What becomes of what a generator yields.
+    pub values: Values,
+}
+
+/// What becomes of what a generator yields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Values {
+    /// They are gathered in a list, which is the result.
+    #[default]
+    Gathered,
+    /// That, and each is told as it comes.
+    Told,
+    /// Each is told as it comes, and kept nowhere.
+    Live,
 }
 
 /// Frames on their way to the runner.
@@ -109,11 +123,16 @@ impl Outgoing {
         self.open.put_slice(&json);
     }
 
-    /// Adds a `call`, or a `stream`.
+    /// Adds a `call`, a `stream` or a `live`.
     pub fn call(&mut self, frame: &CallFrame<'_>) {
         let mut id = [0; 36];
         let id = frame.run.encode(&mut id);
-        self.head(if frame.stream { STREAM } else { CALL }, frame.call, 4 + id.len() + frame.body.len());
+        let kind = match frame.values {
+            Values::Gathered => CALL,
+            Values::Told => STREAM,
+            Values::Live => LIVE,
+        };
+        self.head(kind, frame.call, 4 + id.len() + frame.body.len());
         self.open.put_u16(frame.function);
         self.open.put_u16(frame.attempt);
         self.open.put_slice(id.as_bytes());
@@ -233,6 +252,9 @@ pub struct CallError {
     pub message: String,
     /// Its traceback.
     pub traceback: Option<String>,
+    /// HTTP status of the answer, where that of the code will not do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
 }
 
 /// A frame from the runner.
@@ -279,6 +301,13 @@ pub enum FromRunner {
         call: u32,
         /// The value, compact JSON; `None` when it is too long to be told.
         json: Option<Bytes>,
+    },
+    /// A generator yielded, for a caller that listens.
+    Chunk {
+        /// Inside which call.
+        call: u32,
+        /// The value as text; the first is empty and says that values come.
+        text: Bytes,
     },
 }
 
@@ -346,7 +375,7 @@ impl Incoming {
 
 fn decode(kind: u8, call: u32, payload: &[u8], keep: impl Fn(&[u8]) -> Bytes) -> Result<FromRunner, Broken> {
     let about_replica = matches!(kind, READY | FAILED);
-    if (about_replica && call != 0) || (matches!(kind, RESULT | ERROR | OUTPUT) && call == 0) {
+    if (about_replica && call != 0) || (matches!(kind, RESULT | ERROR | OUTPUT | CHUNK) && call == 0) {
         return Err(Broken::new(format!("it sent a frame of kind {kind} about call {call}")));
     }
     let mut rest = payload;
@@ -368,6 +397,11 @@ fn decode(kind: u8, call: u32, payload: &[u8], keep: impl Fn(&[u8]) -> Bytes) ->
             let allowed = [Code::UserError, Code::ResultInvalid, Code::ResultTooLarge, Code::Cancelled];
             if !allowed.contains(&error.code) {
                 return Err(Broken::new(format!("it sent an error with code `{}`", error.code.as_str())));
+            }
+            if let Some(status) = error.status
+                && !(400..=599).contains(&status)
+            {
+                return Err(Broken::new(format!("it sent an error with status {status}")));
             }
             Ok(FromRunner::Error { call, milliseconds: duration(milliseconds)?, error })
         }
@@ -392,6 +426,10 @@ fn decode(kind: u8, call: u32, payload: &[u8], keep: impl Fn(&[u8]) -> Bytes) ->
             }
             json::<&RawValue>(kind, rest)?;
             Ok(FromRunner::Output { call, json: Some(keep(rest)) })
+        }
+        CHUNK => {
+            std::str::from_utf8(rest).map_err(|_| Broken::new("it sent a chunk that is not UTF-8"))?;
+            Ok(FromRunner::Chunk { call, text: keep(rest) })
         }
         _ => Err(Broken::new(format!("it sent a frame of unknown kind {kind}"))),
     }
@@ -492,10 +530,17 @@ mod tests {
                 attempt: 1,
                 run,
                 body: &Bytes::from_static(b"{}"),
-                stream: false,
+                values: Values::Gathered,
             });
         }
-        outgoing.call(&CallFrame { call: 4, function: 0, attempt: 1, run, body: &large, stream: false });
+        outgoing.call(&CallFrame {
+            call: 4,
+            function: 0,
+            attempt: 1,
+            run,
+            body: &large,
+            values: Values::Gathered,
+        });
         outgoing.cancel(4);
         let mut calls = 0;
         let mut taken: Vec<u8> = Vec::new();
@@ -516,10 +561,17 @@ mod tests {
                 attempt: 1,
                 run,
                 body: &Bytes::from_static(b"{}"),
-                stream: false,
+                values: Values::Gathered,
             });
         }
-        outgoing.call(&CallFrame { call: 4, function: 0, attempt: 1, run, body: &large, stream: false });
+        outgoing.call(&CallFrame {
+            call: 4,
+            function: 0,
+            attempt: 1,
+            run,
+            body: &large,
+            values: Values::Gathered,
+        });
         outgoing.cancel(4);
         outgoing
             .write_with(|chunks| {

@@ -56,6 +56,8 @@ pub struct Options {
     pub runner: PathBuf,
     /// The whole environment of a replica's process: `PATH`, `HOME`, `LANG`, `TMPDIR` and the like.
     pub environment: Vec<(OsString, OsString)>,
+    /// The folder that outlives replicas, with one folder for each project.
+    pub storage: Option<PathBuf>,
     /// Time that calls have to end after the server was asked to stop.
     pub drain_timeout: Duration,
     /// Time a replica has to come back after a call was cancelled.
@@ -78,6 +80,7 @@ impl Options {
             supervisor: Vec::new(),
             runner: runner.into(),
             environment: Vec::new(),
+            storage: None,
             drain_timeout: Duration::from_secs(30),
             cancel_grace: limits::CANCEL_GRACE,
             output_max: limits::RUN_OUTPUT_BYTES_MAX,

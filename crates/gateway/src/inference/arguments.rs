@@ -26,7 +26,7 @@ impl<'f> Arguments<'f> {
 
     /// Notes a key of the body.
     pub(crate) fn note(&mut self, key: &str) {
-        if self.function.contract == Contract::Item {
+        if self.function.contract != Contract::Keywords {
             return;
         }
         match self.function.parameters.iter().position(|parameter| parameter.name == key) {
@@ -129,8 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn a_function_of_2023_takes_the_body_as_it_is() {
-        let item = Function { contract: Contract::Item, ..run(false) };
-        assert_eq!(check(&item, &["whatever"]), Ok(()));
+    fn a_function_of_2023_and_one_with_a_model_take_the_body_as_it_is() {
+        for contract in [Contract::Item, Contract::Model] {
+            let function = Function { contract, ..run(false) };
+            assert_eq!(check(&function, &["whatever"]), Ok(()));
+        }
     }
 }

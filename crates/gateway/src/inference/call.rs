@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use queue::limits::{CANCEL_GRACE, LEGACY_CALL_LIMIT};
 use queue::outcome::{Code, Ending, Outcome, RunError};
-use queue::port::Call;
+use queue::port::{Call, Listener, Refused};
 use queue::run::{Generation, Mode, RunState, RunView};
 use queue::webhook::Metadata;
 use queue::{ProjectId, RunId, answer};
@@ -18,21 +18,40 @@ use super::webhook::Told;
 use crate::Gateway;
 use crate::problem::{Answer, Problem};
 
+/// How the answer to a call is written.
+pub(super) struct Reply {
+    pub(super) generation: Generation,
+    pub(super) message: Message,
+    metadata: Option<Metadata>,
+    bare: bool,
+}
+
 /// Calls the function and answers with what it returned.
 pub(crate) async fn wait(
     gateway: &Gateway,
     order: Order<'_>,
     metadata: Option<Metadata>,
 ) -> Answer<Response> {
+    let (call, reply) = prepare(gateway, order, metadata, None);
+    let run = call.id;
+    let outcome = gateway.dispatch.call(call).await;
+    answered(gateway, run, outcome, &reply)
+}
+
+/// The call that is to be made, and how it is answered.
+pub(super) fn prepare(
+    gateway: &Gateway,
+    order: Order<'_>,
+    metadata: Option<Metadata>,
+    listener: Option<Arc<dyn Listener>>,
+) -> (Call, Reply) {
     let generation = order.target.generation;
-    let limit = match generation {
-        Generation::V4 => order.build.config.response_grace_period(),
-        Generation::V3 | Generation::Legacy => LEGACY_CALL_LIMIT,
-    };
+    let limit = limit_of(&order);
     let accepted_at = gateway.clock.now();
-    let run = RunId::generate(accepted_at, &*gateway.entropy);
+    let message = Message { generation, limit };
+    let reply = Reply { generation, message, metadata: metadata.clone(), bare: order.target.bare };
     let call = Call {
-        id: run,
+        id: RunId::generate(accepted_at, &*gateway.entropy),
         app: Arc::clone(&order.target.app),
         function: order.function.name.as_str().into(),
         generation,
@@ -40,43 +59,53 @@ pub(crate) async fn wait(
         input: order.input.into_bytes(),
         limit,
         accepted_at,
-        metadata: metadata.clone(),
+        metadata,
+        listener,
     };
-    let outcome = gateway.dispatch.call(call).await.map_err(|refused| Problem::from(refused).about(run))?;
-    gateway.meter.accepted(generation, Mode::Sync);
-    respond_with(run, generation, limit, &outcome, metadata.as_ref())
+    (call, reply)
+}
+
+/// The answer to a call that was made.
+pub(super) fn answered(
+    gateway: &Gateway,
+    run: RunId,
+    outcome: Result<Outcome, Refused>,
+    reply: &Reply,
+) -> Answer<Response> {
+    let outcome = outcome.map_err(|refused| Problem::from(refused).about(run))?;
+    gateway.meter.accepted(reply.generation, Mode::Sync);
+    respond_with(run, &outcome, reply)
+}
+
+fn limit_of(order: &Order<'_>) -> Duration {
+    match order.target.generation {
+        Generation::V4 => order.build.config.response_grace_period(),
+        Generation::V3 | Generation::Legacy => LEGACY_CALL_LIMIT,
+    }
 }
 
 /// Keeps the run as a promise to its webhook, or to whoever asks again under its key, and answers with
 /// its outcome once that is recorded.
 pub(crate) async fn wait_durably(gateway: &Gateway, order: Order<'_>, told: Told) -> Answer<Response> {
     let generation = order.target.generation;
-    let limit = match generation {
-        Generation::V4 => order.build.config.response_grace_period(),
-        Generation::V3 | Generation::Legacy => LEGACY_CALL_LIMIT,
-    };
+    let message = Message { generation, limit: limit_of(&order) };
+    let reply = Reply { generation, message, metadata: None, bare: order.target.bare };
     let project = order.target.app.id.project();
     let kept = promise::keep(gateway, order, Mode::Sync, told).await?;
-    let mut response = ended(gateway, &project, kept.run, generation, limit)
-        .await
-        .unwrap_or_else(IntoResponse::into_response);
+    let mut response =
+        ended(gateway, &project, kept.run, reply).await.unwrap_or_else(IntoResponse::into_response);
     kept.mark(&mut response);
     Ok(response)
 }
 
 /// The answer about a run that is kept, once it has ended.
-async fn ended(
-    gateway: &Gateway,
-    project: &ProjectId,
-    run: RunId,
-    generation: Generation,
-    limit: Duration,
-) -> Answer<Response> {
+async fn ended(gateway: &Gateway, project: &ProjectId, run: RunId, mut reply: Reply) -> Answer<Response> {
+    let limit = reply.message.limit;
     gateway.runs.wait_for_end(run, limit + CANCEL_GRACE).await;
     let view = gateway.runs.run(project, run).await.map_err(|error| Problem::from(error).about(run))?;
-    let metadata = view.as_ref().and_then(|view| view.metadata.clone());
+    reply.metadata = view.as_ref().and_then(|view| view.metadata.clone());
     match view.and_then(|view| outcome(view, gateway)) {
-        Some(outcome) => respond_with(run, generation, limit, &outcome, metadata.as_ref()),
+        Some(outcome) => respond_with(run, &outcome, &reply),
         None => Err(Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             Code::Timeout.as_str(),
@@ -111,18 +140,15 @@ fn outcome(view: RunView, gateway: &Gateway) -> Option<Outcome> {
     })
 }
 
-fn respond_with(
-    run: RunId,
-    generation: Generation,
-    limit: Duration,
-    outcome: &Outcome,
-    metadata: Option<&Metadata>,
-) -> Answer<Response> {
+fn respond_with(run: RunId, outcome: &Outcome, reply: &Reply) -> Answer<Response> {
     let status = StatusCode::from_u16(outcome.status_code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     match &outcome.error {
-        None => Ok(respond(status, run, answer::body(run, generation, outcome, metadata))),
+        None if reply.bare => Ok(respond(status, run, outcome.result.clone().unwrap_or_default())),
+        None => {
+            Ok(respond(status, run, answer::body(run, reply.generation, outcome, reply.metadata.as_ref())))
+        }
         Some(error) => {
-            let mut problem = Problem::new(status, error.code.as_str(), message(error, generation, limit));
+            let mut problem = Problem::new(status, error.code.as_str(), reply.message.of(error));
             if status == StatusCode::SERVICE_UNAVAILABLE {
                 problem = problem.retry_after(5);
             }
@@ -131,17 +157,26 @@ fn respond_with(
     }
 }
 
-fn message(error: &RunError, generation: Generation, limit: Duration) -> String {
-    let secs = limit.as_secs();
-    match (error.code, generation) {
-        (Code::Timeout, Generation::V4) => format!(
-            "the call did not end within {secs} s (`response_grace_period`) and was cancelled; raise that, and \
-             send a `webhook_endpoint` (or `?async=true&webhookEndpoint=…`) to be called back instead of waiting"
-        ),
-        (Code::Timeout, Generation::V3 | Generation::Legacy) => format!(
-            "the call did not end within {secs} s and was cancelled; send a `webhook_endpoint` in the body to get \
-             a `run_id` at once and the result at that address, within the app's `response_grace_period`"
-        ),
-        _ => error.message.clone(),
+/// What callers are told about errors: the same, but for limits, to which there is a way out.
+#[derive(Clone, Copy)]
+pub(super) struct Message {
+    generation: Generation,
+    limit: Duration,
+}
+
+impl Message {
+    pub(super) fn of(self, error: &RunError) -> String {
+        let secs = self.limit.as_secs();
+        match (error.code, self.generation) {
+            (Code::Timeout, Generation::V4) => format!(
+                "the call did not end within {secs} s (`response_grace_period`) and was cancelled; raise that, and \
+                 send a `webhook_endpoint` (or `?async=true&webhookEndpoint=…`) to be called back instead of waiting"
+            ),
+            (Code::Timeout, Generation::V3 | Generation::Legacy) => format!(
+                "the call did not end within {secs} s and was cancelled; send a `webhook_endpoint` in the body to get \
+                 a `run_id` at once and the result at that address, within the app's `response_grace_period`"
+            ),
+            _ => error.message.clone(),
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! | path | generation |
 //! |---|---|
 //! | `POST /v4/{project}/{app}/{function}` | v4 |
-//! | `POST /v3/{project}/{app}/{function}` | v3 |
+//! | `POST /v4/{project}/{app}/{function}/chat/completions` and the like | v4, as OpenAI's clients call it |
+//! | `POST /v3/{project}/{app}/{function}` | v3; `stream` is `predict`, told as it comes |
 //! | `POST /v1/…`, `/v2/{project}/{app}/predict`, `/{project}/{app}/predict` | legacy |
 //! | `POST /{app}/predict`, `/{model}-webhook/predict` | legacy, on the default project |
 //!
@@ -16,6 +17,7 @@ mod call;
 mod idempotency;
 mod promise;
 mod queueing;
+mod streaming;
 mod target;
 mod webhook;
 
@@ -42,6 +44,8 @@ pub(crate) use body::Budget;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     V4,
+    /// v4, below a function: the paths that clients of OpenAI's API add to the address they are given.
+    OpenAi,
     V3,
     /// Legacy, with the project in the path.
     Named,
@@ -52,7 +56,7 @@ pub(crate) enum Form {
 impl Form {
     const fn generation(self) -> Generation {
         match self {
-            Self::V4 => Generation::V4,
+            Self::V4 | Self::OpenAi => Generation::V4,
             Self::V3 => Generation::V3,
             Self::Named | Self::Bare => Generation::Legacy,
         }
@@ -124,8 +128,12 @@ fn named_plainly(path: &str) -> Option<(Form, Names<'_>)> {
 /// The function that the older paths call.
 const PREDICT: &str = "predict";
 
-const PATHS: [(&str, Form); 6] = [
+const PATHS: [(&str, Form); 10] = [
     ("/v4/{project}/{app}/{function}", Form::V4),
+    ("/v4/{project}/{app}/{function}/chat/completions", Form::OpenAi),
+    ("/v4/{project}/{app}/{function}/completions", Form::OpenAi),
+    ("/v4/{project}/{app}/{function}/embeddings", Form::OpenAi),
+    ("/v4/{project}/{app}/{function}/embedding", Form::OpenAi),
     ("/v3/{project}/{app}/{function}", Form::V3),
     ("/v2/{project}/{app}/predict", Form::Named),
     ("/v1/{project}/{app}/predict", Form::Named),
@@ -198,9 +206,14 @@ async fn infer(
     if scan::is_blank(&input.bytes) {
         input.bytes = Bytes::from_static(b"{}");
     }
+    let mut says_stream = false;
     let asked = {
         let mut arguments = arguments::Arguments::of(function);
-        let said = scan::scan(&input.bytes, |key| arguments.note(key)).map_err(|error| bad_body(&error))?;
+        let note = |key: &str| {
+            says_stream |= key == "stream";
+            arguments.note(key);
+        };
+        let said = scan::scan(&input.bytes, note).map_err(|error| bad_body(&error))?;
         arguments.check()?;
         let query = webhook::Query::read(form, parts.uri.query())?;
         webhook::Asked { query, body: webhook::InBody::read(form, function, said)?, brought }
@@ -208,8 +221,13 @@ async fn infer(
     let plan = webhook::plan(gateway, form, &build.config, asked).await?;
     queueing.check(form, !matches!(plan, webhook::Plan::Acknowledge(_)), &build.config)?;
     let kept = key.is_some() || queueing.is_asked();
+    let spoken = says_stream.then_some(&input.bytes);
+    let streams = matches!(plan, webhook::Plan::Wait(_))
+        && !kept
+        && streaming::is_wanted(&target, function, &parts.headers, spoken);
     let order = promise::Order { target: &target, build, function, input, key, queueing };
     match plan {
+        webhook::Plan::Wait(told) if streams => streaming::answer(gateway, order, told.metadata).await,
         webhook::Plan::Wait(told) if kept => call::wait_durably(gateway, order, told).await,
         webhook::Plan::Wait(told) => call::wait(gateway, order, told.metadata).await,
         webhook::Plan::WaitAndTell(told) => call::wait_durably(gateway, order, told).await,

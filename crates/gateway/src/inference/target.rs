@@ -11,13 +11,15 @@ use queue::registry::{App, Build};
 use queue::run::Generation;
 use queue::{AppId, AppName, ProjectId, answer};
 
-use super::{Form, Names};
+use super::{Form, Names, PREDICT};
 use crate::Gateway;
 use crate::auth;
 use crate::problem::{Answer, Problem, clip};
 
 /// What pre-built models are called by, beside their own name.
 const PREBUILT_SUFFIX: &str = "-webhook";
+/// The last segment of v3 paths whose `predict` is a generator.
+const STREAM: &str = "stream";
 
 /// An app that the caller may call.
 pub(crate) struct Target {
@@ -25,6 +27,10 @@ pub(crate) struct Target {
     pub(crate) generation: Generation,
     /// Said to whoever asked for a webhook.
     pub(crate) acknowledgement: &'static str,
+    /// Answered with the result alone, as OpenAI's clients expect it.
+    pub(crate) bare: bool,
+    /// The path asks for what is yielded, as it comes.
+    pub(crate) streams: bool,
     function: Box<str>,
 }
 
@@ -52,7 +58,18 @@ pub(crate) async fn find(
         }
     }
     let app = app.ok_or_else(|| unknown_app(name))?;
-    Ok(Target { app, generation: form.generation(), acknowledgement, function: function.into() })
+    // What that generation called so, unless the app has a function of the name.
+    let streams = form == Form::V3 && function == STREAM && app.function(STREAM).is_none();
+    let function = if streams { PREDICT } else { function };
+    let bare = form == Form::OpenAi;
+    Ok(Target {
+        app,
+        generation: form.generation(),
+        acknowledgement,
+        bare,
+        streams,
+        function: function.into(),
+    })
 }
 
 /// The app of that name; on legacy paths `{model}-webhook` also means the pre-built `{model}`.

@@ -74,7 +74,7 @@ impl<'q> Query<'q> {
     /// Reads the query of a v4 path; older paths have none.
     pub(crate) fn read(form: Form, query: Option<&'q str>) -> Answer<Self> {
         let mut read = Self::default();
-        let (Form::V4, Some(query)) = (form, query) else { return Ok(read) };
+        let (Generation::V4, Some(query)) = (form.generation(), query) else { return Ok(read) };
         let mut async_seen = false;
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*name {
@@ -290,7 +290,10 @@ pub(crate) async fn plan(
     let filter = brought.events.or(query.events).or(body.events).or(config.webhook_events_filter);
     told.events = filter.unwrap_or_default();
     told.schedule = brought.schedule.or_else(|| config.webhook_schedule.clone());
-    debug_assert!(acknowledge || form == Form::V4, "older paths wait only without a webhook");
+    debug_assert!(
+        acknowledge || form.generation() == Generation::V4,
+        "older paths wait only without a webhook"
+    );
     Ok(if acknowledge { Plan::Acknowledge(told) } else { Plan::WaitAndTell(told) })
 }
 

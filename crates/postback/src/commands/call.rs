@@ -122,7 +122,21 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     if let Some(attempts) = args.max_attempts {
         ask = ask.query("max_attempts", attempts);
     }
-    let (status, text) = ask.any().await?;
+    let printer = context.printer;
+    let mut events = Events::default();
+    let (status, text) = ask.any_or_events(|piece| events.take(piece, |data| printer.data(data))).await?;
+    if events.seen {
+        return match &events.error {
+            None => Ok(ExitStatus::Success),
+            Some(error) => {
+                let error: Value = serde_json::from_str(error).unwrap_or_default();
+                let message = error["message"].as_str().unwrap_or("the stream ended with an error");
+                let run = error["run_id"].as_str().unwrap_or_default();
+                Err(WithHint::new(clean(message), format!("what it printed: `postback logs --run {run}`"))
+                    .into())
+            }
+        };
+    }
     if args.wait && status.is_success() {
         return wait(&client, &text, context).await;
     }
@@ -138,6 +152,37 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     Ok(ExitStatus::Failure)
 }
 
+/// A stream of server-sent events, read piece by piece.
+#[derive(Default)]
+struct Events {
+    seen: bool,
+    begun: Vec<u8>,
+    /// The data of an `event: error`.
+    error: Option<String>,
+}
+
+impl Events {
+    /// Reads on; says the data of every event that is complete.
+    fn take(&mut self, piece: &[u8], mut say: impl FnMut(&str)) {
+        self.seen = true;
+        self.begun.extend_from_slice(piece);
+        while let Some(end) = self.begun.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = self.begun.drain(..end + 2).collect();
+            let event = String::from_utf8_lossy(&event);
+            let field = |name: &str| {
+                let lines = event.lines().filter_map(|line| line.strip_prefix(name));
+                lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>()
+            };
+            let data = field("data:").join("\n");
+            if field("event:") == ["error"] {
+                self.error = Some(data);
+            } else if event.contains("data:") {
+                say(&clean(&data));
+            }
+        }
+    }
+}
+
 /// Follows an acknowledged run to its end.
 async fn wait(client: &Client, acknowledgement: &str, context: &Context) -> anyhow::Result<ExitStatus> {
     let acknowledged: Value = serde_json::from_str(acknowledgement)?;
@@ -150,4 +195,23 @@ async fn wait(client: &Client, acknowledgement: &str, context: &Context) -> anyh
     let ended = ended?;
     printer.raw_json(&ended.view);
     Ok(if ended.state == "succeeded" { ExitStatus::Success } else { ExitStatus::Failure })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_however_their_bytes_arrive() {
+        let stream =
+            "data: one \n\n:\n\ndata: two\ndata: lines\n\nevent: error\ndata: {\"message\":\"no\"}\n\n";
+        for step in [1, 2, 7, 1000] {
+            let (mut events, mut said) = (Events::default(), Vec::new());
+            for piece in stream.as_bytes().chunks(step) {
+                events.take(piece, |data| said.push(data.to_owned()));
+            }
+            assert_eq!(said, ["one ", "two\nlines"]);
+            assert_eq!(events.error.as_deref(), Some(r#"{"message":"no"}"#));
+        }
+    }
 }

@@ -113,6 +113,7 @@ impl Rooms {
         worker_options.drain_timeout = options.drain_timeout;
         worker_options.environment =
             inherited(&["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "HF_HOME", "CUDA_VISIBLE_DEVICES"]);
+        worker_options.storage = Some(options.data_dir.join("storage"));
         let worker = Worker::new(
             worker_options,
             runs.clone(),

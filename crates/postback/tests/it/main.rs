@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it did")]
 
 mod cli;
+mod corpus;
 mod crash;
 mod deliveries;
 mod edge;

@@ -16,14 +16,14 @@ use queue::port::StartFailure;
 use queue::progress::Progress;
 use queue::registry::{Build, BuildStatus};
 use queue::webhook::Event;
-use queue::{BuildId, ReplicaId, RunId, Timestamp, limits, shortage};
+use queue::{BuildId, ReplicaId, Timestamp, limits, shortage};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::calls::{Calls, UnderWay};
-use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start};
+use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start, Values};
 use crate::load::Load;
 use crate::memory::{LOOK_EVERY, Watch};
 use crate::printed::Printer;
@@ -33,6 +33,7 @@ use crate::telling::Telling;
 use crate::waiting::{Seat, Waiting, Work};
 use crate::{FAR, Ports, meters, process};
 
+mod early;
 mod ending;
 mod orders;
 
@@ -192,11 +193,12 @@ impl Replica {
 
     fn start_frame(&self, folder: String) -> Start {
         let app = &self.build.app;
-        let environment = [
+        let mut environment = vec![
             ("APP_NAME", app.name().as_str().to_owned()),
             ("PROJECT_ID", app.project().as_str().to_owned()),
             ("BUILD_ID", self.build_id.as_str().to_owned()),
         ];
+        environment.extend(self.storage());
         Start {
             protocol: PROTOCOL,
             folder,
@@ -215,6 +217,25 @@ impl Replica {
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             secrets: std::collections::BTreeMap::new(),
         }
+    }
+
+    /// Where the app finds what outlives its replicas.
+    fn storage(&self) -> Vec<(&'static str, String)> {
+        let options = &self.ports.options;
+        let Some(storage) = &options.storage else { return Vec::new() };
+        let storage = storage.join(self.build.app.project().as_str());
+        if let Err(error) = std::fs::create_dir_all(&storage) {
+            tracing::warn!(%error, folder = %storage.display(), "the storage of a project cannot be made");
+            return Vec::new();
+        }
+        let cache = storage.join(".cache/huggingface");
+        let names = [("PERSISTENT_STORAGE", storage), ("HF_HOME", cache)].into_iter();
+        // Whoever started the server may keep such a cache of their own.
+        let is_set = |name: &str| options.environment.iter().any(|(set, _)| set.to_str() == Some(name));
+        names
+            .filter(|(name, _)| !is_set(name))
+            .map(|(name, path)| (name, path.display().to_string()))
+            .collect()
     }
 
     async fn work(
@@ -356,15 +377,19 @@ impl Replica {
         // The store has the body of a run, and a call is never sent twice.
         let body = std::mem::take(input);
         let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
-        let (mut stream, mut start) = (false, None);
-        if let Work::Run(run) = &work
-            && run.events.has_progress()
-        {
-            stream = run.events.has(Event::Output);
-            start = run.events.has(Event::Start).then_some(run.lease);
+        let (mut values, mut start) = (Values::Gathered, None);
+        match &work {
+            Work::Run(run) if run.events.has_progress() => {
+                if run.events.has(Event::Output) {
+                    values = Values::Told;
+                }
+                start = run.events.has(Event::Start).then_some(run.lease);
+            }
+            Work::Call(waiting) if waiting.call.listener.is_some() => values = Values::Live,
+            Work::Run(_) | Work::Call(_) => {}
         }
         let call = self.calls.begin(work, now, started_at);
-        self.outgoing.call(&CallFrame { call, function: index, attempt, run: id, body: &body, stream });
+        self.outgoing.call(&CallFrame { call, function: index, attempt, run: id, body: &body, values });
         if let Some(lease) = start {
             let items = Bytes::from_static(b"[]");
             self.tell(vec![Progress { lease, event: Event::Start, items, dropped: 0, due_at: started_at }]);
@@ -440,7 +465,9 @@ impl Replica {
             }
             FromRunner::Error { call, milliseconds, error } => {
                 let ended = self.answered(call)?;
-                let outcome = Outcome::failed(run_error(error), milliseconds, self.ports.clock.now());
+                let status = error.status;
+                let mut outcome = Outcome::failed(run_error(error), milliseconds, self.ports.clock.now());
+                outcome.status_code = status.unwrap_or(outcome.status_code);
                 self.close(ended, outcome);
             }
             FromRunner::Log { call: 0, stream, microseconds, line } => {
@@ -467,6 +494,7 @@ impl Replica {
                     self.calls.wake_by(due);
                 }
             }
+            FromRunner::Chunk { call, text } => return self.on_chunk(call, text),
             FromRunner::Ready(ready) => {
                 let Stage::Starting { .. } = self.stage else {
                     return Err(Fate::Broken("it said twice that it is ready".to_owned()));
@@ -561,33 +589,6 @@ impl Replica {
         ControlFlow::Continue(())
     }
 
-    fn cancel(&mut self, run: RunId) {
-        self.end_early(run, || RunError::new(Code::Cancelled, "the run was cancelled while it was executed"));
-    }
-
-    /// The run prints without end.
-    fn silence(&mut self, run: RunId) {
-        let most = self.ports.options.output_max;
-        self.end_early(run, || {
-            let message = format!(
-                "the run printed more than {most} bytes, of which its log keeps the head and the tail; print \
-                 less, or write it to a file"
-            );
-            RunError::new(Code::OutputLimit, message)
-        });
-    }
-
-    /// Ends a run before its function does. The runner is told; when it does not let go, its process ends.
-    fn end_early(&mut self, run: RunId, error: impl FnOnce() -> RunError) {
-        let Some((call, work, started_at)) = self.calls.cancel(run, Instant::now()) else { return };
-        let telling = self.calls.get_mut(call).and_then(|call| call.telling.take());
-        self.tell_the_rest(telling);
-        self.outgoing.cancel(call);
-        let now = self.ports.clock.now();
-        let outcome = Outcome::failed(error(), now.since(started_at).as_secs_f64() * 1e3, now);
-        self.settle(work, outcome, Some(started_at));
-    }
-
     fn leave_when_done(&mut self) {
         if self.stage == (Stage::Leaving { until: None }) && self.calls.is_empty() {
             self.outgoing.stop();
@@ -650,7 +651,7 @@ fn not_under_way(call: u32) -> Fate {
     Fate::Broken(format!("it sent a frame about call {call}, which is not under way"))
 }
 
-fn run_error(CallError { code, kind, message, traceback }: CallError) -> RunError {
+fn run_error(CallError { code, kind, message, traceback, .. }: CallError) -> RunError {
     // Only a call that reached its limit is cancelled, and its end is recorded already.
     let code = if code == Code::Cancelled { Code::UserError } else { code };
     RunError {

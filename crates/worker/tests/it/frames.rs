@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use queue::RunId;
 use serde_json::Value;
-use worker::frames::{CallFrame, FromRunner, Incoming, Outgoing, Start};
+use worker::frames::{CallFrame, FromRunner, Incoming, Outgoing, Start, Values};
 
 fn golden(folder: &str) -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../protocol/frames").join(folder);
@@ -58,7 +58,7 @@ async fn frames_to_the_runner_are_the_golden_ones_to_the_byte() {
                 let start: Start = serde_json::from_str(fields["json"].as_str().unwrap()).unwrap();
                 outgoing.start(&start);
             }
-            name @ ("call" | "stream") => {
+            name @ ("call" | "stream" | "live") => {
                 let run: RunId = fields["run_id"].as_str().unwrap().parse().unwrap();
                 let body = Bytes::from(fields["json"].as_str().unwrap().to_owned());
                 let (function, attempt) = (number(&fields["function"]), number(&fields["attempt"]));
@@ -68,7 +68,11 @@ async fn frames_to_the_runner_are_the_golden_ones_to_the_byte() {
                     attempt,
                     run,
                     body: &body,
-                    stream: name == "stream",
+                    values: match name {
+                        "stream" => Values::Told,
+                        "live" => Values::Live,
+                        _ => Values::Gathered,
+                    },
                 });
             }
             "cancel" => outgoing.cancel(call),
@@ -107,6 +111,10 @@ fn golden_frames_from_the_runner_are_read_back_as_their_fields() {
                 assert_eq!(stream, fields["stream"].as_u64().unwrap(), "{name}");
                 assert_eq!(microseconds, fields["microseconds"].as_u64().unwrap(), "{name}");
                 assert_eq!(line, fields["line"].as_str().unwrap(), "{name}");
+            }
+            FromRunner::Chunk { call, text } => {
+                assert_eq!(call, number_of_call, "{name}");
+                assert_eq!(text, fields["text"].as_str().unwrap(), "{name}");
             }
             FromRunner::Output { call, json } => {
                 assert_eq!(call, number_of_call, "{name}");

@@ -214,6 +214,7 @@ impl House {
             limit,
             accepted_at: run.accepted_at,
             metadata: None,
+            listener: None,
         }
     }
 

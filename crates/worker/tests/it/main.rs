@@ -8,6 +8,7 @@ mod deploys;
 mod frames;
 mod house;
 mod limits;
+mod live;
 mod logs;
 mod runs;
 mod scaling;

@@ -5,6 +5,7 @@ mod idempotency;
 mod promises;
 mod refusals;
 mod rig;
+mod streams;
 mod webhooks;
 
 use gateway::Surface;

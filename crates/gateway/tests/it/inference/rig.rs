@@ -30,6 +30,12 @@ pub(crate) struct Rig {
     pub(crate) released: Mutex<Vec<Lease>>,
     /// A permit for each hand-over or release, for tests to wait on.
     pub(crate) settled: Semaphore,
+    /// What calls yield, to those who listen.
+    pub(crate) yields: Mutex<Vec<&'static str>>,
+    /// Calls never end.
+    pub(crate) hangs: AtomicBool,
+    /// Whether the last call had a listener.
+    pub(crate) listened: AtomicBool,
 }
 
 impl Rig {
@@ -44,6 +50,9 @@ impl Rig {
             handed: Mutex::new(Vec::new()),
             released: Mutex::new(Vec::new()),
             settled: Semaphore::new(0),
+            yields: Mutex::default(),
+            hangs: AtomicBool::new(false),
+            listened: AtomicBool::new(false),
         })
     }
 
@@ -235,7 +244,17 @@ impl Dispatch for Desk {
         Dispatch::cancel(&*self.0.world, app, run);
     }
 
-    async fn call(&self, call: Call) -> Result<Outcome, Refused> {
+    async fn call(&self, mut call: Call) -> Result<Outcome, Refused> {
+        let listener = call.listener.take();
+        self.0.listened.store(listener.is_some(), Ordering::SeqCst);
+        if let Some(listener) = &listener {
+            for text in self.0.yields.lock().unwrap().iter() {
+                listener.tell(bytes::Bytes::from_static(text.as_bytes()));
+            }
+        }
+        if self.0.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         self.0.world.call(call).await
     }
 }

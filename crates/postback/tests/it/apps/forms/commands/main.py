@@ -1,0 +1,3 @@
+def run():
+    with open("before.txt") as before, open("after.txt") as after:
+        return [before.read(), after.read()]

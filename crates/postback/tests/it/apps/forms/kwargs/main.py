@@ -1,0 +1,2 @@
+def run(prompt, **options):
+    return [prompt, options]

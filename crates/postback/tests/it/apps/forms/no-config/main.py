@@ -1,0 +1,5 @@
+"""Not even a config file."""
+
+
+def run(n):
+    return n + 1

@@ -1,0 +1,2 @@
+def run(a, b=2, /, *, c):
+    return [a, b, c]
