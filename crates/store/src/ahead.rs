@@ -9,6 +9,7 @@ use rusqlite::params;
 
 use crate::Store;
 use crate::batch::Batch;
+use crate::chores::{self, CHANGED_PER_STEP};
 use crate::fault::Fault;
 
 impl Store {
@@ -18,19 +19,42 @@ impl Store {
     /// # Errors
     /// When the store is closed or its disk fails.
     pub async fn bring_forward(&self) -> Stored<usize> {
-        self.inner.committer.write(0, bring_forward).await
+        let mut brought = 0;
+        loop {
+            let step = |batch: &mut Batch<'_>| bring_forward(batch, BROUGHT_PER_BATCH);
+            match self.inner.committer.write(0, step).await? {
+                0 => return Ok(brought),
+                some => brought += some,
+            }
+        }
     }
 }
 
-pub(crate) fn bring_forward(batch: &mut Batch<'_>) -> Result<usize, Fault> {
+/// Deliveries and runs brought forward in one transaction.
+const BROUGHT_PER_BATCH: i64 = CHANGED_PER_STEP as i64;
+/// All of them: at a start nobody waits yet.
+pub(crate) const ALL: i64 = -1;
+
+/// Brings so many deliveries and as many runs forward.
+pub(crate) fn bring_forward(batch: &mut Batch<'_>, most: i64) -> Result<usize, Fault> {
     let now = batch.now();
     let beyond = |wait: Duration| now.plus(wait).as_millis();
     let deliveries = batch
-        .sql("UPDATE deliveries SET next_at = ?1 WHERE state = 'pending' AND next_at > ?2")?
-        .execute(params![now.as_millis(), beyond(retry::WAIT_MAX)])?;
+        .sql(
+            "UPDATE deliveries SET next_at = ?1 WHERE (run, endpoint) IN (
+                 SELECT run, endpoint FROM deliveries WHERE state = 'pending' AND next_at > ?2 LIMIT ?3)",
+        )?
+        .execute(params![now.as_millis(), beyond(retry::WAIT_MAX), most])?;
+    if deliveries > 0 {
+        // They may lie behind the place up to which something was seen to.
+        chores::begin_anew(batch)?;
+    }
     let runs = batch
-        .sql("UPDATE runs SET not_before = ?1 WHERE state = 'queued' AND delayed = 1 AND not_before > ?2")?
-        .execute(params![now.as_millis(), beyond(limits::DELAY_MAX)])?;
+        .sql(
+            "UPDATE runs SET not_before = ?1 WHERE id IN (
+                 SELECT id FROM runs WHERE state = 'queued' AND delayed = 1 AND not_before > ?2 LIMIT ?3)",
+        )?
+        .execute(params![now.as_millis(), beyond(limits::DELAY_MAX), most])?;
     Ok(deliveries + runs)
 }
 

@@ -10,6 +10,7 @@ use queue::{AppId, Clock, Entropy, InboxId, ProjectId, RunId, Timestamp};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use crate::Bounds;
+use crate::chores::Chores;
 use crate::deliveries::Failing;
 use crate::fault::Fault;
 use crate::results::ResultFiles;
@@ -88,6 +89,8 @@ pub(crate) struct Books {
     pub(crate) failing: Failing,
     /// Endpoints that get nothing.
     pub(crate) disabled: HashSet<(ProjectId, EndpointUrl)>,
+    /// Long work that is not done.
+    pub(crate) chores: Chores,
     /// Requests kept by inbox.
     pub(crate) captured: HashMap<InboxId, u64>,
     /// Where the fair turn of the receivers stands. Not stored: it is only a matter of order.
@@ -131,6 +134,7 @@ impl Books {
             books.body_limits.insert(endpoint, row.get(2)?);
         }
         books.failing = Failing::load(conn)?;
+        books.chores = Chores::load(conn)?;
         let mut statement = conn.prepare("SELECT inbox, count(*) FROM inbox_requests GROUP BY inbox")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {

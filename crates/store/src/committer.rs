@@ -14,6 +14,7 @@ use queue::port::{StoreError, Stored};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::batch::Batch;
+use crate::chores::Trouble;
 use crate::fault::Fault;
 
 /// Writes that may wait at once.
@@ -43,6 +44,8 @@ pub(crate) enum Place {
     Write,
     /// One of [`RECORD_PLACES`].
     Record,
+    /// None: the writer's own.
+    Own,
 }
 
 /// One change, together with whoever waits for it.
@@ -84,6 +87,8 @@ pub(crate) struct Health {
     /// Runs that wait to be accepted.
     accepting: AtomicUsize,
     pub(crate) failure: watch::Sender<Option<Arc<str>>>,
+    /// Long work that does not go on.
+    pub(crate) trouble: Trouble,
     /// The writer did all that it had taken on, and ended.
     pub(crate) ended: AtomicBool,
 }
@@ -104,6 +109,7 @@ impl Committer {
             record_places: Semaphore::new(RECORD_PLACES),
             accepting: AtomicUsize::new(0),
             failure: watch::Sender::new(None),
+            trouble: Trouble::default(),
             ended: AtomicBool::new(false),
         });
         (Self { sender, health: Arc::clone(&health) }, receiver, health)
@@ -211,6 +217,11 @@ impl Committer {
     /// Why the store failed, when it did.
     pub(crate) fn failure(&self) -> watch::Receiver<Option<Arc<str>>> {
         self.health.failure.subscribe()
+    }
+
+    /// Long work that does not go on.
+    pub(crate) fn trouble(&self) -> &Trouble {
+        &self.health.trouble
     }
 
     /// The writer let go of a job without an answer.

@@ -34,8 +34,10 @@ use crate::secrets::{Brought, Sealed};
 use crate::vault::Vault;
 
 pub(crate) use complete::complete;
+pub(crate) use endpoints::set_aside;
 pub(crate) use failing::{Failing, forget_old};
 pub(crate) use form::Forms;
+pub(crate) use redeliver::{Failed, redeliver_some};
 pub(crate) use view::of_run;
 
 #[async_trait]
@@ -100,21 +102,10 @@ impl Deliveries for Store {
         endpoints: Endpoints,
         since: Timestamp,
     ) -> Stored<u64> {
-        let mut redelivered = 0;
-        for which in [redeliver::Failed::ForGood, redeliver::Failed::SoFar] {
-            let mut after = None;
-            loop {
-                let (project, endpoints) = (project.clone(), endpoints.clone());
-                let write = move |batch: &mut Batch<'_>| {
-                    redeliver::failed(batch, &project, &endpoints, since, which, after)
-                };
-                let page = self.inner.committer.write(0, write).await?;
-                redelivered += page.due;
-                let Some(last) = page.last else { break };
-                after = Some(last);
-            }
-        }
-        Ok(redelivered)
+        let project = project.clone();
+        let write = move |batch: &mut Batch<'_>| redeliver::failed(batch, &project, &endpoints, since);
+        let redelivering = self.inner.committer.write(0, write).await?;
+        self.done(redelivering).await
     }
 
     async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>> {

@@ -18,6 +18,7 @@
 
 mod ahead;
 mod batch;
+mod chores;
 mod committer;
 mod connection;
 mod deliveries;

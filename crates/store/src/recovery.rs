@@ -1,18 +1,18 @@
 //! What a former process left is put in order before anybody may ask.
 //!
 //! The directory was locked, so what is running or being sent under an older incarnation is an orphan:
-//! there is no lease to wait for. All of it is one transaction, and a crash within it changes nothing.
+//! there is no lease to wait for. All of it is one transaction, and a crash within it changes nothing. Long work
+//! that a former process began is not waited for: see [`crate::chores`].
 
 use queue::RunId;
 use queue::lease::{Release, Released};
-use queue::outcome::{Code, RunError};
 use rusqlite::{Connection, params};
 
 use crate::batch::{Batch, Books, Effects, Setting};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
-use crate::runs::{Cause, end_without_lease, requeue};
-use crate::{ahead, deliveries, registry, row};
+use crate::runs::requeue;
+use crate::{ahead, chores, deliveries, row};
 
 pub(crate) fn run(conn: &Connection, setting: &Setting, results: &ResultFiles) -> Result<(), Fault> {
     let transaction = conn.unchecked_transaction()?;
@@ -26,21 +26,15 @@ pub(crate) fn run(conn: &Connection, setting: &Setting, results: &ResultFiles) -
             Released::Ended(_) | Released::Stale => ended += 1,
         }
     }
-    let mut cancelled = 0;
-    for run in registry::queued_of_deleted_apps(&batch)? {
-        let error = RunError::new(Code::Cancelled, registry::APP_DELETED);
-        end_without_lease(&mut batch, run, Cause::Queued, error)?;
-        cancelled += 1;
-    }
     let unknown = deliveries::recover(&mut batch)?;
-    let brought_forward = ahead::bring_forward(&mut batch)?;
+    let brought_forward = ahead::bring_forward(&mut batch, ahead::ALL)?;
+    chores::forget_done(conn)?;
     transaction.commit()?;
     let swept = results.sweep(conn)?;
-    if queued + ended + cancelled + unknown + brought_forward + swept > 0 {
+    if queued + ended + unknown + brought_forward + swept > 0 {
         tracing::info!(
             runs.queued = queued,
             runs.ended = ended,
-            runs.cancelled = cancelled,
             deliveries.outcome_unknown = unknown,
             schedules.brought_forward = brought_forward,
             results.swept = swept,

@@ -10,11 +10,12 @@ use queue::port::{Registry, Stored};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
 };
-use queue::{AppId, BuildId, ProjectId, RunId};
+use queue::{AppId, BuildId, ProjectId};
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::Store;
 use crate::batch::{AppNumber, Batch};
+use crate::chores::{self, CHANGED_PER_STEP, Position, Step, Work};
 use crate::fault::Fault;
 use crate::row;
 use crate::runs::{Cause, end_without_lease};
@@ -22,9 +23,7 @@ use crate::secrets::{self, Kind};
 use crate::snapshot;
 
 /// Why a queued run of a deleted app ends.
-pub(crate) const APP_DELETED: &str = "the app was deleted before the run could start";
-/// Runs cancelled in one transaction, so that a large queue does not hold up everybody else.
-const CANCELLED_PER_BATCH: i64 = 1_000;
+const APP_DELETED: &str = "the app was deleted before the run could start";
 
 const UNFINISHED: &str = "status IN ('pending', 'building', 'initializing')";
 
@@ -115,13 +114,12 @@ impl Registry for Store {
 
     async fn delete_app(&self, id: &AppId) -> Stored<bool> {
         let app = id.clone();
-        let Some(number) = self.inner.committer.end(move |batch| delete_app(batch, &app)).await? else {
+        let Some(cancelling) = self.inner.committer.end(move |batch| delete_app(batch, &app)).await? else {
             return Ok(false);
         };
-        // The app is gone, whatever comes next: what an error or a crash leaves queued here, upkeep or the
-        // next start cancels.
-        if let Err(error) = self.cancel_queued(number).await {
-            tracing::warn!(app.id = %id, %error, "queued runs of a deleted app are left to upkeep");
+        // The app is gone, whatever comes next.
+        if let Err(error) = self.done(vec![cancelling]).await {
+            tracing::warn!(app.id = %id, %error, "some queued runs of a deleted app are not cancelled yet");
         }
         Ok(true)
     }
@@ -129,33 +127,6 @@ impl Registry for Store {
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
         let vault = self.inner.vault.clone();
         self.inner.memory.readers().read(move |conn| snapshot::unfinished_builds(conn, &vault)).await
-    }
-}
-
-impl Store {
-    /// Cancels the queued runs of a deleted app, in steps. Returns how many.
-    async fn cancel_queued(&self, number: i64) -> Stored<u64> {
-        let mut cancelled = 0;
-        loop {
-            match self.inner.committer.end(move |batch| cancel_queued(batch, number)).await? {
-                0 => return Ok(cancelled),
-                some => cancelled += some as u64,
-            }
-        }
-    }
-
-    /// Cancels what deletions that were cut short have left queued. Returns how many.
-    pub(crate) async fn finish_deletions(&self) -> Stored<u64> {
-        let left = self.inner.committer.write(0, |batch| {
-            let queued = &batch.books.queued;
-            let waits = |number: &&i64| queued.get(number).is_some_and(|count| *count > 0);
-            Ok(batch.books.deleted.iter().filter(waits).copied().collect::<Vec<_>>())
-        });
-        let mut cancelled = 0;
-        for number in left.await? {
-            cancelled += self.cancel_queued(number).await?;
-        }
-        Ok(cancelled)
     }
 }
 
@@ -284,7 +255,7 @@ fn reconfigure(batch: &mut Batch<'_>, app: &AppId, config: &AppConfig) -> Result
     Ok(changed > 0)
 }
 
-/// Takes the app out of the registry. Returns its number when it was there.
+/// Takes the app out of the registry. When it was there, returns the chore that cancels its queued runs.
 fn delete_app(batch: &mut Batch<'_>, app: &AppId) -> Result<Option<i64>, Fault> {
     let builds = batch.sql("UPDATE apps SET live_build = NULL WHERE id = ?1")?.execute([app.as_str()])?;
     if builds == 0 {
@@ -299,7 +270,7 @@ fn delete_app(batch: &mut Batch<'_>, app: &AppId) -> Result<Option<i64>, Fault> 
     batch.books.deleted.insert(number);
     batch.books.apps.insert(app.clone(), AppNumber { number, deleted: true });
     batch.effects.registry = true;
-    Ok(Some(number))
+    chores::add(batch, Work::Cancel(number)).map(Some)
 }
 
 /// Those that may start and those whose time has not come stand in an index each.
@@ -307,12 +278,12 @@ const QUEUED_OF_APP: &str = "SELECT id FROM runs WHERE app = ?1 AND state = 'que
      UNION ALL
      SELECT id FROM runs WHERE app = ?1 AND state = 'queued' AND delayed = 1";
 
-/// Cancels some queued runs of a deleted app. Returns how many.
-fn cancel_queued(batch: &mut Batch<'_>, number: i64) -> Result<usize, Fault> {
+/// Cancels some queued runs of a deleted app.
+pub(crate) fn cancel_queued(batch: &mut Batch<'_>, number: i64, position: Position) -> Result<Step, Fault> {
     let mut runs = Vec::new();
     if batch.is_deleted(number) {
         let mut statement = batch.sql(&format!("{QUEUED_OF_APP} LIMIT ?2"))?;
-        let mut rows = statement.query(params![number, CANCELLED_PER_BATCH])?;
+        let mut rows = statement.query(params![number, CHANGED_PER_STEP as i64])?;
         while let Some(row) = rows.next()? {
             runs.push(row::run_id(row, 0)?);
         }
@@ -320,18 +291,6 @@ fn cancel_queued(batch: &mut Batch<'_>, number: i64) -> Result<usize, Fault> {
     for run in &runs {
         end_without_lease(batch, *run, Cause::Queued, RunError::new(Code::Cancelled, APP_DELETED))?;
     }
-    Ok(runs.len())
-}
-
-/// Queued runs of apps that are gone: what a crash during a deletion left.
-pub(crate) fn queued_of_deleted_apps(batch: &Batch<'_>) -> Result<Vec<RunId>, Fault> {
-    let mut runs = Vec::new();
-    for number in &batch.books.deleted {
-        let mut statement = batch.sql(QUEUED_OF_APP)?;
-        let mut rows = statement.query(params![number])?;
-        while let Some(row) = rows.next()? {
-            runs.push(row::run_id(row, 0)?);
-        }
-    }
-    Ok(runs)
+    // What is cancelled is not found again.
+    Ok(Step { changed: runs.len(), next: (runs.len() == CHANGED_PER_STEP).then_some(position) })
 }

@@ -25,8 +25,6 @@ pub struct Pruned {
     pub runs: u64,
     /// Lines of log.
     pub log_lines: u64,
-    /// Queued runs of deleted apps, which have ended as cancelled.
-    pub cancelled: u64,
     /// Deliveries that came to nothing, whose results go within a day and of which nobody was told yet.
     pub going_undelivered: u64,
 }
@@ -37,7 +35,7 @@ impl Store {
     /// webhook secrets whose overlap is over. A run whose delivery is pending or under way stays, and one
     /// that was not delivered stays for [`limits::UNDELIVERED_RETENTION`] after the last attempt, be it given
     /// up or waiting for its endpoint. Logs of builds stay
-    /// as long as an app points at the build. Queued runs that the deletion of their app has left end.
+    /// as long as an app points at the build.
     ///
     /// # Errors
     /// When the store is closed or its disk fails; what was removed before stays removed.
@@ -63,7 +61,6 @@ impl Store {
             };
             pruned.runs += self.inner.committer.end(remove).await?;
         }
-        pruned.cancelled = self.finish_deletions().await?;
         self.inner.committer.end(forget_apps).await?;
         let remembered = minus(now, limits::REMOVED_RUNS_REMEMBERED);
         while self.inner.committer.end(move |batch| forget_removed(batch, remembered)).await?

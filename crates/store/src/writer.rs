@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Books, Effects, Setting};
+use crate::chores::NextStep;
 use crate::committer::{Health, Job, Message, Place};
 use crate::connection;
 use crate::fault::Fault;
@@ -128,10 +129,15 @@ impl Writer {
     /// Waits for work and takes all of it that fits one batch. `None` when the store was dropped.
     fn gather(&mut self, closing: &mut Option<oneshot::Sender<()>>) -> Option<Vec<Box<dyn Job>>> {
         let mut jobs = std::mem::take(&mut self.held);
-        let first = if jobs.is_empty() && !self.reserve.is_spent() {
+        let (patience, chore) = if jobs.is_empty() && !self.reserve.is_spent() {
+            self.next_chore()
+        } else {
+            (FULL_DISK_RETRY, None)
+        };
+        let first = if patience == Duration::MAX {
             Some(self.receiver.recv().ok()?)
         } else {
-            match self.receiver.recv_timeout(FULL_DISK_RETRY) {
+            match self.receiver.recv_timeout(patience) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -165,7 +171,22 @@ impl Writer {
                 next = self.receiver.recv_timeout(until.saturating_duration_since(now)).ok();
             }
         }
+        // After those who wait: what one of them just did may be a part of it.
+        jobs.extend(chore.map(|number| -> Box<dyn Job> {
+            Box::new(NextStep { number, health: Arc::clone(&self.health) })
+        }));
         Some(jobs)
+    }
+
+    /// The chore whose turn it is, and how long to wait for other work before it.
+    fn next_chore(&self) -> (Duration, Option<i64>) {
+        if self.books.chores.is_empty() || self.failed.is_some() {
+            return (Duration::MAX, None);
+        }
+        match self.health.trouble.next(&self.books.chores, Instant::now()) {
+            Ok(number) => (Duration::ZERO, Some(number)),
+            Err(pause) => (pause, None),
+        }
     }
 
     fn commit(&mut self, jobs: Vec<Box<dyn Job>>) {

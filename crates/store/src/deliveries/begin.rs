@@ -151,6 +151,9 @@ fn begin_to(
             }
         }
     }
+    if batch.books.chores.has_unaware() {
+        skip_disabled(batch, first, begun)?;
+    }
     for begun in &mut begun[first..] {
         if !batch.books.body_limits.is_empty()
             && let Some((project, url)) = endpoint(batch, begun.id)?
@@ -158,6 +161,17 @@ fn begin_to(
             begun.body_bytes_max = batch.books.body_limit(&project, &url);
         }
         record(batch, begun)?;
+    }
+    Ok(())
+}
+
+/// Leaves out what goes to an endpoint that was disabled just now, and is set aside before long.
+fn skip_disabled(batch: &Batch<'_>, first: usize, begun: &mut Vec<Begun>) -> Result<(), Fault> {
+    for attempt in begun.split_off(first) {
+        let endpoint = endpoint(batch, attempt.id)?;
+        if endpoint.is_none_or(|endpoint| batch.books.chores.setting_aside(&endpoint).is_none()) {
+            begun.push(attempt);
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use rusqlite::{OptionalExtension as _, params};
 use super::endpoints::remember;
 use super::failing;
 use crate::batch::Batch;
+use crate::chores::{self, Work};
 use crate::fault::Fault;
 use crate::row;
 
@@ -133,16 +134,9 @@ fn disable(
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![project.as_str(), url.as_str(), receiver.as_str(), at.as_millis(), reason])?;
-    batch
-        .sql(
-            "UPDATE deliveries SET next_at = NULL,
-                    state = CASE WHEN endpoint < 65536 THEN 'disabled' ELSE 'exhausted' END
-             WHERE state = 'pending' AND receiver = ?1 AND url = ?2 AND EXISTS (
-                 SELECT 1 FROM runs r JOIN app_numbers n ON n.number = r.app
-                 WHERE r.id = deliveries.run AND n.project = ?3)",
-        )?
-        .execute(params![receiver.as_str(), url.as_str(), project.as_str()])?;
     batch.books.disabled.insert((project.clone(), url.clone()));
+    let setting_aside = chores::add(batch, Work::SetAside(project.clone(), url.clone()))?;
+    chores::step(batch, setting_aside)?;
     failing::forget(batch, project, url)?;
     remember(batch, project, url, at, EndpointState::Disabled, reason)
 }

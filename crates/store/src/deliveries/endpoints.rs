@@ -9,11 +9,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::GIVEN_UP;
 use crate::batch::Batch;
+use crate::chores::{self, CHANGED_PER_STEP, LOOKED_AT_PER_STEP, Position};
 use crate::fault::Fault;
 use crate::row;
 
 /// Deliveries replayed in one transaction, so that a long list does not hold up everybody else.
-const REPLAYED_PER_BATCH: usize = 1_000;
+const REPLAYED_PER_BATCH: usize = CHANGED_PER_STEP;
 /// Changes remembered of one endpoint.
 const EVENTS_MAX: usize = 100;
 
@@ -141,6 +142,11 @@ pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointU
     if !batch.books.disabled.contains(&key) {
         return Ok(Step { replayed: 0, done: true });
     }
+    if let Some(setting_aside) = batch.books.chores.setting_aside(&key) {
+        // What is not set aside yet would miss the replay.
+        chores::step(batch, setting_aside)?;
+        return Ok(Step { replayed: 0, done: false });
+    }
     let mut statement = batch.sql(&format!(
         "SELECT d.run, d.endpoint FROM deliveries d CROSS JOIN runs r ON r.id = d.run
              CROSS JOIN app_numbers n ON n.number = r.app
@@ -171,4 +177,54 @@ pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointU
         batch.books.disabled.remove(&key);
     }
     Ok(Step { replayed: waiting.len() as u64, done })
+}
+
+/// Lets some of what is pending for a disabled endpoint wait for it.
+pub(crate) fn set_aside(
+    batch: &Batch<'_>,
+    project: &ProjectId,
+    url: &EndpointUrl,
+    from: Position,
+) -> Result<chores::Step, Fault> {
+    let mut statement = batch.sql(
+        "SELECT d.run, d.endpoint, d.next_at, d.url = ?2 AND EXISTS (
+                    SELECT 1 FROM runs r JOIN app_numbers n ON n.number = r.app
+                    WHERE r.id = d.run AND n.project = ?3)
+         FROM deliveries d
+         WHERE d.state = 'pending' AND d.receiver = ?1 AND (d.next_at, d.run, d.endpoint) > (?4, ?5, ?6)
+         ORDER BY d.next_at, d.run, d.endpoint LIMIT ?7",
+    )?;
+    let receiver = url.receiver();
+    let mut rows = statement.query(params![
+        receiver.as_str(),
+        url.as_str(),
+        project.as_str(),
+        from.at,
+        from.run.into_bytes(),
+        from.endpoint,
+        LOOKED_AT_PER_STEP as i64,
+    ])?;
+    let (mut found, mut looked_at, mut last) = (Vec::new(), 0, from);
+    while found.len() < CHANGED_PER_STEP
+        && let Some(row) = rows.next()?
+    {
+        let id = row::delivery_id(row, 0)?;
+        looked_at += 1;
+        last = Position::of(row.get(2)?, id);
+        if row.get(3)? {
+            found.push(id);
+        }
+    }
+    drop(rows);
+    // What is told on the way is not news any more when the endpoint is back.
+    let mut update = batch.sql(
+        "UPDATE deliveries SET next_at = NULL,
+                state = CASE WHEN endpoint < 65536 THEN 'disabled' ELSE 'exhausted' END
+         WHERE run = ?1 AND endpoint = ?2 AND state = 'pending'",
+    )?;
+    for id in &found {
+        update.execute(params![id.run.into_bytes(), row::delivery_number(*id)])?;
+    }
+    let more = found.len() == CHANGED_PER_STEP || looked_at == LOOKED_AT_PER_STEP;
+    Ok(chores::Step { changed: found.len(), next: more.then_some(last) })
 }

@@ -7,9 +7,10 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use queue::port::{Claim, Runs as _};
 use queue::run::{Generation, Mode, NewRun, RunOptions};
-use queue::{Clock, Entropy, RunId, Timestamp};
+use queue::{AppId, Clock, Entropy, RunId, Timestamp};
 
 use super::*;
+use crate::chores;
 use crate::committer::ACCEPTS_WAITING_MAX;
 use crate::{Options, Store};
 
@@ -205,4 +206,47 @@ async fn so_many_runs_wait_for_a_slow_disk_and_the_next_is_refused_at_once() {
     // Whoever stops waiting makes room.
     drop(answers);
     store.accept(new_run(usize::MAX), Claim::Later).await.unwrap();
+}
+
+/// Has an app with one queued run that calls `function`, and deletes it. Returns the chore that ends the run.
+async fn deleted_app(store: &Store, number: usize, function: &str) -> i64 {
+    let mut run = new_run(number);
+    let app: AppId = format!("p-1-app{number}").parse().unwrap();
+    (run.app, run.function) = (app.clone(), function.into());
+    store.accept(run, Claim::Later).await.unwrap();
+    let delete = move |batch: &mut Batch<'_>| {
+        let known = batch.app(&app)?.number;
+        batch.sql("UPDATE app_numbers SET deleted_at = 0 WHERE number = ?1")?.execute([known])?;
+        batch.books.deleted.insert(known);
+        chores::add(batch, chores::Work::Cancel(known))
+    };
+    store.inner.committer.write(0, delete).await.unwrap()
+}
+
+#[tokio::test]
+async fn long_work_that_fails_is_said_so_and_goes_on_later_and_nothing_waits_for_it() {
+    let (_dir, store) = open();
+    let spoil = |batch: &mut Batch<'_>| {
+        batch.conn.execute_batch(
+            "CREATE TEMP TRIGGER spoilt BEFORE UPDATE ON main.runs WHEN old.function = 'spoilt'
+             BEGIN SELECT RAISE(ABORT, 'spoilt'); END",
+        )?;
+        Ok(())
+    };
+    store.inner.committer.write(0, spoil).await.unwrap();
+    let spoilt = deleted_app(&store, 1, "spoilt").await;
+    let error = store.done(vec![spoilt]).await.unwrap_err();
+    assert!(error.to_string().contains("spoilt"), "{error}");
+    let other = deleted_app(&store, 2, "predict").await;
+    store.done(vec![other]).await.unwrap();
+    store.inner.committer.write(0, |batch| insert(batch, 1)).await.unwrap();
+    assert_eq!(store.backlog().await.unwrap().len(), 1);
+    let mend = |batch: &mut Batch<'_>| Ok(batch.conn.execute_batch("DROP TRIGGER spoilt")?);
+    store.inner.committer.write(0, mend).await.unwrap();
+    let began = Instant::now();
+    while let Err(error) = store.done(vec![spoilt]).await {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not go on: {error}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.backlog().await.unwrap(), []);
 }

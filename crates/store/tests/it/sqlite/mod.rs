@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::conformance::conformance;
 use crate::world::{INBOX_REQUESTS_MAX, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, clock, entropy};
 
+mod chores;
 #[cfg(target_os = "linux")]
 mod crash_points;
 mod large;
