@@ -1,6 +1,9 @@
-//! What no server can be faster than: an HTTP server that does nothing, and one with a Python process behind it.
+//! What no server can be faster than: an HTTP server that does nothing, one with a Python process behind it, and one
+//! that besides keeps its promises on the disk.
 //!
 //! Both are this very program, started once more, so that a server and its load do not share threads.
+
+mod durable;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -20,7 +23,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use self::durable::Durable;
 use crate::processes::Group;
+use crate::systems::Call;
 
 /// The first argument of such a start.
 pub(crate) const ARGUMENT: &str = "__floor";
@@ -32,14 +37,21 @@ pub(crate) enum Floor {
     Http,
     /// The same with one Python process on a socket, which gets many calls at once.
     Python,
+    /// The same with a log on the disk: a call is in it before it is acknowledged, and its answer before it is posted.
+    Durable,
 }
 
+pub(crate) const ALL: [Floor; 3] = [Floor::Http, Floor::Python, Floor::Durable];
+
 /// Starts one that listens on the port.
-pub(crate) fn start(floor: Floor, port: u16, folder: &Path) -> anyhow::Result<Group> {
+pub(crate) fn start(floor: Floor, call: &Call, port: u16, folder: &Path) -> anyhow::Result<Group> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(ARGUMENT).arg(port.to_string());
-    if floor == Floor::Python {
-        command.arg(folder.join("floor.sock"));
+    if floor != Floor::Http && *call != Call::Promise {
+        command.arg("--socket").arg(folder.join("floor.sock"));
+    }
+    if floor == Floor::Durable {
+        command.arg("--log").arg(folder.join("floor.records"));
     }
     Group::start(&mut command, &folder.join("floor.log"))
 }
@@ -47,17 +59,22 @@ pub(crate) fn start(floor: Floor, port: u16, folder: &Path) -> anyhow::Result<Gr
 /// What the started program does, for ever.
 pub(crate) async fn serve(mut arguments: impl Iterator<Item = String>) -> anyhow::Result<()> {
     let port: u16 = arguments.next().context("a port")?.parse()?;
-    let worker = match arguments.next() {
-        Some(socket) => Some(Worker::start(Path::new(&socket)).await?),
-        None => None,
-    };
+    let mut serving = Serving::default();
+    while let Some(name) = arguments.next() {
+        let file = arguments.next().context("a file")?;
+        match name.as_str() {
+            "--socket" => serving.worker = Some(Worker::start(Path::new(&file)).await?),
+            "--log" => serving.durable = Some(Durable::start(Path::new(&file), serving.worker.clone())?),
+            _ => anyhow::bail!("`{name}` is no option of a floor"),
+        }
+    }
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let worker = worker.clone();
+        let serving = serving.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, worker.clone()));
+            let service = service_fn(move |request| answer(request, serving.clone()));
             let _ = hyper::server::conn::http1::Builder::new()
                 .pipeline_flush(true)
                 .serve_connection(TokioIo::new(stream), service)
@@ -66,15 +83,21 @@ pub(crate) async fn serve(mut arguments: impl Iterator<Item = String>) -> anyhow
     }
 }
 
-async fn answer(
-    request: Request<Incoming>,
+/// What stands behind the HTTP server.
+#[derive(Clone, Default)]
+struct Serving {
     worker: Option<Worker>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+    durable: Option<Durable>,
+}
+
+async fn answer(request: Request<Incoming>, serving: Serving) -> Result<Response<Full<Bytes>>, Infallible> {
     let body =
         request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let answer = match worker {
-        None => Some(Bytes::from_static(br#"{"result":"ok"}"#)),
-        Some(worker) => worker.call(&body).await,
+    let ok = Bytes::from_static(br#"{"result":"ok"}"#);
+    let answer = match serving {
+        Serving { durable: Some(durable), .. } => durable.promise(body).await.map(|()| ok),
+        Serving { worker: Some(worker), .. } => worker.call(&body).await,
+        Serving { .. } => Some(ok),
     };
     let mut response = Response::new(Full::new(answer.clone().unwrap_or_default()));
     if answer.is_none() {

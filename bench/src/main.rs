@@ -193,8 +193,8 @@ async fn main() -> anyhow::Result<()> {
 async fn measure(wanted: Wanted) -> anyhow::Result<()> {
     let binary = wanted.binary.clone().map_or_else(release_binary, Ok)?;
     let mut report = Report::default();
-    let mut systems =
-        vec![System::Postback(binary.clone()), System::Floor(Floor::Http), System::Floor(Floor::Python)];
+    let mut systems = vec![System::Postback(binary.clone())];
+    systems.extend(floors::ALL.map(System::Floor));
     if wanted.peers {
         for peer in &peers::ALL {
             match peer.install() {
@@ -218,7 +218,7 @@ async fn measure(wanted: Wanted) -> anyhow::Result<()> {
         std::fs::create_dir_all(out)?;
         std::fs::write(out.join("report.md"), report.table())?;
         std::fs::write(out.join("figures.json"), format!("{:#}\n", report.json()))?;
-        let floors = [Floor::Http, Floor::Python].map(|floor| System::Floor(floor).name());
+        let floors = floors::ALL.map(|floor| System::Floor(floor).name());
         if let Some(chart) = chart::draw(&report, &PANELS, &floors) {
             std::fs::write(out.join("chart.svg"), chart)?;
         }

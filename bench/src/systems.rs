@@ -59,6 +59,7 @@ impl System {
             Self::Postback(_) => "postback",
             Self::Floor(Floor::Http) => "bare hyper",
             Self::Floor(Floor::Python) => "hyper + one Python process",
+            Self::Floor(Floor::Durable) => "hyper + log + one Python process",
             Self::Peer(peer) => peer.name,
         }
     }
@@ -66,8 +67,8 @@ impl System {
     /// Whether it can do that at all.
     pub(crate) fn can(&self, call: &Call) -> bool {
         match (self, call) {
-            (Self::Postback(_), _) | (Self::Floor(_), Call::Sync) => true,
-            (Self::Floor(_), _) => false,
+            (Self::Postback(_), _) => true,
+            (Self::Floor(floor), call) => (*floor == Floor::Durable) != (*call == Call::Sync),
             (Self::Peer(peer), Call::Sync) => peer.webhook != Webhook::Only,
             (Self::Peer(peer), Call::Webhook) => peer.webhook != Webhook::None,
             (Self::Peer(peer), Call::Promise) => peer.has_worker(),
@@ -83,7 +84,7 @@ impl System {
         let port = free_port()?;
         let began = Instant::now();
         let groups = match self {
-            Self::Floor(floor) => vec![floors::start(*floor, port, folder.path())?],
+            Self::Floor(floor) => vec![floors::start(*floor, call, port, folder.path())?],
             Self::Peer(peer) => peer.start(port, *call != Call::Promise, folder.path())?,
             Self::Postback(_) => Vec::new(),
         };

@@ -4,8 +4,9 @@
 //! wrong. Before every connection it resolves the name again, judges every answer, and hands out
 //! exactly the addresses it judged: what a name meant a moment ago counts for nothing.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use queue::id::InboxId;
@@ -21,21 +22,28 @@ use crate::rules::{Address, Rules, Target, is_localhost};
 const LOOK_UP_LIMIT_AT_ACCEPT: Duration = Duration::from_millis(200);
 /// How long an attempt waits for a name.
 const LOOK_UP_LIMIT: Duration = Duration::from_secs(2);
+/// Addresses remembered as read; beyond it they are all read again.
+const READ_MAX: usize = 1_024;
 
 pub(crate) struct Guard {
     rules: Rules,
+    read: ReadAddresses,
     resolver: Arc<dyn Resolve>,
     inboxes: Arc<dyn Inboxes>,
 }
 
 impl Guard {
     pub(crate) fn new(rules: Rules, resolver: Arc<dyn Resolve>, inboxes: Arc<dyn Inboxes>) -> Self {
-        Self { rules, resolver, inboxes }
+        Self { rules, read: ReadAddresses::default(), resolver, inboxes }
+    }
+
+    fn read(&self, text: &str) -> Result<Arc<Address>, AddressRefused> {
+        self.read.get_or(text, || self.rules.read(text))
     }
 
     /// The check at accept: only a positive finding refuses.
     pub(crate) async fn admit(&self, text: &str) -> Result<Admitted, AddressRefused> {
-        let address = self.rules.read(text)?;
+        let address = self.read(text)?;
         let warning = match &address.target {
             Target::Ip(_) => None,
             Target::OwnInbox(id) => {
@@ -60,8 +68,8 @@ impl Guard {
     }
 
     /// Reads a stored address again: rules may have become stricter, inboxes may be gone.
-    pub(crate) async fn readmit(&self, url: &EndpointUrl) -> Result<Address, Failure> {
-        let address = self.rules.read(url.as_str()).map_err(|_| Failure::AddressNotAllowed)?;
+    pub(crate) async fn readmit(&self, url: &EndpointUrl) -> Result<Arc<Address>, Failure> {
+        let address = self.read(url.as_str()).map_err(|_| Failure::AddressNotAllowed)?;
         if let Target::OwnInbox(id) = &address.target {
             self.own_inbox(id).await.map_err(|_| Failure::AddressNotAllowed)?;
         }
@@ -130,6 +138,27 @@ impl Guard {
     }
 }
 
+/// What [`Rules::read`] made of addresses that it let pass. The rules do not change while the server runs, and
+/// the same few addresses come with every run.
+#[derive(Default)]
+struct ReadAddresses(Mutex<HashMap<Box<str>, Arc<Address>>>);
+
+impl ReadAddresses {
+    fn get_or<E>(&self, text: &str, read: impl FnOnce() -> Result<Address, E>) -> Result<Arc<Address>, E> {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(text) {
+            return Ok(Arc::clone(known));
+        }
+        let address = Arc::new(read()?);
+        let mut known = lock();
+        if known.len() >= READ_MAX {
+            known.clear();
+        }
+        known.insert(text.into(), Arc::clone(&address));
+        Ok(address)
+    }
+}
+
 enum LookUpError {
     Unresolved,
     Refused(AddressRefused),
@@ -143,5 +172,25 @@ impl From<ResolveError> for LookUpError {
             ResolveError::Unresolved(_) => Self::Unresolved,
             ResolveError::Shortage(_) => Self::Shortage,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_once_and_no_more_are_remembered_than_fit() {
+        let (known, rules) = (ReadAddresses::default(), Rules::default());
+        let text = |number: usize| format!("https://example.com/hook?n={number}");
+        let first = known.get_or(&text(0), || rules.read(&text(0))).unwrap();
+        let again = known.get_or(&text(0), || -> Result<Address, ()> { panic!("it is known") }).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        for number in 1..3 * READ_MAX {
+            known.get_or(&text(number), || rules.read(&text(number))).unwrap();
+            assert!(known.0.lock().unwrap().len() <= READ_MAX);
+        }
+        assert!(known.get_or("no address", || rules.read("no address")).is_err());
+        assert!(known.0.lock().unwrap().get("no address").is_none());
     }
 }
