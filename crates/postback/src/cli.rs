@@ -27,6 +27,8 @@ enum Command {
     Init(commands::init::Args),
     /// Deploy the app in this folder
     Deploy(commands::deploy::Args),
+    /// List, show and deploy models that ship ready
+    Prebuilt(commands::prebuilt::Args),
     /// Call a function of an app
     Call(commands::call::Args),
     /// List, show and delete apps
@@ -68,6 +70,7 @@ impl Cli {
             Command::Login(args) => commands::login::run(args, &context).await,
             Command::Init(args) => commands::init::run(args, &context).await,
             Command::Deploy(args) => commands::deploy::run(args, &context).await,
+            Command::Prebuilt(args) => commands::prebuilt::run(args, &context).await,
             Command::Call(args) => commands::call::run(args, &context).await,
             Command::Apps(args) => commands::apps::run(args, &context).await,
             Command::Runs(args) => commands::runs::run(args, &context).await,

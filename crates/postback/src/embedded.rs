@@ -1,4 +1,4 @@
-//! What travels inside the binary: the runner's files and the delay example.
+//! What travels inside the binary: the runner's files, the delay example, the pre-built models.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,39 @@ pub(crate) fn unpack_runner(data_dir: &Path) -> anyhow::Result<PathBuf> {
 /// When the folder cannot be written.
 pub(crate) fn unpack_delay_example(folder: &Path) -> anyhow::Result<()> {
     unpack(DELAY_EXAMPLE, folder)
+}
+
+/// The names of the pre-built models.
+pub(crate) fn prebuilt_models() -> impl Iterator<Item = &'static str> {
+    PREBUILT.iter().map(|(name, _)| *name)
+}
+
+/// A pre-built model.
+#[derive(Clone, Copy)]
+pub(crate) struct Prebuilt {
+    /// Its name, and that of its app.
+    pub(crate) name: &'static str,
+    files: &'static [(&'static str, &'static str)],
+}
+
+impl Prebuilt {
+    /// The model of that name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        PREBUILT.iter().find(|(known, _)| *known == name).map(|(name, files)| Self { name, files })
+    }
+
+    /// The content of one of its files.
+    pub(crate) fn file(self, name: &str) -> Option<&'static str> {
+        self.files.iter().find(|(path, _)| *path == name).map(|(_, content)| *content)
+    }
+
+    /// Writes its files into `folder`.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn unpack(self, folder: &Path) -> anyhow::Result<()> {
+        unpack(self.files, folder)
+    }
 }
 
 fn unpack(files: &[(&str, &str)], folder: &Path) -> anyhow::Result<()> {

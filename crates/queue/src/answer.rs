@@ -17,11 +17,16 @@ use crate::webhook::Metadata;
 /// Said to whoever asked for a webhook.
 pub const ACKNOWLEDGEMENT: &str =
     "Your request is being processed. We will return the result to your webhook.";
-/// Said by pre-built models, whose results were images when the sentence was written.
-pub const PREBUILT_ACKNOWLEDGEMENT: &str =
-    "We will return the images to the endpoint provided when the task is complete.";
+/// What pre-built models return unless they say something else: they were image models when the sentence was
+/// written.
+pub const PREBUILT_RETURNS: &str = "images";
 /// Said on v4 to `?async=true` without a webhook.
 pub const ASYNC_ACKNOWLEDGEMENT: &str = "Your request is being processed.";
+
+/// Said by pre-built models.
+pub fn prebuilt_acknowledgement(returns: &str) -> String {
+    format!("We will return the {returns} to the endpoint provided when the task is complete.")
+}
 
 #[derive(Serialize)]
 struct Body<'a> {

@@ -59,6 +59,10 @@ pub struct AppConfig {
     pub shell_commands: Vec<String>,
     /// pip requirement lines (`numpy==2.1`, `git+https://…`).
     pub pip: Vec<String>,
+    /// pip requirement lines that count instead of what packages ask for.
+    pub pip_overrides: Vec<String>,
+    /// What legacy callers are told that they will get: "We will return the … to the endpoint provided".
+    pub returns: Option<String>,
     /// Debian packages.
     pub apt: Vec<String>,
     /// Conda packages.

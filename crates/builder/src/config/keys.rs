@@ -154,6 +154,12 @@ const EVENTS: Effect = Events(|c, v| c.app.webhook_events_filter = Some(v));
 const EVENTS_FOR: &str = "what endpoints are told, when a call says nothing";
 const SCHEDULE: Effect = Waits(|c, v| c.app.webhook_schedule = Some(v));
 const SCHEDULE_DEFAULT: &str = "see `retries.md`";
+const OVERRIDES: Effect = List(|c, v| c.app.pip_overrides = v);
+const OVERRIDES_FOR: &str = "requirements that count instead of what other packages ask for, as `uv pip install --override` \
+                             takes them: `[\"opencv-python; python_version < '0'\"]` leaves that package out";
+const RETURNS: Effect = Text(|c, v| c.app.returns = Some(v));
+const RETURNS_FOR: &str = "what callers of `/{name}-webhook/predict` are told they will get: \"We will return the … to the \
+                           endpoint provided\"";
 const SCHEDULE_FOR: &str =
     "the waits after each attempt of a webhook that failed; `[]` for one attempt and no more";
 
@@ -220,6 +226,8 @@ const YAML: &[Key] = &[
     key("postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
     key("postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
     key("postback.webhook_schedule", SCHEDULE_DEFAULT, SCHEDULE, SCHEDULE_FOR),
+    key("postback.pip_overrides", "none", OVERRIDES, OVERRIDES_FOR),
+    key("postback.returns", "`images`", RETURNS, RETURNS_FOR),
     key(
         "postback.max_attempts",
         "none",
@@ -414,6 +422,8 @@ const TOML: &[Key] = &[
     key("cerebrium.postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
     key("cerebrium.postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
     key("cerebrium.postback.webhook_schedule", SCHEDULE_DEFAULT, SCHEDULE, SCHEDULE_FOR),
+    key("cerebrium.postback.pip_overrides", "none", OVERRIDES, OVERRIDES_FOR),
+    key("cerebrium.postback.returns", "`images`", RETURNS, RETURNS_FOR),
     key("cerebrium.scaling.scaling_metric", "", Warned(SCALING), "what scaling follows"),
     key("cerebrium.scaling.scaling_target", "", Warned(SCALING), "how full replicas are kept"),
     key("cerebrium.scaling.scaling_buffer", "", Warned(SCALING), "spare replicas"),

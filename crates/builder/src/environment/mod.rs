@@ -179,7 +179,7 @@ impl Environments {
         let mut requirements = wanted.requirements.clone();
         if has_commands {
             // Such commands often call it; those that do not can do without.
-            match self.install(&["pip".to_owned()], folder, app_folder, log, stop).await {
+            match self.install(&["pip".to_owned()], &[], folder, app_folder, log, stop).await {
                 Ok(()) => requirements.push("pip".to_owned()),
                 Err(EnvironmentError::Stopped) => return Err(EnvironmentError::Stopped),
                 Err(error) => log.say(format!("    the commands must do without pip: {error}")),
@@ -188,7 +188,7 @@ impl Environments {
         self.shell("pre_build_commands", &wanted.before, folder, app_folder, build, log, stop).await?;
         if !wanted.requirements.is_empty() {
             log.say(format!("==> installing {}", count(wanted.requirements.len(), "requirement")));
-            self.install(&requirements, folder, app_folder, log, stop).await?;
+            self.install(&requirements, &wanted.overrides, folder, app_folder, log, stop).await?;
         }
         self.shell("shell_commands", &wanted.after, folder, app_folder, build, log, stop).await?;
         if !python.exists() {
@@ -207,6 +207,7 @@ impl Environments {
     async fn install(
         &self,
         requirements: &[String],
+        overrides: &[String],
         folder: &Path,
         app_folder: &Path,
         log: &BuildLog,
@@ -214,12 +215,21 @@ impl Environments {
     ) -> Result<(), EnvironmentError> {
         let uv = self.uv(log, stop).await?;
         // Beside the app's own files, since lines such as `-r more.txt` are relative to the list.
-        let mut list =
-            tempfile::Builder::new().prefix(".requirements-").suffix(".txt").tempfile_in(app_folder)?;
-        for line in requirements {
-            std::io::Write::write_all(&mut list, format!("{line}\n").as_bytes())?;
-        }
-        uv.install(&self.commands, &folder.join("bin/python"), list.path(), app_folder, log, stop)
+        let listed = |lines: &[String]| -> std::io::Result<tempfile::NamedTempFile> {
+            let mut list =
+                tempfile::Builder::new().prefix(".requirements-").suffix(".txt").tempfile_in(app_folder)?;
+            for line in lines {
+                std::io::Write::write_all(&mut list, format!("{line}\n").as_bytes())?;
+            }
+            Ok(list)
+        };
+        let overriding = if overrides.is_empty() { None } else { Some(listed(overrides)?) };
+        let list = listed(requirements)?;
+        let lists = uv::Lists {
+            requirements: list.path(),
+            overrides: overriding.as_ref().map(tempfile::NamedTempFile::path),
+        };
+        uv.install(&self.commands, &folder.join("bin/python"), lists, app_folder, log, stop)
             .await
             .map_err(step("the requirements could not be installed"))
     }

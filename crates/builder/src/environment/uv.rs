@@ -34,6 +34,15 @@ pub(crate) enum NoUv {
     Io { folder: PathBuf, source: std::io::Error },
 }
 
+/// The lists of requirements of an environment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lists<'a> {
+    /// What is installed.
+    pub(crate) requirements: &'a Path,
+    /// What counts instead of what packages ask for.
+    pub(crate) overrides: Option<&'a Path>,
+}
+
 impl Uv {
     /// Finds uv on the search path or in `cache`, or installs it there.
     pub(crate) async fn find(
@@ -65,7 +74,7 @@ impl Uv {
         &self,
         commands: &Commands,
         python: &Path,
-        requirements: &Path,
+        lists: Lists<'_>,
         folder: &Path,
         log: &BuildLog,
         stop: &Stop,
@@ -75,7 +84,11 @@ impl Uv {
                 ["pip", "install", "--link-mode", "clone", "--python"].map(Into::into).to_vec();
             arguments.push(python.into());
             arguments.push("--requirement".into());
-            arguments.push(requirements.into());
+            arguments.push(lists.requirements.into());
+            if let Some(overrides) = lists.overrides {
+                arguments.push("--override".into());
+                arguments.push(overrides.into());
+            }
             if offline {
                 arguments.push("--offline".into());
             }

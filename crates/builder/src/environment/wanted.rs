@@ -14,6 +14,8 @@ use crate::config::requirement_lines;
 #[derive(Debug, PartialEq)]
 pub(super) struct Wanted {
     pub(super) requirements: Vec<String>,
+    /// Count instead of what packages ask for.
+    pub(super) overrides: Vec<String>,
     pub(super) apt: Vec<String>,
     pub(super) conda: Vec<String>,
     pub(super) before: Vec<String>,
@@ -47,6 +49,7 @@ impl Wanted {
         };
         Ok(Self {
             requirements: listed(archive::REQUIREMENTS, &config.pip)?,
+            overrides: config.pip_overrides.clone(),
             apt: listed(archive::APT_PACKAGES, &config.apt)?,
             conda: listed(archive::CONDA_PACKAGES, &config.conda)?,
             before: script(archive::PRE_BUILD_COMMANDS, &config.pre_build_commands)?,
@@ -67,6 +70,10 @@ impl Wanted {
         requirements.sort();
         for line in &requirements {
             add(line.as_bytes());
+        }
+        if !self.overrides.is_empty() {
+            add(b"overrides");
+            self.overrides.iter().for_each(|line| add(line.as_bytes()));
         }
         let of_this_build = !self.before.is_empty()
             || !self.after.is_empty()
@@ -128,6 +135,18 @@ mod tests {
     }
 
     #[test]
+    fn what_overrides_requirements_makes_another_environment() {
+        let interpreter = Interpreter { version: (3, 11, 7), path: "/usr/bin/python3".into() };
+        let key = |overrides: &[&str]| {
+            let pip_overrides = overrides.iter().map(|&line| line.to_owned()).collect();
+            let config = AppConfig { pip: vec!["a".into()], pip_overrides, ..AppConfig::default() };
+            wanted(&config, &[]).key(&interpreter, &A.parse().unwrap())
+        };
+        assert_ne!(key(&[]), key(&["b; python_version < '0'"]));
+        assert_eq!(key(&["b"]), key(&["b"]));
+    }
+
+    #[test]
     fn what_depends_on_the_apps_files_is_not_shared_between_builds() {
         for (requirements, commands) in [
             (vec!["a"], vec!["make"]),
@@ -156,6 +175,7 @@ mod tests {
         );
         let expected = Wanted {
             requirements: vec!["numpy".into(), "torch==2".into()],
+            overrides: vec![],
             apt: vec!["ffmpeg".into()],
             conda: vec![],
             before: vec!["echo zero".into()],

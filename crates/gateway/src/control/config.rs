@@ -85,6 +85,8 @@ pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
         pre_build_commands: fields.texts(&["preBuildCommands"])?,
         shell_commands: fields.texts(&["shellCommands"])?,
         pip: fields.texts(&["pip"])?,
+        pip_overrides: fields.texts(&["pipOverrides"])?,
+        returns: returns(fields)?,
         apt: fields.texts(&["apt"])?,
         conda: fields.texts(&["conda"])?,
         webhook_endpoints: fields.texts(&["webhookEndpoints"])?,
@@ -101,6 +103,19 @@ pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
     }
     scale(fields, &mut config)?;
     Ok(config)
+}
+
+/// The word that acknowledgements say.
+fn returns(fields: &Fields) -> Answer<Option<String>> {
+    let Some((_, value)) = fields.value(&["returns"]) else { return Ok(None) };
+    let is_word = |text: &&str| (1..=40).contains(&text.len()) && !text.contains(char::is_control);
+    match value.as_str().filter(is_word) {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(refused(
+            "`returns` is what the app returns in a word or two, 40 bytes at most, such as `images`"
+                .to_owned(),
+        )),
+    }
 }
 
 /// A value with rules of its own, which say what is wrong with it.
@@ -281,6 +296,8 @@ mod tests {
             response_grace_period_seconds: Some(60),
             start_limit_seconds: Some(30),
             pip: vec!["numpy==2.1".into()],
+            pip_overrides: vec!["opencv-python; python_version<'0'".into()],
+            returns: Some("text".into()),
             apt: vec!["ffmpeg".into()],
             conda: vec!["cuda".into()],
             shell_commands: vec!["true".into()],
@@ -306,6 +323,8 @@ mod tests {
             (json!({"maxReplicaCount": 0}), "invalid_value", "from 1 to 200"),
             (json!({"minReplicaCount": 3, "maxReplicaCount": 2}), "invalid_value", "fewer than"),
             (json!({"memory": -1}), "invalid_value", "`memory`"),
+            (json!({"returns": "x".repeat(41)}), "invalid_value", "`returns`"),
+            (json!({"pipOverrides": [1]}), "invalid_value", "`pipOverrides`"),
             (json!({"webhookHeaders": {"Host": "s3cret"}}), "invalid_value", "sets itself"),
             (json!({"webhookHeaders": "s3cret"}), "invalid_value", "`webhookHeaders`"),
             (json!({"webhookEventsFilter": ["end"]}), "invalid_value", "`end`"),

@@ -68,8 +68,8 @@ pub(crate) async fn acknowledge(
     let generation = order.target.generation;
     let (endpoints, listed) = (told.endpoints.clone(), told.listed);
     let webhook = if listed { Some(Named::List(&endpoints)) } else { endpoints.first().map(Named::One) };
-    let message =
-        if endpoints.is_empty() { answer::ASYNC_ACKNOWLEDGEMENT } else { order.target.acknowledgement };
+    let target = order.target;
+    let message = if endpoints.is_empty() { answer::ASYNC_ACKNOWLEDGEMENT } else { &target.acknowledgement };
     let kept = keep(gateway, order, Mode::Async, told).await?;
     let status = if generation == Generation::V4 { StatusCode::ACCEPTED } else { StatusCode::OK };
     let body = answer::acknowledgement(kept.run, generation, webhook, message);

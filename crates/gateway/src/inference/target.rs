@@ -2,6 +2,7 @@
 //!
 //! An app of another project answers exactly as an app that is not there.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub(crate) struct Target {
     pub(crate) app: Arc<App>,
     pub(crate) generation: Generation,
     /// Said to whoever asked for a webhook.
-    pub(crate) acknowledgement: &'static str,
+    pub(crate) acknowledgement: Cow<'static, str>,
     /// Answered with the result alone, as OpenAI's clients expect it.
     pub(crate) bare: bool,
     /// The path asks for what is yielded, as it comes.
@@ -45,9 +46,9 @@ pub(crate) async fn find(
         Some(project) => project.parse().ok(),
         None => gateway.default_project().await?,
     };
-    let (app, acknowledgement) = match &project {
+    let (app, prebuilt) = match &project {
         Some(project) => look_up(gateway, form, project, name).await?,
-        None => (None, answer::ACKNOWLEDGEMENT),
+        None => (None, false),
     };
     let open = app.as_ref().and_then(|app| app.live.as_ref()).is_some_and(|build| build.config.disable_auth);
     if !(open && gateway.options.allow_open_apps) {
@@ -58,6 +59,12 @@ pub(crate) async fn find(
         }
     }
     let app = app.ok_or_else(|| unknown_app(name))?;
+    let acknowledgement = if prebuilt {
+        let returns = app.live.as_ref().and_then(|build| build.config.returns.as_deref());
+        answer::prebuilt_acknowledgement(returns.unwrap_or(answer::PREBUILT_RETURNS)).into()
+    } else {
+        answer::ACKNOWLEDGEMENT.into()
+    };
     // What that generation called so, unless the app has a function of the name.
     let streams = form == Form::V3 && function == STREAM && app.function(STREAM).is_none();
     let function = if streams { PREDICT } else { function };
@@ -72,23 +79,24 @@ pub(crate) async fn find(
     })
 }
 
-/// The app of that name; on legacy paths `{model}-webhook` also means the pre-built `{model}`.
+/// The app of that name; on legacy paths `{model}-webhook` also means the pre-built `{model}`, and whether it
+/// was meant so.
 async fn look_up(
     gateway: &Gateway,
     form: Form,
     project: &ProjectId,
     name: &str,
-) -> Answer<(Option<Arc<App>>, &'static str)> {
-    let Ok(exact) = name.parse::<AppName>() else { return Ok((None, answer::ACKNOWLEDGEMENT)) };
+) -> Answer<(Option<Arc<App>>, bool)> {
+    let Ok(exact) = name.parse::<AppName>() else { return Ok((None, false)) };
     let app = gateway.registry.app(&AppId::new(project, &exact)).await?;
     if app.is_none()
         && form.generation() == Generation::Legacy
         && let Some(model) = name.strip_suffix(PREBUILT_SUFFIX).and_then(|model| model.parse().ok())
     {
         let app = gateway.registry.app(&AppId::new(project, &model)).await?;
-        return Ok((app, answer::PREBUILT_ACKNOWLEDGEMENT));
+        return Ok((app, true));
     }
-    Ok((app, answer::ACKNOWLEDGEMENT))
+    Ok((app, false))
 }
 
 fn explain_open(mut problem: Problem, open: bool) -> Problem {

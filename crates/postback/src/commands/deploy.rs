@@ -28,6 +28,13 @@ pub(crate) struct Args {
     folder: PathBuf,
 }
 
+impl Args {
+    /// For the app in `folder`, under this name.
+    pub(crate) fn of(folder: &Path, name: &str) -> Self {
+        Self { name: Some(name.to_owned()), config_file: None, folder: folder.to_owned() }
+    }
+}
+
 /// A build that came to an end.
 pub(crate) struct Deployed {
     /// Its last status: `success` or how it failed.

@@ -11,6 +11,7 @@ pub(crate) mod init;
 pub(crate) mod keys;
 pub(crate) mod login;
 pub(crate) mod logs;
+pub(crate) mod prebuilt;
 pub(crate) mod quickstart;
 pub(crate) mod runs;
 pub(crate) mod serve;

@@ -15,6 +15,7 @@ mod honeypot;
 mod keys;
 mod lifecycle;
 mod load;
+mod prebuilt;
 mod receivers;
 mod runs;
 mod support;

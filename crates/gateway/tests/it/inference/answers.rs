@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::Request;
+use queue::app::AppConfig;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::Refused;
 use queue::run::{EndpointUrl, Generation, Mode};
@@ -263,6 +264,8 @@ async fn prebuilt_models_have_their_own_sentence() {
     let rig = Rig::new();
     rig.world.live_app(PROJECT, "whisper", vec![predict()]);
     rig.world.live_app(PROJECT, "mine-webhook", vec![predict()]);
+    let config = AppConfig { returns: Some("text".into()), ..AppConfig::default() };
+    rig.world.live_app_with(PROJECT, "ears", vec![predict()], config);
     let router = rig.router();
     let body = format!(r#"{{"webhook_endpoint":"{HOOK}"}}"#);
     let message = async |path: &str| call(&router, path, &body).await.good()["message"].clone();
@@ -271,6 +274,10 @@ async fn prebuilt_models_have_their_own_sentence() {
         "We will return the images to the endpoint provided when the task is complete."
     );
     assert_eq!(rig.world.hold().accepted[0].app.name().as_str(), "whisper");
+    assert_eq!(
+        message("/ears-webhook/predict").await,
+        "We will return the text to the endpoint provided when the task is complete."
+    );
     // An app that really has the name comes first, and is no pre-built model.
     assert_eq!(message("/mine-webhook/predict").await, ACKNOWLEDGED);
     assert_eq!(message("/whisper/predict").await, ACKNOWLEDGED);
