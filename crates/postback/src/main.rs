@@ -41,6 +41,10 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long a thread that read something waits for more. They wait in turn: with the two reads a second of an idle
+/// server, ten seconds would keep twenty of them from going after a burst.
+const READER_LINGERS: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// One thread for everything, so many, or one per core.
 fn runtime(threads: Option<u16>) -> std::io::Result<Runtime> {
     let mut builder = match threads {
@@ -50,5 +54,5 @@ fn runtime(threads: Option<u16>) -> std::io::Result<Runtime> {
     if let Some(threads @ 2..) = threads {
         builder.worker_threads(threads.into());
     }
-    builder.enable_all().build()
+    builder.thread_keep_alive(READER_LINGERS).enable_all().build()
 }
