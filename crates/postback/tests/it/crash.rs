@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use testkit::checker::{Known, Victim};
 
+use crate::chance::{Chance, number};
 use crate::load::Load;
 use crate::support::Stage;
 
@@ -19,22 +20,6 @@ const PROGRESS_EVERY: u64 = 20;
 const LARGE_EVERY: u64 = 50;
 /// From one kill to the next, beside the restart.
 const LIFE: Duration = Duration::from_millis(200);
-
-/// A small generator whose seed is printed, so that a failure can be repeated.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
 
 /// Median and 99th percentile of writing 4 KiB to the disk of the tests, in this very minute.
 fn fsync_figure(folder: &std::path::Path) -> (Duration, Duration) {
@@ -56,12 +41,7 @@ fn fsync_figure(folder: &std::path::Path) -> (Duration, Duration) {
 async fn every_acknowledged_run_survives_kills_at_random_moments() {
     let kills = number("POSTBACK_PROVE_KILLS").unwrap_or(KILLS);
     let runs = number("POSTBACK_PROVE_RUNS").unwrap_or(RUNS);
-    let seed = number("POSTBACK_TEST_SEED").unwrap_or_else(|| {
-        u64::from(std::process::id()) << 20
-            | u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos())
-    });
-    println!("seed: POSTBACK_TEST_SEED={seed}");
-    let mut chance = Chance(seed | 1);
+    let mut chance = Chance::new();
 
     let mut stage = Stage::basic();
     let load = Load::new(&stage).await.with_large_results(LARGE_EVERY);

@@ -3,12 +3,15 @@
 //!
 //! Some need strace or mounts. Where they are missing a test prints `SKIP` and the reason.
 
+#[cfg(target_os = "linux")]
+mod cached_disk;
 mod clock;
 mod crash_points;
 mod disk;
 mod full_disk;
 mod identity;
 mod io_errors;
+#[cfg(target_os = "linux")]
 mod power_cuts;
 mod slow_disk;
 mod strace;
