@@ -143,6 +143,13 @@ impl Books {
         Ok(books)
     }
 
+    pub(crate) fn forget_app(&mut self, number: i64, app: &AppId) {
+        self.apps.remove(app);
+        self.projects.remove(&number);
+        self.deleted.remove(&number);
+        self.queued.remove(&number);
+    }
+
     pub(crate) fn queue_grew(&mut self, app: i64) {
         *self.queued.entry(app).or_default() += 1;
     }

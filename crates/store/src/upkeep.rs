@@ -61,7 +61,7 @@ impl Store {
             };
             pruned.runs += self.inner.committer.end(remove).await?;
         }
-        self.inner.committer.end(forget_apps).await?;
+        self.inner.committer.end(move |batch| forget_apps(batch, before)).await?;
         let remembered = minus(now, limits::REMOVED_RUNS_REMEMBERED);
         while self.inner.committer.end(move |batch| forget_removed(batch, remembered)).await?
             == FORGOTTEN_PER_BATCH
@@ -199,15 +199,20 @@ fn forget_removed(batch: &mut Batch<'_>, before: Timestamp) -> Result<usize, Fau
     Ok(statement.execute(params![before.as_millis(), FORGOTTEN_PER_BATCH as i64])?)
 }
 
-/// Forgets apps that are gone and that no run speaks of any more.
-fn forget_apps(batch: &mut Batch<'_>) -> Result<(), Fault> {
-    let forgotten = batch
-        .sql(
-            "DELETE FROM app_numbers
-             WHERE NOT EXISTS (SELECT 1 FROM apps WHERE id = app_numbers.app)
-               AND NOT EXISTS (SELECT 1 FROM runs WHERE app = app_numbers.number)",
-        )?
-        .execute([])?;
-    batch.effects.books |= forgotten > 0;
+/// Forgets apps that were deleted before `before` and that no run speaks of any more. One that was deleted just now is
+/// remembered as such: a call that found it a moment ago may still be on its way here, and must not wait for ever.
+fn forget_apps(batch: &mut Batch<'_>, before: Timestamp) -> Result<(), Fault> {
+    let mut statement = batch.sql(
+        "DELETE FROM app_numbers
+         WHERE NOT EXISTS (SELECT 1 FROM apps WHERE id = app_numbers.app)
+           AND NOT EXISTS (SELECT 1 FROM runs WHERE app = app_numbers.number)
+           AND ifnull(deleted_at < ?1, 1)
+         RETURNING number, app",
+    )?;
+    let mut rows = statement.query([before.as_millis()])?;
+    while let Some(row) = rows.next()? {
+        // What follows in this transaction gets no number that nobody can read.
+        batch.books.forget_app(row.get(0)?, &row::parsed(row, 1)?);
+    }
     Ok(())
 }

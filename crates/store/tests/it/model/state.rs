@@ -35,7 +35,8 @@ pub(super) struct Model {
     /// Runs by app, function and key, with their fingerprints.
     keys: HashMap<(AppId, String, String), (RunId, [u8; 32])>,
     registered: HashSet<AppId>,
-    deleted: HashSet<AppId>,
+    /// Since when.
+    deleted: HashMap<AppId, Timestamp>,
     pub(super) endpoints: BTreeMap<(ProjectId, String), Endpoint>,
     /// Receivers that were passed over for want of room, each with those that were served since.
     pub(super) waiting: HashMap<Receiver, HashSet<Receiver>>,
@@ -165,7 +166,7 @@ impl Model {
                 _ => Err(format!("a key that stands for {known} was answered with {answer:?}")),
             };
         }
-        let deleted = self.deleted.contains(&new.app);
+        let deleted = self.deleted.contains_key(&new.app);
         let token = match claim {
             Claim::Now(token) if !deleted && new.options.not_before.is_none() => Some(token),
             _ => None,
@@ -204,7 +205,7 @@ impl Model {
         now: Timestamp,
     ) -> Result<(), Mismatch> {
         let (mut wanted, mut bytes) = (Vec::new(), 0);
-        if !self.deleted.contains(app) {
+        if !self.deleted.contains_key(app) {
             for run in self.queued(app).into_iter().filter(|run| !run.delayed).take(max) {
                 if !wanted.is_empty() {
                     bytes += run.given.input.len();
@@ -307,7 +308,7 @@ impl Model {
         run.start_by = None;
         run.lease = None;
         run.state = RunState::Queued;
-        if run.cancel_asked || self.deleted.contains(&run.given.app) {
+        if run.cancel_asked || self.deleted.contains_key(&run.given.app) {
             self.end_by_itself(lease.run, Code::Cancelled, now);
             return same("the answer to a retry", answer, &Released::Ended(RunState::Cancelled));
         }
@@ -323,7 +324,7 @@ impl Model {
 
     /// The attempt is over; what becomes of the run depends on what it has been through.
     fn requeue(&mut self, id: RunId, release: Release, now: Timestamp) -> Released {
-        let deleted = self.runs.get(&id).is_some_and(|run| self.deleted.contains(&run.given.app));
+        let deleted = self.runs.get(&id).is_some_and(|run| self.deleted.contains_key(&run.given.app));
         let Some(run) = self.runs.get_mut(&id) else { return Released::Stale };
         if let Some(attempt) = run.attempts.last_mut() {
             attempt.ended_at = Some(now);
@@ -454,7 +455,7 @@ impl Model {
     pub(super) fn delete_app(&mut self, app: &AppId, answer: bool, now: Timestamp) -> Result<(), Mismatch> {
         same("whether the app was there", &answer, &self.registered.remove(app))?;
         if answer {
-            self.deleted.insert(app.clone());
+            self.deleted.insert(app.clone(), now);
             let queued: Vec<_> = self.queued(app).iter().map(|run| run.given.id).collect();
             queued.into_iter().for_each(|id| self.end_by_itself(id, Code::Cancelled, now));
         }
@@ -486,9 +487,9 @@ impl Model {
         let gone: HashMap<_, _> = gone.collect();
         self.runs.retain(|id, _| !gone.contains_key(id));
         self.keys.retain(|_, (run, _)| !gone.contains_key(run));
-        // An app that is gone is forgotten with its last run.
+        // An app that is gone is forgotten with its last run, and no sooner than that would have been.
         let spoken_of: HashSet<_> = self.runs.values().map(|run| run.given.app.clone()).collect();
-        self.deleted.retain(|app| spoken_of.contains(app));
+        self.deleted.retain(|app, at| spoken_of.contains(app) || *at >= old);
         for endpoint in self.endpoints.values_mut() {
             endpoint.failing = endpoint.failing.take().filter(|failing| failing.last >= undelivered);
         }

@@ -124,6 +124,18 @@ async fn a_deletion_that_was_cut_short_is_finished() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_on_its_way_when_its_app_was_deleted_ends_whatever_upkeep_does_meanwhile() {
+    let world = fresh();
+    with_project(&world).await;
+    deployed(&world, 1, &app("a")).await;
+    assert!(world.store.delete_app(&app("a")).await.unwrap());
+    world.store.prune(world.now()).await.unwrap();
+    let run = world.queued(&app("a"), &[A]).await;
+    assert_eq!(world.view(run).await.state, RunState::Cancelled);
+    assert_eq!(world.begin().await.len(), 1);
+}
+
+#[tokio::test]
 async fn runs_that_somebody_waits_for_stay() {
     let world = fresh();
     let queued = world.queued(&app("a"), &[]).await;
