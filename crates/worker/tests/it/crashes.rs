@@ -1,6 +1,5 @@
 //! Replicas that die: who is charged, who runs again, what callers hear.
 
-use queue::app::AppConfig;
 use queue::lease::Release;
 use queue::outcome::Code;
 
@@ -66,13 +65,6 @@ def daemon():
     return None
 "#;
 
-fn at_once(concurrency: u32) -> Plan {
-    Plan {
-        config: AppConfig { replica_concurrency: Some(concurrency), ..AppConfig::default() },
-        ..Plan::default()
-    }
-}
-
 #[tokio::test]
 async fn a_caller_hears_how_the_replica_died_and_the_next_one_is_served() {
     let house = House::of(CODE).await;
@@ -109,7 +101,7 @@ fn frame(kind: u8, call: u32, payload: &[u8]) -> String {
 async fn a_replica_that_forges_frames_is_ended_and_touches_nobody_elses_run() {
     // The kinds of `protocol/README.md`.
     let (call, ready, result, error, log, output) = (2, 16, 18, 19, 20, 21);
-    let mut plan = at_once(1);
+    let mut plan = Plan::at_once(1);
     plan.config.max_replicas = Some(2);
     let house = House::with(CODE, plan).await;
     let bystander = house.submit(house.run("nap", "{}"));
@@ -139,7 +131,7 @@ async fn a_replica_that_forges_frames_is_ended_and_touches_nobody_elses_run() {
 
 #[tokio::test]
 async fn a_run_that_kills_its_replica_is_charged_and_ends_as_crash_loop() {
-    let house = House::with(CODE, at_once(1)).await;
+    let house = House::with(CODE, Plan::at_once(1)).await;
     let id = house.submit(house.run("segfault", "{}"));
     until("the crash loop", || house.memory.crash_loops().contains(&id).then_some(())).await;
     assert_eq!(house.memory.releases(), [(id, Release::WorkerCrashed); 3]);
@@ -148,7 +140,7 @@ async fn a_run_that_kills_its_replica_is_charged_and_ends_as_crash_loop() {
 
 #[tokio::test]
 async fn an_attempt_says_how_its_replica_died() {
-    let house = House::with(CODE, at_once(1)).await;
+    let house = House::with(CODE, Plan::at_once(1)).await;
     for (function, release) in [("leave", Release::WorkerExited), ("mumble", Release::ProtocolError)] {
         let id = house.submit(house.run(function, "{}"));
         until("the crash loop", || house.memory.crash_loops().contains(&id).then_some(())).await;
@@ -159,7 +151,7 @@ async fn an_attempt_says_how_its_replica_died() {
 
 #[tokio::test]
 async fn a_replica_beyond_its_memory_is_ended_and_the_attempt_says_so() {
-    let mut plan = at_once(1);
+    let mut plan = Plan::at_once(1);
     plan.config.memory = Some(0.1);
     let house = House::with(CODE, plan).await;
     let hoard = r#"{"megabytes":200,"seconds":60}"#;
@@ -177,7 +169,7 @@ async fn a_replica_beyond_its_memory_is_ended_and_the_attempt_says_so() {
 
 #[tokio::test]
 async fn those_who_shared_a_replica_with_a_poisoned_run_are_not_charged_and_succeed() {
-    let house = House::with(CODE, at_once(10)).await;
+    let house = House::with(CODE, Plan::at_once(10)).await;
     let runs: Vec<_> =
         (0..10).map(|n| house.submit(house.run("poison_or", &format!(r#"{{"n":{n}}}"#)))).collect();
     for (run, n) in runs.iter().zip(0..).skip(1) {

@@ -43,6 +43,22 @@ pub(crate) struct Plan {
     pub(crate) not_deployed: bool,
 }
 
+impl Plan {
+    /// So many calls on a replica.
+    pub(crate) fn at_once(concurrency: u32) -> Self {
+        let config = AppConfig { replica_concurrency: Some(concurrency), ..AppConfig::default() };
+        Self { config, ..Self::default() }
+    }
+
+    /// One call, on the only replica. A call that lets go when it is told to has all the time it needs, whatever else
+    /// the machine is doing; one that does not is in the way of the next.
+    pub(crate) fn patient() -> Self {
+        let config =
+            AppConfig { replica_concurrency: Some(1), max_replicas: Some(1), ..AppConfig::default() };
+        Self { config, adjust: Some(|options| options.cancel_grace = PATIENCE), ..Self::default() }
+    }
+}
+
 pub(crate) fn python() -> String {
     let paths = std::env::var("PATH").unwrap();
     let found =

@@ -2,35 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use queue::app::AppConfig;
 use queue::lease::Release;
 use queue::outcome::{Code, Ending};
 use queue::port::Dispatch as _;
 
+use crate::functions::HOLDING;
 use crate::house::{House, Plan, is_alive, text, until};
 
+/// Long enough for a function to begin on a busy machine.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Beside [`HOLDING`].
 const CODE: &str = r#"
-import asyncio, os, re, signal, subprocess, time
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-def note(name):
-    with open(os.path.join(HERE, name), "a") as f:
-        f.write("%d\n" % os.getpid())
-
-async def sleepy():
-    await asyncio.sleep(600)
-
-def who():
-    return os.getpid()
-
-def stubborn():
-    note("stubborn")
-    while True:
-        try:
-            while True:
-                time.sleep(0.01)
-        except BaseException:
-            pass
+import re, signal
 
 def native():
     note("native")
@@ -61,42 +45,41 @@ def flood():
         except Exception:
             os._exit(1)
 
-def beside(seconds):
+def beside():
     note("beside")
-    time.sleep(seconds)
-    return seconds
+    while not os.path.exists(os.path.join(HERE, "go")):
+        time.sleep(0.01)
+    return "done"
 "#;
 
-fn at_once(concurrency: u32) -> Plan {
-    Plan {
-        config: AppConfig { replica_concurrency: Some(concurrency), ..AppConfig::default() },
-        ..Plan::default()
-    }
+async fn house(plan: Plan) -> House {
+    House::with(&[HOLDING, CODE].concat(), plan).await
 }
 
 #[tokio::test]
 async fn a_call_at_its_limit_is_cancelled_and_the_replica_lives_on() {
-    let house = House::with(CODE, at_once(4)).await;
+    let house = house(Plan::patient()).await;
     let before = text(&house.call("who", "{}").await);
     let begin = Instant::now();
-    let outcome =
-        house.handle.call(house.new_call("sleepy", "{}", Duration::from_millis(300))).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_millis(1_300), "{:?}", begin.elapsed());
+    let outcome = house.handle.call(house.new_call("sleepy", "{}", LIMIT)).await.unwrap();
+    assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
     assert_eq!((outcome.error.unwrap().code, outcome.status_code), (Code::Timeout, 504));
-    // Beyond the grace: had the runner not let go of the call, the replica would be killed by now.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Had the runner not let go of the call, this one would wait until the replica is killed, and meet another.
     assert_eq!(text(&house.call("who", "{}").await), before);
 }
 
+/// What does not let go ends by its limit, and by nothing else: it never would.
 async fn ends_at_its_limit(function: &str) {
-    let house = House::with(CODE, at_once(1)).await;
+    let house = house(Plan::at_once(1)).await;
     let mut run = house.run(function, "{}");
-    run.limit = Duration::from_millis(500);
+    run.limit = LIMIT;
     let begin = Instant::now();
     let id = house.submit(run);
     let outcome = house.outcome(id).await;
-    assert!(begin.elapsed() < Duration::from_millis(1_500), "{:?}", begin.elapsed());
-    assert_eq!((outcome.ending, outcome.error.unwrap().code), (Ending::Failed, Code::Timeout));
+    assert!(begin.elapsed() >= LIMIT, "{:?}", begin.elapsed());
+    let error = outcome.error.unwrap();
+    assert_eq!((outcome.ending, error.code), (Ending::Failed, Code::Timeout));
+    assert!(error.message.contains("within 1 s"), "{}", error.message);
     let pid: i32 = house.written(function).await.trim().parse().unwrap();
     until("the replica is killed", || (!is_alive(pid)).then_some(())).await;
     assert_eq!(house.memory.releases(), [], "a timeout is the run's end, not an attempt's");
@@ -125,16 +108,27 @@ async fn a_stopped_process_ends_at_its_limit() {
 
 #[tokio::test]
 async fn calls_beside_one_that_hangs_run_again_uncharged_and_callers_hear_503() {
-    let house = House::with(CODE, at_once(4)).await;
-    let mut hanging = house.run("stubborn", "{}");
-    hanging.limit = Duration::from_millis(400);
-    let hanging = house.submit(hanging);
-    let beside = house.submit(house.run("beside", r#"{"seconds":2}"#));
-    let caller = house.call("beside", r#"{"seconds":60}"#).await;
+    let house = house(Plan::at_once(4)).await;
+    let began = async |calls: usize| {
+        let begun = async || house.written("beside").await.lines().count();
+        while begun().await < calls {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let beside = house.submit(house.run("beside", "{}"));
+    let caller = house.call("beside", "{}");
+    let hang = async {
+        began(2).await;
+        let mut hanging = house.run("stubborn", "{}");
+        hanging.limit = LIMIT;
+        house.submit(hanging)
+    };
+    let (caller, hanging) = tokio::join!(caller, hang);
 
     let error = caller.error.unwrap();
     assert_eq!((error.code, caller.status_code), (Code::Interrupted, 503));
     assert_eq!(house.outcome(hanging).await.error.unwrap().code, Code::Timeout);
-    assert_eq!(house.result(beside).await, "2");
+    std::fs::write(house.folder.path().join("go"), "").unwrap();
+    assert_eq!(house.result(beside).await, "\"done\"");
     assert_eq!(house.memory.releases(), [(beside, Release::CutShort)]);
 }

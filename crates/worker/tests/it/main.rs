@@ -6,6 +6,7 @@ mod cancels;
 mod crashes;
 mod deploys;
 mod frames;
+mod functions;
 mod house;
 mod limits;
 mod live;
