@@ -4,7 +4,6 @@
 //! its address, for those who do not tell what was asked.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,9 +12,8 @@ use anyhow::ensure;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use testkit::listener::serve;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -62,7 +60,8 @@ impl Sink {
         for _ in 0..receivers {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             addresses.push(listener.local_addr()?);
-            accepting.push(tokio::spawn(accept(listener, Arc::clone(&arrivals))));
+            let kept = Arc::clone(&arrivals);
+            accepting.push(tokio::spawn(serve(listener, move |request| record(request, Arc::clone(&kept)))));
         }
         Ok(Self { addresses, arrivals, accepting })
     }
@@ -159,38 +158,20 @@ fn number(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
-async fn accept(listener: TcpListener, arrivals: Arc<Arrivals>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        let _ = stream.set_nodelay(true);
-        let arrivals = Arc::clone(&arrivals);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| record(request, Arc::clone(&arrivals)));
-            // A connection that breaks shows as webhooks that are missing.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
-}
-
-async fn record(
-    request: Request<Incoming>,
-    arrivals: Arc<Arrivals>,
-) -> Result<Response<Empty<Bytes>>, Infallible> {
+async fn record(request: Request<Incoming>, arrivals: Arc<Arrivals>) -> Response<Empty<Bytes>> {
     let named = request.uri().query().and_then(|query| query.strip_prefix("n=")?.parse().ok());
     let mut body = request.into_body();
     let mut head = Vec::new();
     while let Some(frame) = body.frame().await {
         // A body that ends early was never received.
-        let Ok(frame) = frame else { return Ok(Response::new(Empty::new())) };
+        let Ok(frame) = frame else { return Response::new(Empty::new()) };
         if let Some(data) = frame.data_ref() {
             let rest = HEAD.saturating_sub(head.len());
             head.extend_from_slice(&data[..data.len().min(rest)]);
         }
     }
     arrivals.add(named.or_else(|| number(&head)));
-    Ok(Response::new(Empty::new()))
+    Response::new(Empty::new())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod dns;
 pub mod footprint;
+pub mod listener;
 pub mod processes;
 pub mod receiver;
 pub mod recorder;

@@ -1,7 +1,6 @@
 //! A receiver of webhooks that behaves: it remembers every request and answers 200, or 413 to bodies that
 //! are too large for it.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
-use hyper_util::rt::TokioIo;
 use queue::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::listener::serve;
 use crate::wall_clock;
 
 /// One request that arrived.
@@ -97,7 +95,8 @@ impl Recorder {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let arrivals = Arc::new(Arrivals { bytes_max, ..Arrivals::default() });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&arrivals)));
+        let kept = Arc::clone(&arrivals);
+        let accepting = tokio::spawn(serve(listener, move |request| record(request, Arc::clone(&kept))));
         Ok(Self { address, arrivals, accepting })
     }
 
@@ -137,24 +136,7 @@ impl Drop for Recorder {
     }
 }
 
-async fn accept(listener: TcpListener, arrivals: Arc<Arrivals>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { return };
-        let _ = stream.set_nodelay(true);
-        let arrivals = Arc::clone(&arrivals);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| record(request, Arc::clone(&arrivals)));
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
-    }
-}
-
-async fn record(
-    request: Request<Incoming>,
-    arrivals: Arc<Arrivals>,
-) -> Result<Response<Empty<Bytes>>, Infallible> {
+async fn record(request: Request<Incoming>, arrivals: Arc<Arrivals>) -> Response<Empty<Bytes>> {
     let (head, body) = request.into_parts();
     // A body that ends early was never received.
     if let Ok(body) = body.collect().await {
@@ -172,8 +154,8 @@ async fn record(
         if too_large {
             let mut response = Response::new(Empty::new());
             *response.status_mut() = hyper::StatusCode::PAYLOAD_TOO_LARGE;
-            return Ok(response);
+            return response;
         }
     }
-    Ok(Response::new(Empty::new()))
+    Response::new(Empty::new())
 }

@@ -522,26 +522,15 @@ mod tests {
     fn many_frames_leave_in_one_write_and_in_order_however_little_is_taken() {
         let large = Bytes::from(vec![b'7'; 2 * COPIED_BYTES_MAX]);
         let mut outgoing = Outgoing::default();
-        let run = RunId::from_bytes([1; 16]);
-        for call in 1..=3 {
-            outgoing.call(&CallFrame {
-                call,
-                function: 0,
-                attempt: 1,
-                run,
-                body: &Bytes::from_static(b"{}"),
-                values: Values::Gathered,
-            });
-        }
-        outgoing.call(&CallFrame {
-            call: 4,
-            function: 0,
-            attempt: 1,
-            run,
-            body: &large,
-            values: Values::Gathered,
-        });
-        outgoing.cancel(4);
+        let (run, small) = (RunId::from_bytes([1; 16]), Bytes::from_static(b"{}"));
+        let send = |outgoing: &mut Outgoing| {
+            for (call, body) in [(1, &small), (2, &small), (3, &small), (4, &large)] {
+                let values = Values::Gathered;
+                outgoing.call(&CallFrame { call, function: 0, attempt: 1, run, body, values });
+            }
+            outgoing.cancel(4);
+        };
+        send(&mut outgoing);
         let mut calls = 0;
         let mut taken: Vec<u8> = Vec::new();
         outgoing
@@ -554,25 +543,7 @@ mod tests {
         assert_eq!(calls, 1);
 
         let mut dripped: Vec<u8> = Vec::new();
-        for call in 1..=3 {
-            outgoing.call(&CallFrame {
-                call,
-                function: 0,
-                attempt: 1,
-                run,
-                body: &Bytes::from_static(b"{}"),
-                values: Values::Gathered,
-            });
-        }
-        outgoing.call(&CallFrame {
-            call: 4,
-            function: 0,
-            attempt: 1,
-            run,
-            body: &large,
-            values: Values::Gathered,
-        });
-        outgoing.cancel(4);
+        send(&mut outgoing);
         outgoing
             .write_with(|chunks| {
                 dripped.extend(&chunks[0][..1]);

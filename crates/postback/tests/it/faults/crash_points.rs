@@ -33,14 +33,7 @@ async fn a_server_that_dies_at_any_syscall_of_the_path_loses_nothing() {
     let points = points();
     for (call, number) in &points {
         println!("dies at {call} {number}, from request {next}");
-        let pid = stage.server.as_ref().unwrap().pid();
-        let inject = [
-            "-e".into(),
-            format!("trace={call}"),
-            "-e".into(),
-            format!("inject={call}:signal=KILL:when={number}"),
-        ];
-        let strace = match Strace::attach(pid, stage.home.scratch().join("strace"), &inject) {
+        let strace = match Strace::kill_at(&stage, call, *number) {
             Ok(strace) => strace,
             Err(reason) => return skip(&reason),
         };

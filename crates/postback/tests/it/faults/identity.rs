@@ -11,7 +11,7 @@ use testkit::recorder::Recorder;
 use testkit::server::{Home, Keys};
 
 use super::skip;
-use super::strace::Strace;
+use super::strace::{Strace, killing};
 use crate::support::{PATIENCE, Stage, app_folder, binary, json as body};
 use reqwest::Method;
 use serde_json::json;
@@ -29,8 +29,8 @@ const CALLS_MAX: usize = 400;
 /// A command under strace, which kills it at its `number`th `call`, in a process group of its own.
 fn dying(command: &[&str], home: &Home, call: &str, number: usize) -> std::io::Result<Child> {
     Command::new("strace")
-        .args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
-        .args(["-e", &format!("inject={call}:signal=KILL:when={number}")])
+        .args(["-f", "-o", "/dev/null"])
+        .args(killing(call, number))
         .arg(binary())
         .args(command)
         .env("POSTBACK_DATA_DIR", home.data_dir())
@@ -139,14 +139,7 @@ async fn a_rotation_that_dies_at_any_syscall_leaves_keys_that_open_and_a_secret_
     for (call, step) in ROTATION {
         for number in (1..CALLS_MAX).step_by(step) {
             let at = format!("{call} {number}");
-            let pid = stage.server.as_ref().unwrap().pid();
-            let inject = [
-                "-e".into(),
-                format!("trace={call}"),
-                "-e".into(),
-                format!("inject={call}:signal=KILL:when={number}"),
-            ];
-            let strace = match Strace::attach(pid, stage.home.scratch().join("strace"), &inject) {
+            let strace = match Strace::kill_at(&stage, call, number) {
                 Ok(strace) => strace,
                 Err(reason) if points == 0 => return skip(&reason),
                 Err(reason) => panic!("{at}: {reason}"),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::Stage;
+
 /// An strace that watches a server until it ends or this is dropped.
 pub(super) struct Strace {
     child: Child,
@@ -37,11 +39,23 @@ impl Strace {
         Ok(Self { child, log })
     }
 
+    /// Attaches to the server of `stage` and kills it in its `number`th syscall of this name. `Err` is a reason to skip.
+    pub(super) fn kill_at(stage: &Stage, call: &str, number: usize) -> Result<Self, String> {
+        let pid = stage.server.as_ref().expect("it runs").pid();
+        Self::attach(pid, stage.home.scratch().join("strace"), &killing(call, number))
+    }
+
     /// Waits for its end, after the server's, and returns what it wrote.
     pub(super) fn log(mut self) -> String {
         self.child.wait().expect("it is our child");
         std::fs::read_to_string(&self.log).expect("strace wrote its log")
     }
+}
+
+/// What makes strace kill in the `number`th syscall of this name.
+pub(super) fn killing(call: &str, number: usize) -> [String; 4] {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=KILL:when={number}"));
+    ["-e".into(), trace, "-e".into(), inject]
 }
 
 impl Drop for Strace {
