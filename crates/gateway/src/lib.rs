@@ -34,7 +34,7 @@ use ipnet::IpNet;
 use queue::link::ResultLinks;
 use queue::port::{
     AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
-    Stored,
+    Secrets, Stored,
 };
 use queue::{Clock, Entropy, ProjectId, RunId};
 use tokio::sync::OnceCell;
@@ -63,6 +63,7 @@ pub struct Ports {
     pub guard: Arc<dyn AddressGuard>,
     pub builds: Arc<dyn Builds>,
     pub keyring: Arc<dyn Keyring>,
+    pub secrets: Arc<dyn Secrets>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
     pub metrics: RenderMetrics,
@@ -115,6 +116,7 @@ pub struct Parts {
     pub(crate) guard: Arc<dyn AddressGuard>,
     pub(crate) builds: Arc<dyn Builds>,
     pub(crate) keyring: Arc<dyn Keyring>,
+    pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) metrics: RenderMetrics,
@@ -151,6 +153,7 @@ impl Gateway {
             guard,
             builds,
             keyring,
+            secrets,
             clock,
             entropy,
             metrics,
@@ -167,6 +170,7 @@ impl Gateway {
             guard,
             builds,
             keyring,
+            secrets,
             clock,
             entropy,
             metrics,

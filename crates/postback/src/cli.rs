@@ -31,7 +31,7 @@ enum Command {
     Prebuilt(commands::prebuilt::Args),
     /// Call a function of an app
     Call(commands::call::Args),
-    /// List, show and delete apps
+    /// List, show, restart and delete apps
     Apps(commands::apps::Args),
     /// List, show and cancel runs
     Runs(commands::runs::Args),
@@ -43,6 +43,8 @@ enum Command {
     Logs(commands::logs::Args),
     /// Make and watch inboxes: temporary endpoints that record what is posted to them
     Inbox(commands::inbox::Args),
+    /// List, set and delete secrets: environment variables of replicas, kept encrypted
+    Secrets(commands::secrets::Args),
     /// Show and replace the project's keys, and choose how webhooks are signed
     Keys(commands::keys::Args),
     /// Print a completion script for a shell
@@ -78,6 +80,7 @@ impl Cli {
             Command::Endpoints(args) => commands::endpoints::run(args, &context).await,
             Command::Logs(args) => commands::logs::run(args, &context).await,
             Command::Inbox(args) => commands::inbox::run(args, &context).await,
+            Command::Secrets(args) => commands::secrets::run(args, &context).await,
             Command::Keys(args) => commands::keys::run(args, &context).await,
             Command::Completions(args) => commands::completions::run(args, &context),
         }

@@ -145,6 +145,12 @@ pub const ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 pub const WEBHOOK_SECRETS_MAX: usize = 5;
 /// How long results and finished runs are kept.
 pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Secrets of a project, and of each of its apps.
+pub const SECRETS_MAX: usize = 100;
+/// Longest name of a secret, in bytes.
+pub const SECRET_NAME_BYTES_MAX: usize = 253;
+/// Longest secret, in bytes.
+pub const SECRET_BYTES_MAX: usize = 32 << 10;
 /// Smallest limit that an endpoint may have for bodies, in bytes: a thin body must fit.
 pub const BODY_LIMIT_BYTES_MIN: u64 = 1_024;
 /// Endpoints of one project for which something is set.
@@ -275,6 +281,7 @@ pub const TABLE: &[Limit] = &[
         "16 MiB",
         "with less left, 503 `storage_full` for whatever is new; ends are recorded in it",
     ),
+    limit("secrets of a project, and of each of its apps", "100, 32 KiB each", "422"),
     limit("overlap of a replaced webhook secret", "24 h, also the default", "422"),
 ];
 

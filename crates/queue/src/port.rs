@@ -5,6 +5,7 @@
 //! | [`Runs`] | gateway, worker | store |
 //! | [`Deliveries`] | gateway, delivery | store |
 //! | [`Registry`] | gateway, worker, builder, delivery, inbox | store |
+//! | [`Secrets`] | gateway, worker | store |
 //! | [`Inboxes`] | gateway, inbox, delivery | store |
 //! | [`Logs`] | gateway, worker, builder | store |
 //! | [`Dispatch`] | gateway | worker |
@@ -14,6 +15,7 @@
 //! | [`Builds`] | gateway | builder |
 //! | [`Keyring`] | gateway | postback |
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ use crate::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError}
 use crate::progress::Progress;
 use crate::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyKind, NewBuild, NewKeys, NewProject, Prepared,
-    Project, Rotated,
+    Project, Rotated, SecretChange,
 };
 use crate::run::{
     CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
@@ -276,6 +278,24 @@ pub trait Registry: Send + Sync {
     async fn unfinished_builds(&self) -> Stored<Vec<Build>>;
 }
 
+/// Secrets of projects and apps: environment variables of replicas, told to nobody else.
+#[async_trait]
+pub trait Secrets: Send + Sync {
+    /// The names of a project's secrets, or of those of one of its apps, in order.
+    async fn secret_names(&self, project: &ProjectId, app: Option<&AppId>) -> Stored<Vec<String>>;
+
+    /// Changes some of them. `false` when there would be too many; nothing changes then.
+    async fn change_secrets(
+        &self,
+        project: &ProjectId,
+        app: Option<&AppId>,
+        change: SecretChange,
+    ) -> Stored<bool>;
+
+    /// What a replica of the app finds in its environment: the project's secrets, and over them the app's.
+    async fn secrets_of(&self, app: &AppId) -> Stored<BTreeMap<String, String>>;
+}
+
 /// A project's keys as people hold them: made, told once, written into their owner's file.
 #[async_trait]
 pub trait Keyring: Send + Sync {
@@ -434,6 +454,10 @@ pub trait Replicas: Send + Sync {
 
     /// The build will not become live: its first replica stops.
     fn discard(&self, build: &BuildId);
+
+    /// New replicas take the places of those that run, one of them first; the old ones finish what they have
+    /// and stop. When none starts, the old ones stay.
+    fn restart(&self, app: &AppId);
 
     /// The app is gone: its replicas finish what they have and stop.
     fn retire(&self, app: &AppId);

@@ -1,5 +1,6 @@
 //! What runs point at: projects and their keys, apps, builds.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,15 @@ pub struct FreshKeys {
     pub webhook_key: Option<String>,
     /// How long replaced signing secrets and keys go on beside the new ones.
     pub overlap: Duration,
+}
+
+/// Secrets that are set or removed. Has no `Debug`: what it holds is for nobody's eyes.
+#[derive(Clone, Default)]
+pub struct SecretChange {
+    /// Set to these values.
+    pub set: BTreeMap<String, String>,
+    /// Removed; those that are not there are none to remove.
+    pub remove: Vec<String>,
 }
 
 /// What became of a rotation.

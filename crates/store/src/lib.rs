@@ -1,7 +1,7 @@
 //! The promise: what was answered is on the disk, and what is on the disk is found again.
 //!
 //! SQLite fulfils the ports of `queue`: [`Runs`](queue::port::Runs), [`Deliveries`](queue::port::Deliveries),
-//! [`Registry`](queue::port::Registry), [`Inboxes`](queue::port::Inboxes) and [`Logs`](queue::port::Logs).
+//! [`Registry`](queue::port::Registry), [`Secrets`](queue::port::Secrets), [`Inboxes`](queue::port::Inboxes) and [`Logs`](queue::port::Logs).
 //!
 //! ```text
 //! callers ──jobs──► committer ──► writer thread: one transaction, one sync ──► answers
@@ -17,6 +17,7 @@
 //! - The data directory belongs to one process; what ran under a former one is queued again at open.
 
 mod ahead;
+mod app_secrets;
 mod batch;
 mod chores;
 mod committer;

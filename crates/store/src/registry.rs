@@ -14,6 +14,7 @@ use queue::{AppId, BuildId, ProjectId};
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::Store;
+use crate::app_secrets;
 use crate::batch::{AppNumber, Batch};
 use crate::chores::{self, CHANGED_PER_STEP, Position, Step, Work};
 use crate::fault::Fault;
@@ -263,6 +264,7 @@ fn delete_app(batch: &mut Batch<'_>, app: &AppId) -> Result<Option<i64>, Fault> 
     }
     batch.sql("DELETE FROM builds WHERE app = ?1")?.execute([app.as_str()])?;
     batch.sql("DELETE FROM apps WHERE id = ?1")?.execute([app.as_str()])?;
+    app_secrets::forget(batch, app)?;
     let number = batch.app(app)?.number;
     batch
         .sql("UPDATE app_numbers SET deleted_at = ?2 WHERE number = ?1")?

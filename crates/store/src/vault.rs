@@ -212,12 +212,13 @@ fn versions(conn: &Connection) -> rusqlite::Result<Vec<u32>> {
         versions.push(number(version?));
     }
     // Asked before the schema is brought forward as well.
-    let later = "SELECT 1 FROM pragma_table_info('builds') WHERE name = 'sealed_headers'";
-    if conn.prepare(later)?.exists([])? {
-        let mut statement = conn.prepare(
-            "SELECT DISTINCT substr(sealed_headers, 1, 4) FROM builds WHERE sealed_headers IS NOT NULL",
-        )?;
-        for version in statement.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
+    for (table, column) in [("builds", "sealed_headers"), ("secrets", "sealed")] {
+        let later = format!("SELECT 1 FROM pragma_table_info('{table}') WHERE name = '{column}'");
+        if !conn.prepare(&later)?.exists([])? {
+            continue;
+        }
+        let used = format!("SELECT DISTINCT substr({column}, 1, 4) FROM {table} WHERE {column} IS NOT NULL");
+        for version in conn.prepare(&used)?.query_map([], |row| row.get::<_, Vec<u8>>(0))? {
             let version = number(version?);
             if !versions.contains(&version) {
                 versions.push(version);

@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::port::{Logs, Outbox, Registry, Runs};
+use queue::port::{Logs, Outbox, Registry, Runs, Secrets};
 use queue::{AppId, Clock, Entropy, limits};
 use tokio::sync::mpsc;
 
@@ -99,6 +99,7 @@ pub(crate) struct Ports {
     pub(crate) options: Options,
     pub(crate) runs: Arc<dyn Runs>,
     pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) logs: Arc<dyn Logs>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) clock: Arc<dyn Clock>,

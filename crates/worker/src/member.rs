@@ -32,6 +32,8 @@ pub(crate) struct Member {
     pub(crate) functions: Vec<Function>,
     pub(crate) standing: Standing,
     pub(crate) begun: Instant,
+    /// It goes when one that was started after it serves.
+    pub(crate) outdated: bool,
     pub(crate) load: Arc<Load>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }

@@ -47,6 +47,7 @@ pub(crate) enum Message {
     Switch(Arc<App>),
     Discard(BuildId),
     Cancel(RunId),
+    Restart,
     Retire,
 }
 
@@ -266,7 +267,32 @@ impl Pool {
     }
 
     fn serving_or_starting(&self) -> usize {
-        self.members.values().filter(|member| member.counts()).count()
+        self.members.values().filter(|member| member.counts() && !member.outdated).count()
+    }
+
+    /// A fresh replica first; when it serves, those that are here go.
+    fn restart(&mut self) {
+        let Some(live) = self.live.clone().filter(|_| self.closed.is_none()) else { return };
+        let mut found = false;
+        for member in self.members.values_mut().filter(|member| member.counts()) {
+            member.outdated = true;
+            found = true;
+        }
+        if found {
+            self.start(live, Standing::Starting);
+        }
+    }
+
+    /// A replica serves that was started after those that are outdated.
+    fn let_outdated_go(&mut self) {
+        self.members.values_mut().filter(|member| member.outdated).for_each(Member::leave);
+    }
+
+    /// No fresh replica starts: what there is stays.
+    fn keep_outdated(&mut self) {
+        if self.serving_or_starting() == 0 {
+            self.members.values_mut().for_each(|member| member.outdated = false);
+        }
     }
 
     /// Starts, stops and claims what is to be started, stopped and claimed now. When to look again
@@ -318,7 +344,7 @@ impl Pool {
     fn let_go(&mut self, live: &Build, mut active: u32, wanted: u32, now: Instant) -> Option<Instant> {
         let cooldown = live.config.cooldown().min(FAR);
         let mut next: Option<Instant> = None;
-        for member in self.members.values_mut() {
+        for member in self.members.values_mut().filter(|member| !member.outdated) {
             let look_at = match (&member.standing, member.load.idle_since()) {
                 (Standing::Serving, Some(since)) => since + cooldown,
                 (Standing::Serving | Standing::Starting, _) => now + (cooldown / 4).clamp(LOOK_MIN, LOOK_MAX),
@@ -382,7 +408,15 @@ impl Pool {
             ports: Arc::clone(&self.ports),
         };
         self.tasks.spawn(run_replica(plan));
-        let member = Member { build, functions: Vec::new(), standing, begun: Instant::now(), load, orders };
+        let member = Member {
+            build,
+            functions: Vec::new(),
+            standing,
+            begun: Instant::now(),
+            outdated: false,
+            load,
+            orders,
+        };
         self.members.insert(id, member);
     }
 
@@ -410,6 +444,7 @@ impl Pool {
                     self.members.values_mut().filter(|member| matches!(member.standing, Standing::First(_)));
                 discarded.filter(|member| member.build.id == build).for_each(Member::leave);
             }
+            Message::Restart => self.restart(),
             Message::Cancel(run) => self.members.values().for_each(|member| member.cancel(run)),
             Message::Retire => {
                 self.closed = Some(Closed::Retired);
@@ -435,6 +470,9 @@ impl Pool {
                 if let Some(live) = &self.live {
                     member.follow(live);
                 }
+                if !member.outdated {
+                    self.let_outdated_go();
+                }
             }
             Standing::Serving | Standing::Leaving => {}
         }
@@ -456,16 +494,19 @@ impl Pool {
                 Standing::First(Some(reply)),
             ) => drop(reply.send(Err(failure))),
             (End::Hindered(failure), Standing::Starting) => {
+                self.keep_outdated();
                 self.brake.hindered(Instant::now());
                 if !std::mem::replace(&mut self.hindered, true) {
                     tracing::error!(app.id = %self.app, "{}; its runs wait", failure.error.message);
                 }
             }
             (End::NotStarted(failure), Standing::Starting) => {
+                self.keep_outdated();
                 self.brake.failed(Instant::now());
                 self.tell_if_given_up(&failure);
             }
             (End::Killed(failure), Standing::Starting) => {
+                self.keep_outdated();
                 self.brake.killed(Instant::now());
                 self.tell_if_given_up(&failure);
             }

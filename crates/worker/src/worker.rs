@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use queue::app::Function;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::{
-    Call, Dispatch, Logs, Outbox, Refused, Registry, Replicas, Runs, Slot, StartFailure, StoreError,
+    Call, Dispatch, Logs, Outbox, Refused, Registry, Replicas, Runs, Secrets, Slot, StartFailure, StoreError,
 };
 use queue::registry::{App, Build, BuildStatus};
 use queue::run::LeasedRun;
@@ -60,17 +60,20 @@ pub struct Handle {
 
 impl Worker {
     /// A worker at rest: it accepts work from now on and begins with it in [`Worker::run`].
+    #[expect(clippy::too_many_arguments, reason = "one for each port it asks")]
     pub fn new(
         options: Options,
         runs: Arc<dyn Runs>,
         registry: Arc<dyn Registry>,
+        secrets: Arc<dyn Secrets>,
         logs: Arc<dyn Logs>,
         outbox: Arc<dyn Outbox>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let (returning, returned) = mpsc::unbounded_channel();
-        let ports = Ports { options, runs, registry, logs, outbox, clock, entropy, returned: returning };
+        let ports =
+            Ports { options, runs, registry, secrets, logs, outbox, clock, entropy, returned: returning };
         let (sender, new_pools) = mpsc::unbounded_channel();
         let shared = Shared {
             ports: Arc::new(ports),
@@ -374,6 +377,13 @@ impl Replicas for Handle {
         let pools = self.shared.pools.read().unwrap_or_else(PoisonError::into_inner);
         for entry in pools.values() {
             entry.tell(Message::Discard(build.clone()));
+        }
+    }
+
+    fn restart(&self, app: &AppId) {
+        // Without a pool there is no replica.
+        if let Some(entry) = self.existing(app) {
+            entry.tell(Message::Restart);
         }
     }
 

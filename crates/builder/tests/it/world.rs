@@ -382,6 +382,8 @@ impl Replicas for Importer {
         self.discarded.lock().unwrap().push(build.clone());
     }
 
+    fn restart(&self, _: &AppId) {}
+
     fn retire(&self, _app: &AppId) {}
 
     fn count(&self, _app: &AppId) -> usize {

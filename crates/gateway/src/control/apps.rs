@@ -280,6 +280,13 @@ pub(super) struct Said {
 }
 
 /// Deletes an app with its builds.
+pub(super) async fn restart(OwnApp(app): OwnApp, State(gateway): State<Gateway>) -> Json<Said> {
+    gateway.replicas.restart(&app.id);
+    tracing::info!(app.id = %app.id, "the replicas of an app are replaced");
+    Json(Said { message: format!("the replicas of `{}` are being replaced", app.id.name()) })
+}
+
+/// Deletes it.
 pub(super) async fn delete(OwnApp(app): OwnApp, State(gateway): State<Gateway>) -> Answer<Json<Said>> {
     let message = format!("`{}` is deleted", app.id.name());
     let deleted = async move {

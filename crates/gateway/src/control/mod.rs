@@ -23,6 +23,7 @@ mod request;
 mod results;
 mod runs;
 mod scope;
+mod secrets;
 mod table;
 
 use axum::Router;

@@ -59,6 +59,11 @@ impl Fields {
         keys.iter().find_map(|key| Some((*key, self.0.get(*key).filter(|value| !value.is_null())?)))
     }
 
+    /// All of them, `null` included.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
+
     /// A text, without white space around it; an empty one counts as absent.
     pub(super) fn text(&self, keys: &[&str]) -> Answer<Option<&str>> {
         let Some((key, value)) = self.value(keys) else { return Ok(None) };

@@ -3,7 +3,9 @@
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
-use super::{apps, builds, deliveries, endpoints, inboxes, keys, logs, openapi, projects, results, runs};
+use super::{
+    apps, builds, deliveries, endpoints, inboxes, keys, logs, openapi, projects, results, runs, secrets,
+};
 use crate::Gateway;
 
 /// Who may call a route.
@@ -65,6 +67,9 @@ const RUN_LIST_QUERY: &[(&str, &str)] = &[
     ("limit", "runs at most, 1 to 1000"),
     ("nextToken", "goes on after the page that gave it"),
 ];
+
+const SECRETS_QUERY: &[(&str, &str)] =
+    &[("merge", "`true`: secrets that are not named stay, and `null` removes one; else they are removed")];
 
 /// Every route of the control plane.
 pub(super) static ROUTES: &[Route] = &[
@@ -404,6 +409,51 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "switches the Ed25519 signature of deliveries: `{v1a}`",
         answer: "as `GET …/keys`",
         on: |method| on(method, keys::sign),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/secrets",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "the names of the project's secrets",
+        answer: "`{NAME: \"********\"}`: values are never shown",
+        on: |method| on(method, secrets::of_project),
+    },
+    Route {
+        method: Method::PATCH,
+        path: "/v2/projects/{project}/secrets",
+        who: Who::PrivateKey,
+        query: SECRETS_QUERY,
+        summary: "sets the project's secrets: `{NAME: \"value\"}`; `********` stands for the value that is there",
+        answer: "as `GET`",
+        on: |method| on(method, secrets::change_of_project),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}/secrets",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "the names of the secrets of an app, which go over the project's",
+        answer: "`{NAME: \"********\"}`",
+        on: |method| on(method, secrets::of_app),
+    },
+    Route {
+        method: Method::PATCH,
+        path: "/v2/projects/{project}/apps/{app}/secrets",
+        who: Who::PrivateKey,
+        query: SECRETS_QUERY,
+        summary: "sets the secrets of an app",
+        answer: "as `GET`",
+        on: |method| on(method, secrets::change_of_app),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/apps/{app}/restart",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "replaces the app's replicas, one first; the old ones finish what they have",
+        answer: "`{message}`",
+        on: |method| on(method, apps::restart),
     },
     Route {
         method: Method::GET,

@@ -144,6 +144,7 @@ impl World {
             guard: self.clone(),
             builds: self.clone(),
             keyring: self.clone(),
+            secrets: self.clone(),
             clock: self.clone(),
             entropy: self.clone(),
             metrics: Arc::new(|| "# no metrics\n".to_owned()),
@@ -616,27 +617,6 @@ impl Dispatch for World {
         let echo = Outcome::succeeded(call.input.clone(), 200, 1.5, call.accepted_at);
         held.calls.push(call);
         held.call_answer.clone().unwrap_or(Ok(echo))
-    }
-}
-
-#[async_trait]
-impl Replicas for World {
-    async fn start_first(&self, build: &Build) -> Result<Vec<Function>, StartFailure> {
-        Ok(build.functions.clone())
-    }
-
-    fn switch(&self, app: &Arc<App>) {
-        self.hold().told.push(format!("switch {}", app.id));
-    }
-
-    fn discard(&self, _: &BuildId) {}
-
-    fn retire(&self, app: &AppId) {
-        self.hold().told.push(format!("retire {app}"));
-    }
-
-    fn count(&self, _: &AppId) -> usize {
-        self.hold().replicas
     }
 }
 

@@ -10,3 +10,4 @@ mod inference;
 mod keyring;
 mod listener;
 mod results;
+mod secrets;

@@ -22,6 +22,11 @@ enum Action {
         /// Name or id of the app
         app: String,
     },
+    /// Replace the replicas of an app; the old ones finish what they have
+    Restart {
+        /// Name or id of the app
+        app: String,
+    },
     /// Delete an app; its queued runs end as cancelled, and their webhooks are told
     Delete {
         /// Name or id of the app
@@ -55,6 +60,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         Action::Get { app } => {
             let path = format!("apps/{}", client.app_id(&app));
             printer.json(&client.control(Method::GET, &path).json().await?);
+        }
+        Action::Restart { app } => {
+            let path = format!("apps/{}/restart", client.app_id(&app));
+            client.control(Method::POST, &path).json().await?;
+            printer.done(&format!("the replicas of {app} are being replaced"));
         }
         Action::Delete { app } => {
             let path = format!("apps/{}", client.app_id(&app));

@@ -14,6 +14,7 @@ pub(crate) mod logs;
 pub(crate) mod prebuilt;
 pub(crate) mod quickstart;
 pub(crate) mod runs;
+pub(crate) mod secrets;
 pub(crate) mod serve;
 
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use queue::port::{
-    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs,
+    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs, Secrets,
 };
 use queue::{Clock, Entropy};
 use store::Store;
@@ -86,6 +86,7 @@ impl Rooms {
         let registry: Arc<dyn Registry> = shared.clone();
         let deliveries: Arc<dyn Deliveries> = shared.clone();
         let inboxes: Arc<dyn Inboxes> = shared.clone();
+        let secrets: Arc<dyn Secrets> = shared.clone();
         let logs: Arc<dyn Logs> = shared;
 
         let public = Url::parse(public_url).context("the public address is no URL")?;
@@ -118,6 +119,7 @@ impl Rooms {
             worker_options,
             runs.clone(),
             registry.clone(),
+            secrets.clone(),
             logs.clone(),
             outbox.clone(),
             clock.clone(),
@@ -157,6 +159,7 @@ impl Rooms {
             guard,
             builds,
             keyring: Arc::new(keyring),
+            secrets,
             clock,
             entropy,
             metrics: Arc::new(move || render.render()),

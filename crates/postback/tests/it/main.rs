@@ -19,6 +19,7 @@ mod load;
 mod prebuilt;
 mod receivers;
 mod runs;
+mod secrets;
 mod support;
 mod webhooks;
 mod words;

@@ -27,13 +27,19 @@ struct Column {
     update: &'static str,
 }
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     Column {
         table: "project_secrets",
         column: "sealed",
         select: "SELECT project || '/' || kind || '/' || number, sealed FROM project_secrets
                  WHERE substr(sealed, 1, 4) <> ?1 LIMIT ?2",
         update: "UPDATE project_secrets SET sealed = ?2 WHERE project || '/' || kind || '/' || number = ?1",
+    },
+    Column {
+        table: "secrets",
+        column: "sealed",
+        select: "SELECT owner || '/' || name, sealed FROM secrets WHERE substr(sealed, 1, 4) <> ?1 LIMIT ?2",
+        update: "UPDATE secrets SET sealed = ?2 WHERE owner || '/' || name = ?1",
     },
     Column {
         table: "inboxes",

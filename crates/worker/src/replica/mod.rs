@@ -2,6 +2,7 @@
 //! it has places, turns frames into outcomes, keeps the limits of its calls, and when the process
 //! dies it decides who is charged for it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -160,6 +161,14 @@ impl Replica {
         let Some(prepared) = self.build.prepared.clone() else {
             return self.not_started(BuildStatus::InitFailure, "the build has no environment".to_owned());
         };
+        let secrets = match self.ports.secrets.secrets_of(&self.build.app).await {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                let why = format!("the app's secrets cannot be read: {error}");
+                let error = RunError::new(Code::FailedToStart, why);
+                return End::Hindered(StartFailure { status: BuildStatus::InitFailure, error });
+            }
+        };
         let (mut process, socket, mut printed) = match process::start(&self.ports.options, &prepared) {
             Ok(started) => started,
             Err(error) if is_shortage(&error) => {
@@ -176,7 +185,7 @@ impl Replica {
             }
         };
         meters::replica_started();
-        self.outgoing.start(&self.start_frame(prepared.folder));
+        self.outgoing.start(&self.start_frame(prepared.folder, secrets));
         let mut fate = self.work(&mut process, &socket, &mut printed, orders).await;
         self.waiting.leave(&mut self.seat);
         let exit = match fate {
@@ -191,7 +200,7 @@ impl Replica {
         self.end(fate, exit)
     }
 
-    fn start_frame(&self, folder: String) -> Start {
+    fn start_frame(&self, folder: String, secrets: BTreeMap<String, String>) -> Start {
         let app = &self.build.app;
         let mut environment = vec![
             ("APP_NAME", app.name().as_str().to_owned()),
@@ -215,7 +224,7 @@ impl Replica {
                 self.build.config.concurrency(&[item])
             }),
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            secrets: std::collections::BTreeMap::new(),
+            secrets,
         }
     }
 

@@ -136,6 +136,7 @@ impl House {
             Arc::clone(&memory) as Arc<dyn Runs>,
             memory.clone(),
             memory.clone(),
+            memory.clone(),
             Arc::new(Tray(Arc::clone(&memory))),
             Arc::new(SystemClock),
             Arc::new(Counting::default()),

@@ -13,6 +13,7 @@ mod live;
 mod logs;
 mod runs;
 mod scaling;
+mod secrets;
 mod shutdown;
 mod starts;
 mod store;

@@ -1,6 +1,6 @@
 //! A store in memory that keeps the promises of the ports and remembers everything it was told.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,9 +13,10 @@ use queue::lease::{Lease, Release, Released};
 use queue::limits::CRASHES_MAX;
 use queue::log::{LogLine, LogQuery, StoredLine};
 use queue::outcome::{Cancellation, Code, Expired, Finish, Finished, Outcome, RunError};
-use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, StoreError, Stored};
+use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, Secrets, StoreError, Stored};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+    SecretChange,
 };
 use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunView};
 use queue::{AppId, BuildId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
@@ -41,6 +42,7 @@ struct State {
     sent: Vec<DueDelivery>,
     wakes: usize,
     told: Vec<queue::progress::Progress>,
+    secrets: BTreeMap<String, String>,
 }
 
 #[derive(Default)]
@@ -315,6 +317,22 @@ impl Runs for Memory {
             *counts.entry(run.app.clone()).or_default() += 1;
         }
         Ok(counts.into_iter().collect())
+    }
+}
+
+#[async_trait]
+impl Secrets for Memory {
+    async fn secret_names(&self, _: &ProjectId, _: Option<&AppId>) -> Stored<Vec<String>> {
+        Ok(self.state().secrets.keys().cloned().collect())
+    }
+
+    async fn change_secrets(&self, _: &ProjectId, _: Option<&AppId>, change: SecretChange) -> Stored<bool> {
+        self.state().secrets.extend(change.set);
+        Ok(true)
+    }
+
+    async fn secrets_of(&self, _: &AppId) -> Stored<BTreeMap<String, String>> {
+        Ok(self.state().secrets.clone())
     }
 }
 

@@ -94,6 +94,7 @@ impl Rig {
             guard: world.clone(),
             builds: world.clone(),
             keyring: world.clone(),
+            secrets: world.clone(),
             clock: world.clone(),
             entropy: world.clone(),
             metrics: Arc::new(|| "postback_up 1\n".to_owned()),

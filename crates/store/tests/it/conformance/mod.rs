@@ -15,6 +15,7 @@ pub(crate) mod redelivery;
 pub(crate) mod registry;
 pub(crate) mod reruns;
 pub(crate) mod runs;
+pub(crate) mod secrets;
 
 macro_rules! conformance {
     ($open:path) => {
@@ -146,6 +147,11 @@ macro_rules! conformance {
             a_deleted_app_can_come_back
             unfinished_builds_are_found
             a_build_of_nobody_is_refused
+        }}
+        $crate::conformance::promises! { $open, secrets {
+            an_app_sees_its_projects_secrets_and_its_own_over_them
+            the_secrets_of_a_deleted_app_are_gone
+            there_are_no_more_secrets_than_there_may_be
         }}
         $crate::conformance::promises! { $open, inboxes {
             an_inbox_is_there_at_once

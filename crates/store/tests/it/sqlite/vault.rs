@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use queue::app::AppConfig;
 use queue::delivery::Verdict;
 use queue::inbox::Inbox;
-use queue::port::{Accepted, Claim, Inboxes as _, Registry as _, Runs as _};
-use queue::registry::{NewBuild, NewProject};
+use queue::port::{Accepted, Claim, Inboxes as _, Registry as _, Runs as _, Secrets as _};
+use queue::registry::{NewBuild, NewProject, SecretChange};
 use queue::signature::CallerSecret;
 use queue::webhook::WebhookHeaders;
 use store::{KeyFileError, OpenError, Store};
@@ -20,6 +20,7 @@ const CALLERS: &[u8] = b"what the caller brought, in clear";
 const TOKEN_SECRET: &[u8] = b"what signs tokens, in clear";
 const HEADER: &str = "a header of the caller, in clear";
 const APP_HEADER: &str = "a header of the app, in clear";
+const SECRET: &str = "a secret of the project, in clear";
 const BUILD: &str = "b-0123456789abcdef";
 const TOKEN: &str = "view-token-in-clear";
 const HOOK: &str = "https://a.test/hook";
@@ -55,6 +56,8 @@ async fn with_secrets() -> World<Store> {
         created_at: world.now(),
     };
     world.store.register_build(build).await.unwrap();
+    let change = SecretChange { set: [("TOKEN".into(), SECRET.into())].into(), remove: vec![] };
+    assert!(world.store.change_secrets(&project(1), None, change).await.unwrap());
     world
 }
 
@@ -73,6 +76,7 @@ async fn assert_opens(world: &World<Store>) {
     assert_eq!(due[0].headers, Some(headers(HEADER)));
     let build = world.store.build(&BUILD.parse().unwrap()).await.unwrap().unwrap();
     assert_eq!(build.config.webhook_headers, Some(headers(APP_HEADER)));
+    assert_eq!(world.store.secrets_of(&app("a")).await.unwrap()["TOKEN"], SECRET);
     world.end(&due[0], Verdict::Retry(world.now()), 500);
     world.settled().await;
 }
@@ -102,7 +106,7 @@ async fn no_secret_stands_in_clear_in_any_file() {
         for entry in fs::read_dir(dir(&world)).unwrap() {
             let path = entry.unwrap().path();
             let bytes = fs::read(&path).unwrap_or_default();
-            let headers = [HEADER.as_bytes(), APP_HEADER.as_bytes()];
+            let headers = [HEADER.as_bytes(), APP_HEADER.as_bytes(), SECRET.as_bytes()];
             for secret in headers.into_iter().chain([CALLERS, TOKEN.as_bytes(), b"whsec_1", TOKEN_SECRET]) {
                 let found = bytes.windows(secret.len()).any(|window| window == secret);
                 assert!(!found, "{} holds {}", path.display(), String::from_utf8_lossy(secret));
@@ -207,7 +211,7 @@ async fn a_key_file_from_elsewhere_is_used_and_made_there() {
 async fn a_changed_key_seals_everything_anew_and_the_old_one_opens_nothing() {
     let world = with_secrets().await;
     let old = fs::read_to_string(key_file(&world)).unwrap();
-    assert_eq!(world.store.rotate_encryption().await.unwrap(), 6);
+    assert_eq!(world.store.rotate_encryption().await.unwrap(), 7);
     assert_opens(&world).await;
     let new = fs::read_to_string(key_file(&world)).unwrap();
     assert!(new.contains("\n2 ") && !new.contains("\n1 "), "the old key is gone");
@@ -232,7 +236,7 @@ async fn a_change_of_the_key_that_was_cut_short_is_finished_by_the_next() {
     assert_opens(&world).await;
     let halfway = super::after_a_kill(&world);
     assert_opens(&halfway).await;
-    assert_eq!(halfway.store.rotate_encryption().await.unwrap(), 6, "the second project is sealed already");
+    assert_eq!(halfway.store.rotate_encryption().await.unwrap(), 7, "the second project is sealed already");
     assert_opens(&halfway).await;
     let file = fs::read_to_string(key_file(&halfway)).unwrap();
     assert!(file.ends_with(line) && !file.contains("\n1 "), "the key of the first try is the one that stays");
