@@ -47,7 +47,9 @@ async fn nothing_is_sent_unsigned_when_a_callers_secret_does_not_open() {
     let accepted = world.store.accept(run, Claim::Now(world.token())).await.unwrap();
     let Accepted::Leased(lease) = accepted else { panic!("{accepted:?}") };
     let conn = rusqlite::Connection::open(dir(&world).join("postback.db")).unwrap();
-    let damaged = "UPDATE runs SET caller_secret = CAST(substr(caller_secret, 1, length(caller_secret) - 1) || x'00' AS BLOB)";
+    // The last byte becomes another one.
+    let damaged = "UPDATE runs SET caller_secret = CAST(substr(caller_secret, 1, length(caller_secret) - 1)
+                   || iif(substr(caller_secret, -1) = x'00', x'01', x'00') AS BLOB)";
     assert_eq!(conn.execute(damaged, []).unwrap(), 1);
     world.finish(lease, world.success(), &[]).await;
     assert!(world.begin().await.is_empty());
