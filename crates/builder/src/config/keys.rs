@@ -451,7 +451,8 @@ const TOML: &[Key] = &[
         "cerebrium.dependencies.apt",
         "none",
         Packages { line: super::packages::apt_line, set: |c, v| c.app.apt.extend(v) },
-        "Debian packages; the build checks that they are installed",
+        "Debian packages; the build checks that they are installed, and installs them if the server was started with \
+         `--install-apt-packages` and is root",
     ),
     key(
         "cerebrium.dependencies.conda",

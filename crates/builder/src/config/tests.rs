@@ -329,6 +329,46 @@ fn broken_files_are_told_with_their_line() {
     assert!(error("cerebrium.toml", "[cerebrium\n").starts_with("cerebrium.toml:1: "));
 }
 
+/// The keys that Cerebrium's three forms of config files have had.
+const YAML_OF_2023: &str = "name api_key hardware gpu_count cpu memory min_replicas max_replicas cooldown include exclude \
+    log_level disable_animation python_version predict_data init_debug pre_init_debug disable_predict \
+    disable_predict_data disable_build_logs force_rebuild disable_confirmation hide_public_endpoint \
+    disable_syntax_check shell_commands cuda_version";
+const TOML_OF_ALL_TIMES: &[(&str, &str)] = &[
+    (
+        "build",
+        "predict_data force_rebuild hide_public_endpoint disable_animation disable_build_logs disable_syntax_check \
+         disable_predict log_level disable_confirmation init_debug shell_commands",
+    ),
+    (
+        "deployment",
+        "name python_version include exclude cuda_version docker_base_image_url base_image shell_commands \
+         pre_build_commands disable_auth use_uv deployment_initialization_timeout",
+    ),
+    ("hardware", "gpu compute cpu memory gpu_count provider region"),
+    (
+        "scaling",
+        "min_replicas max_replicas cooldown replica_concurrency response_grace_period scaling_metric scaling_target \
+         scaling_buffer evaluation_interval_seconds load_balancing_algorithm compute_tier roll_out_duration_seconds",
+    ),
+    ("dependencies", "pip conda apt paths.pip paths.conda paths.apt"),
+    ("runtime", "custom deepgram rime assemblyai container_runtime"),
+    ("experimental", "checkpointing"),
+];
+
+#[test]
+fn every_key_of_every_form_is_known_here() {
+    let known = |form, path: &str| keys::of(form).iter().any(|key| key.path == path);
+    for key in YAML_OF_2023.split_whitespace() {
+        assert!(known(Form::Yaml2023, key), "{key}");
+    }
+    for (table, names) in TOML_OF_ALL_TIMES {
+        for name in names.split_whitespace() {
+            assert!(known(Form::TomlCurrent, &format!("cerebrium.{table}.{name}")), "{table}.{name}");
+        }
+    }
+}
+
 #[test]
 fn a_missing_file_is_named() {
     let folder = tempfile::tempdir().unwrap();

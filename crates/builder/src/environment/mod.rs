@@ -44,9 +44,15 @@ pub(crate) enum EnvironmentError {
     )]
     Conda(String),
     #[error(
-        "these Debian packages are not installed on this machine: {missing}; run `apt install {missing}`"
+        "these Debian packages are not installed on this machine: {missing}; run `apt install {missing}`, or start the \
+         server with `--install-apt-packages`"
     )]
     Apt { missing: String },
+    #[error(
+        "these Debian packages are not installed on this machine: {missing}; the server may install them, but is not \
+         root: run `apt install {missing}`"
+    )]
+    AptWithoutRoot { missing: String },
     #[error(transparent)]
     NoUv(#[from] uv::NoUv),
     #[error("{0}: {1}")]
@@ -91,6 +97,7 @@ pub(crate) struct Environments {
     pub(crate) folder: PathBuf,
     /// uv and the packages it downloaded; shared by all servers of a user.
     pub(crate) cache: PathBuf,
+    apt: system::Apt,
     /// One at a time makes a certain environment; the others find it made.
     turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
     uv: Turn<Option<Uv>>,
@@ -102,8 +109,10 @@ impl Environments {
         search_path: Vec<PathBuf>,
         folder: PathBuf,
         cache: PathBuf,
+        installs_apt: bool,
     ) -> Self {
-        Self { commands, search_path, folder, cache, turns: Mutex::default(), uv: Turn::default() }
+        let apt = if installs_apt { system::Apt::Allowed(Turn::default()) } else { system::Apt::Refused };
+        Self { commands, search_path, folder, cache, apt, turns: Mutex::default(), uv: Turn::default() }
     }
 
     /// Makes or finds the environment of a build whose files are in `app_folder`.
@@ -119,7 +128,7 @@ impl Environments {
         if !wanted.conda.is_empty() {
             return Err(EnvironmentError::Conda(wanted.conda.join(", ")));
         }
-        system::check(&self.commands, &self.search_path, &wanted.apt, log, stop).await?;
+        system::provide(&self.apt, &self.commands, &self.search_path, &wanted.apt, log, stop).await?;
         let interpreter = self.interpreter(config.python_version.as_deref(), log, stop).await?;
         log.say(format!("    python {} at {}", interpreter.version_text(), interpreter.path.display()));
 

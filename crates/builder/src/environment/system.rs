@@ -1,14 +1,27 @@
-//! Debian packages: the build says which are missing; it does not change the machine.
+//! Debian packages: the build says which are missing, and installs them only where whoever runs the server wants
+//! that.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use tokio::sync::Mutex;
 
 use super::EnvironmentError;
 use crate::build_log::BuildLog;
 use crate::command::{CommandError, Commands, Invocation, Stop};
 
-/// Refuses a build whose Debian packages are not installed.
-pub(super) async fn check(
+/// Whether builds may install Debian packages on this machine.
+#[derive(Debug)]
+pub(super) enum Apt {
+    /// They are somebody else's business.
+    Refused,
+    /// They may, one build after the other.
+    Allowed(Mutex<()>),
+}
+
+/// Sees to it that a build's Debian packages are installed, or refuses it.
+pub(super) async fn provide(
+    apt: &Apt,
     commands: &Commands,
     search_path: &[PathBuf],
     packages: &[String],
@@ -35,7 +48,50 @@ pub(super) async fn check(
             missing.push(name.to_owned());
         }
     }
-    if missing.is_empty() { Ok(()) } else { Err(EnvironmentError::Apt { missing: missing.join(" ") }) }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing_names = missing.join(" ");
+    match apt {
+        Apt::Refused => Err(EnvironmentError::Apt { missing: missing_names }),
+        Apt::Allowed(_) if !rustix::process::geteuid().is_root() => {
+            Err(EnvironmentError::AptWithoutRoot { missing: missing_names })
+        }
+        Apt::Allowed(turn) => {
+            let _turn = tokio::select! {
+                turn = turn.lock() => turn,
+                () = stop.token.cancelled() => return Err(EnvironmentError::Stopped),
+            };
+            install(commands, search_path, &missing, log, stop).await
+        }
+    }
+}
+
+async fn install(
+    commands: &Commands,
+    search_path: &[PathBuf],
+    names: &[String],
+    log: &BuildLog,
+    stop: &Stop,
+) -> Result<(), EnvironmentError> {
+    let program = search_path.iter().map(|folder| folder.join("apt-get")).find(|path| path.is_file());
+    let Some(program) = program else { return Err(EnvironmentError::Apt { missing: names.join(" ") }) };
+    log.say(format!("==> installing Debian packages: {}", names.join(" ")));
+    let named = names.iter().map(String::as_str);
+    let install = ["install", "--yes", "--no-install-recommends", "--"].into_iter().chain(named);
+    for arguments in [vec!["update"], install.collect()] {
+        let invocation = Invocation {
+            program: &program,
+            arguments: arguments.into_iter().map(OsString::from).collect(),
+            folder: Path::new("/"),
+            environment: vec![("DEBIAN_FRONTEND".into(), "noninteractive".into())],
+        };
+        commands
+            .run(invocation, log, stop)
+            .await
+            .map_err(super::step("the Debian packages could not be installed"))?;
+    }
+    Ok(())
 }
 
 async fn is_installed(

@@ -48,12 +48,20 @@ pub struct Options {
     /// The server's own environment. `PATH` says where interpreters and tools are; of the rest only what
     /// builds need is handed over to commands, no secrets of the server.
     pub environment: Vec<(OsString, OsString)>,
+    /// Builds may install Debian packages, if the server is root.
+    pub install_apt_packages: bool,
 }
 
 impl Options {
     /// No supervisor, and an empty environment: set what the server has.
     pub fn new(data_dir: PathBuf, cache_dir: PathBuf) -> Self {
-        Self { data_dir, cache_dir, supervisor: Vec::new(), environment: Vec::new() }
+        Self {
+            data_dir,
+            cache_dir,
+            supervisor: Vec::new(),
+            environment: Vec::new(),
+            install_apt_packages: false,
+        }
     }
 }
 
@@ -110,6 +118,7 @@ impl Builder {
                     search_path,
                     data_dir.join("environments"),
                     cache_dir,
+                    options.install_apt_packages,
                 ),
                 registry,
                 logs,

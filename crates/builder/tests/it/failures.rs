@@ -100,7 +100,65 @@ async fn packages_that_are_not_python_are_told_what_to_do_about() {
         return;
     }
     assert_eq!(world.status(&apt), BuildStatus::BuildFailure);
-    assert!(world.log().contains("run `apt install no-package-of-this-name`"), "{}", world.log());
+    assert!(world.log().contains("run `apt install no-package-of-this-name`, or"), "{}", world.log());
+}
+
+/// Stands in for Debian's tools: nothing is installed until somebody installs it.
+fn debian() -> tempfile::TempDir {
+    let tools = tempfile::tempdir().unwrap();
+    let folder = tools.path().display();
+    for (name, script) in [
+        ("dpkg-query", format!("for last; do :; done; test -e {folder}/has-$last && printf installed")),
+        (
+            "apt-get",
+            format!(
+                "echo \"apt-get $* ($DEBIAN_FRONTEND)\"; test $1 = update && exit 0\n\
+                 for last; do :; done; test $last = no-such-package && exit 100; : > {folder}/has-$last"
+            ),
+        ),
+    ] {
+        let path = tools.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    tools
+}
+
+#[tokio::test]
+async fn debian_packages_are_installed_where_the_server_may() {
+    let tools = debian();
+    let world = World::with(|options| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [tools.path().to_owned()].into_iter().chain(std::env::split_paths(&path));
+        set(options, "PATH", std::env::join_paths(folders).unwrap());
+        options.install_apt_packages = true;
+    });
+    let build = world.deploy("app", GOOD, |app| app.apt = vec!["ffmpeg=7:5.1".into()]).await;
+    let log = world.log();
+    if !rustix::process::geteuid().is_root() {
+        assert_eq!(world.status(&build), BuildStatus::BuildFailure);
+        assert!(log.contains("ffmpeg; the server may install them, but is not root"), "{log}");
+        return;
+    }
+    assert_eq!(world.status(&build), BuildStatus::Success, "{log}");
+    assert!(log.contains("apt-get update (noninteractive)"), "{log}");
+    assert!(
+        log.contains("apt-get install --yes --no-install-recommends -- ffmpeg (noninteractive)"),
+        "{log}"
+    );
+    let again = world.deploy("app", GOOD, |app| app.apt = vec!["ffmpeg".into()]).await;
+    assert_eq!(world.status(&again), BuildStatus::Success);
+    assert_eq!(world.log().matches("apt-get install").count(), 1, "what is there is not installed again");
+
+    let absent = world.deploy("app", GOOD, |app| app.apt = vec!["no-such-package".into()]).await;
+    assert_eq!(world.status(&absent), BuildStatus::BuildFailure);
+    assert!(
+        world
+            .log()
+            .contains("the Debian packages could not be installed: apt-get ended with exit status 100"),
+        "{}",
+        world.log()
+    );
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         policy: args.policy,
         edge: serve::Edge::default(),
         tuning: serve::Tuning::default(),
+        install_apt_packages: false,
         drain_timeout: 5,
         log: String::new(),
         log_json: false,

@@ -38,6 +38,9 @@ pub(crate) struct Args {
     pub(crate) edge: Edge,
     #[command(flatten)]
     pub(crate) tuning: Tuning,
+    /// Let builds install the Debian packages that apps ask for; the server must be root
+    #[arg(long, env = "POSTBACK_INSTALL_APT_PACKAGES")]
+    pub(crate) install_apt_packages: bool,
     /// Seconds that runs under way get to finish after SIGTERM
     #[arg(long, env = "POSTBACK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_timeout: u64,
@@ -142,6 +145,7 @@ impl Args {
                 per_receiver: self.policy.deliveries_per_receiver.into(),
                 ..delivery::Caps::default()
             },
+            install_apt_packages: self.install_apt_packages,
             allow_open_apps: self.policy.allow_open_apps,
             trusted_proxies: self.policy.trusted_proxy,
             cors_origins: self.policy.cors_origins,

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) allow_webhook_ports: Vec<u16>,
     /// Deliveries under way at once.
     pub(crate) delivery_caps: delivery::Caps,
+    /// Builds may install Debian packages.
+    pub(crate) install_apt_packages: bool,
     /// `disable_auth = true` in an app's config is honoured.
     pub(crate) allow_open_apps: bool,
     /// Proxies whose `X-Forwarded-*` is believed.

@@ -226,6 +226,7 @@ fn builder_options(options: &Options, supervisor: Vec<OsString>) -> builder::Opt
     builder::Options {
         supervisor,
         environment,
+        install_apt_packages: options.install_apt_packages,
         ..builder::Options::new(options.data_dir.clone(), options.cache_dir.clone())
     }
 }
