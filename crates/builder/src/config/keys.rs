@@ -212,7 +212,7 @@ const YAML: &[Key] = &[
         "python_version",
         "this machine's `python3`",
         PythonVersion(|c, v| c.app.python_version = Some(v)),
-        "the interpreter; `3.10` may stand without quotes",
+        "the interpreter; one that this machine lacks is fetched by uv. `3.10` may stand without quotes",
     ),
     key("include", DEFAULT_INCLUDE, Patterns(|c, v| c.include = v), "files to upload"),
     key("exclude", "`[./.*, ./__*]`", Patterns(|c, v| c.exclude = v), "files not to upload"),
@@ -291,7 +291,7 @@ const TOML: &[Key] = &[
         "cerebrium.deployment.python_version",
         "this machine's `python3`",
         PythonVersion(|c, v| c.app.python_version = Some(v)),
-        "the interpreter",
+        "the interpreter; one that this machine lacks is fetched by uv",
     ),
     key(
         "cerebrium.deployment.include",

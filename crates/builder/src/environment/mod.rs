@@ -35,7 +35,7 @@ const MARKER: &str = "postback-complete";
 /// Why an environment could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvironmentError {
-    #[error("there is no Python {wanted} on this machine; {}", those(there))]
+    #[error("there is no Python {wanted} on this machine, and it could not be fetched; {}", those(there))]
     NoPython { wanted: String, there: Vec<String> },
     #[error("there is no python3 on this machine; install it (`apt install python3`), version 3.8 or later")]
     NoPythonAtAll,
@@ -295,11 +295,28 @@ impl Environments {
             return Ok(found);
         }
         let Some(version) = version else { return Err(EnvironmentError::NoPythonAtAll) };
-        if let Ok(uv) = self.uv(log, stop).await
-            && let Some(path) = uv.python(&self.commands, version, stop).await?
-            && let Some(found) = interpreters.probe(&path, stop).await?
-        {
-            return Ok(found);
+        if let Ok(uv) = self.uv(log, stop).await {
+            let fetched = self.cache.join("python");
+            for place in [None, Some(fetched.as_path())] {
+                if let Some(path) = uv.python(&self.commands, version, place, stop).await?
+                    && let Some(found) = interpreters.probe(&path, stop).await?
+                {
+                    return Ok(found);
+                }
+            }
+            log.say(format!("==> there is none on this machine; fetching python {version}"));
+            match uv.fetch_python(&self.commands, version, &fetched, log, stop).await {
+                Ok(()) => {
+                    if let Some(path) = uv.python(&self.commands, version, Some(&fetched), stop).await?
+                        && let Some(found) = interpreters.probe(&path, stop).await?
+                    {
+                        return Ok(found);
+                    }
+                }
+                Err(error @ (CommandError::Stopped | CommandError::TimedOut)) => return Err(error.into()),
+                // What uv said is in the log; what there is instead is said below.
+                Err(_) => {}
+            }
         }
         let there = interpreters.all(stop).await?;
         let there = there.iter().map(Interpreter::version_text).collect();

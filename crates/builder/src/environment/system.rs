@@ -78,8 +78,9 @@ async fn install(
     let Some(program) = program else { return Err(EnvironmentError::Apt { missing: names.join(" ") }) };
     log.say(format!("==> installing Debian packages: {}", names.join(" ")));
     let named = names.iter().map(String::as_str);
-    let install = ["install", "--yes", "--no-install-recommends", "--"].into_iter().chain(named);
-    for arguments in [vec!["update"], install.collect()] {
+    // Without the progress that is made for terminals.
+    let install = ["install", "-qq", "--yes", "--no-install-recommends", "--"].into_iter().chain(named);
+    for arguments in [vec!["update", "-qq"], install.collect()] {
         let invocation = Invocation {
             program: &program,
             arguments: arguments.into_iter().map(OsString::from).collect(),

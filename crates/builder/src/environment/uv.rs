@@ -107,15 +107,18 @@ impl Uv {
         }
     }
 
-    /// An interpreter of this version that uv knows of, such as one it manages itself.
+    /// An interpreter of this version that uv knows of, such as one it manages itself, or one that was fetched
+    /// into `place`.
     pub(crate) async fn python(
         &self,
         commands: &Commands,
         version: &str,
+        place: Option<&Path>,
         stop: &Stop,
     ) -> Result<Option<PathBuf>, CommandError> {
         let arguments = ["python", "find", "--no-project", "--no-python-downloads", version];
-        let invocation = self.invocation(arguments.map(Into::into).to_vec(), Path::new("/"));
+        let mut invocation = self.invocation(arguments.map(Into::into).to_vec(), Path::new("/"));
+        invocation.environment.extend(place.map(installed_in));
         match commands.answer(invocation, stop).await {
             Ok(path) => Ok(Some(PathBuf::from(path.trim()))),
             Err(CommandError::Failed { .. }) => Ok(None),
@@ -123,9 +126,30 @@ impl Uv {
         }
     }
 
+    /// Fetches an interpreter of this version into `place`.
+    pub(crate) async fn fetch_python(
+        &self,
+        commands: &Commands,
+        version: &str,
+        place: &Path,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<(), CommandError> {
+        let arguments = ["python", "install", version];
+        let mut invocation = self.invocation(arguments.map(Into::into).to_vec(), Path::new("/"));
+        invocation.environment.push(installed_in(place));
+        // No command of it appears in anybody's search path.
+        invocation.environment.push(("UV_PYTHON_INSTALL_BIN".into(), "0".into()));
+        commands.run(invocation, log, stop).await
+    }
+
     fn invocation<'a>(&'a self, arguments: Vec<OsString>, folder: &'a Path) -> Invocation<'a> {
         Invocation { program: &self.program, arguments, folder, environment: self.environment.clone() }
     }
+}
+
+fn installed_in(place: &Path) -> (OsString, OsString) {
+    ("UV_PYTHON_INSTALL_DIR".into(), place.into())
 }
 
 async fn works(commands: &Commands, program: &Path, stop: &Stop) -> Result<bool, CommandError> {

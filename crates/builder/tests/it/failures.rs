@@ -54,7 +54,12 @@ async fn a_python_that_is_not_there_is_told_with_those_that_are() {
     let build = world.deploy("app", GOOD, |app| app.python_version = Some("3.77".into())).await;
     let log = world.log();
     assert_eq!(world.status(&build), BuildStatus::BuildFailure, "{log}");
-    assert!(log.contains("==> there is no Python 3.77 on this machine; there are 3."), "{log}");
+    assert!(
+        log.contains(
+            "==> there is no Python 3.77 on this machine, and it could not be fetched; there are 3."
+        ),
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -103,6 +108,38 @@ async fn packages_that_are_not_python_are_told_what_to_do_about() {
     assert!(world.log().contains("run `apt install no-package-of-this-name`, or"), "{}", world.log());
 }
 
+#[tokio::test]
+async fn an_interpreter_that_is_not_there_is_fetched() {
+    // Stands in for uv: it has no Python 3.66 until somebody fetches it.
+    let tools = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let python =
+        std::env::split_paths(&path).map(|folder| folder.join("python3")).find(|path| path.is_file());
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in\n--version) echo uv 0.9.0;;\n\
+         *find*) test -e \"$UV_PYTHON_INSTALL_DIR/fetched\" && echo {};;\n\
+         *install*3.66*) mkdir -p \"$UV_PYTHON_INSTALL_DIR\"; : > \"$UV_PYTHON_INSTALL_DIR/fetched\"; echo fetched;;\n\
+         *) echo no route to the index >&2; exit 2;;\nesac\n",
+        python.unwrap().display()
+    );
+    let uv = tools.path().join("uv");
+    std::fs::write(&uv, script).unwrap();
+    std::fs::set_permissions(&uv, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let world = World::with(|options| {
+        let folders = [tools.path().to_owned()].into_iter().chain(std::env::split_paths(&path));
+        set(options, "PATH", std::env::join_paths(folders).unwrap());
+        options.cache_dir = options.data_dir.join("empty-cache");
+    });
+    let absent = world.deploy("app", GOOD, |app| app.python_version = Some("3.77".into())).await;
+    let log = world.log();
+    assert_eq!(world.status(&absent), BuildStatus::BuildFailure, "{log}");
+    assert!(log.contains("fetching python 3.77") && log.contains("no route to the index"), "{log}");
+    assert!(log.contains("there is no Python 3.77 on this machine"), "{log}");
+
+    let build = world.deploy("app", GOOD, |app| app.python_version = Some("3.66".into())).await;
+    assert_eq!(world.status(&build), BuildStatus::Success, "{}", world.log());
+}
+
 /// Stands in for Debian's tools: nothing is installed until somebody installs it.
 fn debian() -> tempfile::TempDir {
     let tools = tempfile::tempdir().unwrap();
@@ -141,9 +178,9 @@ async fn debian_packages_are_installed_where_the_server_may() {
         return;
     }
     assert_eq!(world.status(&build), BuildStatus::Success, "{log}");
-    assert!(log.contains("apt-get update (noninteractive)"), "{log}");
+    assert!(log.contains("apt-get update -qq (noninteractive)"), "{log}");
     assert!(
-        log.contains("apt-get install --yes --no-install-recommends -- ffmpeg (noninteractive)"),
+        log.contains("apt-get install -qq --yes --no-install-recommends -- ffmpeg (noninteractive)"),
         "{log}"
     );
     let again = world.deploy("app", GOOD, |app| app.apt = vec!["ffmpeg".into()]).await;

@@ -81,6 +81,7 @@ impl Replica {
             _ => exit.error(),
         };
         let own_fault = !matches!(fate, Fate::Stuck | Fate::Killed);
+        let in_order = leaving && self.calls.is_empty() && exit == Exit::Status(0);
         if own_fault && !(leaving && self.calls.is_empty()) {
             tracing::warn!(
                 replica.id = %self.id, app.id = %self.build.app, calls = self.calls.len(), reason = %error.message,
@@ -90,7 +91,7 @@ impl Replica {
         self.say(format!(
             "replica {} ended: {}",
             self.id,
-            if own_fault { &error.message } else { "asked to" }
+            if own_fault && !in_order { &error.message } else { "asked to" }
         ));
         self.abandon(&error, own_fault);
         self.load.set(0);

@@ -48,7 +48,10 @@ async fn a_replica_has_the_secrets_of_its_start_until_it_is_restarted() {
     assert_eq!(seen(&house).await, "[null,null]", "a running replica keeps what it has");
     house.handle.restart(&house.app.id);
     until("a fresh replica serves", async || seen(&house).await == r#"["first","first"]"#).await;
-    until("the old one is gone", async || house.replicas() == 1).await;
+    let says = |text: &str| house.memory.lines().iter().any(|line| line.text.contains(text));
+    until("the old one is gone", async || says("ended: asked to")).await;
+    assert!(!says("ended while it worked"));
+    assert_eq!(house.replicas(), 1);
 }
 
 #[tokio::test]
