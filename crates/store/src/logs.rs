@@ -21,11 +21,13 @@ use crate::committer::closed;
 use crate::connection::{self, Durability};
 use crate::fault::Fault;
 use crate::lock::DirLock;
-use crate::readers::Readers;
+use crate::readers::Pool;
 use crate::reserve::Spent;
 use crate::{OpenError, Store, migrate, row};
 
 const FILE: &str = "logs.db";
+/// Connections that read.
+const READERS: usize = 2;
 /// Lines that may wait for the writer.
 const WAITING_LINES_MAX: usize = 65_536;
 /// Lines in one transaction at most.
@@ -57,7 +59,7 @@ pub(crate) struct LogFile {
     sender: Sender<Message>,
     /// Lines on their way.
     waiting: Arc<AtomicUsize>,
-    readers: Readers,
+    readers: Pool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -66,7 +68,7 @@ impl LogFile {
         let path = dir.join(FILE);
         let conn = connection::writer(&path, Durability::Normal)?;
         migrate::run(&conn, &path, migrate::LOGS)?;
-        let readers = Readers::open(&path, 2)?;
+        let readers = Pool::open(&path, READERS, None)?;
         let (sender, receiver) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let (counter, lock) = (Arc::clone(&waiting), Arc::clone(lock));

@@ -67,7 +67,7 @@ impl Readers {
         self.deliveries.read(read).await
     }
 
-    /// Lets go of the connections; reads under way let go of theirs when they are done.
+    /// Closes them all.
     pub(crate) fn close(&self) {
         for pool in [&self.look_ups, &self.lists, &self.deliveries] {
             pool.close();
@@ -77,20 +77,20 @@ impl Readers {
 
 /// A few connections, lent to one read each.
 #[derive(Clone)]
-struct Pool {
+pub(crate) struct Pool {
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
     limit: Option<Duration>,
 }
 
 impl Pool {
-    fn open(path: &Path, count: usize, limit: Option<Duration>) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path, count: usize, limit: Option<Duration>) -> Result<Self, OpenError> {
         let idle = (0..count).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { idle: Arc::new(Mutex::new(idle)), places: Arc::new(Semaphore::new(count)), limit })
     }
 
     /// Reads on a thread that may block.
-    async fn read<T, F>(&self, read: F) -> Stored<T>
+    pub(crate) async fn read<T, F>(&self, read: F) -> Stored<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
@@ -119,7 +119,8 @@ impl Pool {
         }
     }
 
-    fn close(&self) {
+    /// Lets go of the connections; reads under way let go of theirs when they are done.
+    pub(crate) fn close(&self) {
         self.places.close();
         self.idle().clear();
     }

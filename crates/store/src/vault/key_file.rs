@@ -170,14 +170,13 @@ fn parse(text: &str) -> Result<BTreeMap<u32, Key>, KeyFileError> {
     for (line, content) in
         (1..).zip(text.lines()).filter(|(_, line)| !line.starts_with('#') && !line.trim().is_empty())
     {
-        let key = || {
+        let mut add = || {
             let (version, key) = content.trim().split_once(' ')?;
             let version = version.parse::<u32>().ok().filter(|version| *version > 0)?;
             let key = Key::try_from(STANDARD.decode(key).ok()?).ok()?;
             keys.insert(version, key).is_none().then_some(())
         };
-        let mut key = key;
-        key().ok_or(KeyFileError::Damaged { line })?;
+        add().ok_or(KeyFileError::Damaged { line })?;
     }
     if keys.is_empty() { Err(KeyFileError::Empty) } else { Ok(keys) }
 }
