@@ -155,6 +155,7 @@ mod tests {
             Failure::BadResponse,
             Failure::NoSigningKey,
             Failure::Shortage,
+            Failure::OutcomeUnknown,
         ];
         for failure in failures {
             let said = failure.reason();
