@@ -42,6 +42,7 @@ macro_rules! conformance {
             a_synchronous_call_leaves_its_record
             runs_are_listed_newest_first_page_by_page
             the_list_can_be_narrowed
+            the_list_of_a_state_has_all_of_its_runs_and_no_others
             a_run_is_shown_to_its_own_project_only
             waiting_for_an_end_ends_with_it
             waiting_for_an_end_is_bounded

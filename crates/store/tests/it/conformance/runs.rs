@@ -379,6 +379,27 @@ pub(crate) async fn the_list_can_be_narrowed(world: World<impl Engine>) {
     assert!(listed.result.is_none() && listed.attempts.is_empty() && listed.deliveries.is_empty());
 }
 
+pub(crate) async fn the_list_of_a_state_has_all_of_its_runs_and_no_others(world: World<impl Engine>) {
+    let queued = world.queued(&app("a"), &[]).await;
+    let mut delayed = world.new_run(&app("a"), &[]);
+    delayed.options.not_before = Some(world.now().plus(Duration::from_secs(60)));
+    let later = delayed.id;
+    world.store.accept(delayed, Claim::Later).await.unwrap();
+    let running = world.leased(&app("a"), &[]).await.run;
+    let ended = world.succeeded(&app("a"), &[]).await;
+    let others = world.leased(&app("b"), &[]).await.run;
+
+    let of = |state| RunFilter { state: Some(state), ..filter() };
+    assert_eq!(list(&world, of(RunState::Queued)).await, [later, queued]);
+    assert_eq!(list(&world, RunFilter { limit: 1, ..of(RunState::Queued) }).await, [later]);
+    assert_eq!(list(&world, RunFilter { before: Some(later), ..of(RunState::Queued) }).await, [queued]);
+    assert_eq!(list(&world, of(RunState::Running)).await, [others, running]);
+    assert_eq!(list(&world, RunFilter { app: Some(app("a")), ..of(RunState::Running) }).await, [running]);
+    assert_eq!(list(&world, of(RunState::Succeeded)).await, [ended]);
+    assert_eq!(list(&world, of(RunState::Failed)).await, []);
+    assert_eq!(list(&world, RunFilter { project: project(2), ..of(RunState::Queued) }).await, []);
+}
+
 pub(crate) async fn a_run_is_shown_to_its_own_project_only(world: World<impl Engine>) {
     let id = world.queued(&app("a"), &[]).await;
     assert!(world.store.run(&project(1), id).await.unwrap().is_some());

@@ -29,7 +29,8 @@ use life::Life;
 
 const CASES: u32 = 500;
 const STEPS_MAX: usize = 60;
-const SHARDS: u32 = 2;
+/// More than there are cores: much of a life is one thread waiting for another.
+const SHARDS: u32 = 4;
 /// Where the results of thin bodies are to be fetched.
 pub(crate) const LINKS: &str = "https://models.example.com";
 const DAY: Duration = Duration::from_secs(86_400);

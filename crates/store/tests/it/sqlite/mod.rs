@@ -1,8 +1,11 @@
 //! What is particular to SQLite: files, the lock, restarts, and what is removed with age.
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, DirEntry, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use store::{Bounds, OpenError, Options, Store};
 use tempfile::TempDir;
@@ -30,10 +33,35 @@ pub(crate) fn fresh() -> World<Store> {
     open_in(dir)
 }
 
+/// The same, made of the files of another one. All of these have the same keys.
+fn copied_to(dir: TempDir) -> World<Store> {
+    for (name, bytes) in EMPTY.iter() {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.path().join(name));
+        file.unwrap().write_all(bytes).unwrap();
+    }
+    open_in(dir)
+}
+
 fn open_in(dir: TempDir) -> World<Store> {
     let (clock, entropy) = (clock(), entropy());
     let store = Store::open(options(dir.path()), clock.clone(), entropy.clone()).unwrap();
     World { store, clock, entropy, ground: Box::new(dir) }
+}
+
+/// The files of a store with nothing in it. To write them is quicker than to bring the schema forward once more.
+static EMPTY: LazyLock<Vec<(OsString, Vec<u8>)>> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Store::open(options(dir.path()), clock(), entropy()).unwrap());
+    // Both writers hold it until they have tidied up.
+    fs::File::open(dir.path().join("lock")).unwrap().lock().unwrap();
+    let files = fs::read_dir(dir.path()).unwrap().map(Result::unwrap);
+    let files = files.filter(|file| file.file_type().unwrap().is_file() && !is_reserve(file));
+    files.map(|file| (file.file_name(), fs::read(file.path()).unwrap())).collect()
+});
+
+/// Each start makes it anew.
+fn is_reserve(file: &DirEntry) -> bool {
+    file.file_name() == "reserve"
 }
 
 fn options(dir: &Path) -> Options {
@@ -42,7 +70,8 @@ fn options(dir: &Path) -> Options {
         inbox_requests: INBOX_REQUESTS_MAX,
         inline_result_bytes: INLINE_RESULT_BYTES_MAX,
     };
-    Options { bounds, lock_patience: std::time::Duration::from_millis(50), ..Options::new(dir) }
+    // A connection that reads the schema at its first question costs more than most questions.
+    Options { bounds, readers: 1, lock_patience: std::time::Duration::from_millis(50), ..Options::new(dir) }
 }
 
 fn dir(world: &World<Store>) -> &Path {
@@ -58,8 +87,8 @@ fn again(world: &World<Store>) -> Result<Store, OpenError> {
 /// is in the files now, while the old process goes nowhere near it.
 fn after_a_kill(world: &World<Store>) -> World<Store> {
     let copy = TempDir::new_in(dir(world).parent().unwrap()).unwrap();
-    for entry in fs::read_dir(dir(world)).unwrap() {
-        let (from, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+    for entry in fs::read_dir(dir(world)).unwrap().map(Result::unwrap).filter(|entry| !is_reserve(entry)) {
+        let (from, name) = (entry.path(), entry.file_name());
         if from.is_dir() {
             fs::create_dir(copy.path().join(&name)).unwrap();
             for file in fs::read_dir(&from).unwrap() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use store::Store;
 use tempfile::TempDir;
 
-use super::{after_a_kill, again, open_in};
+use super::{after_a_kill, again, copied_to};
 use crate::model::{LINKS, Rig, known_lives, random_lives};
 use crate::world::World;
 
@@ -22,7 +22,7 @@ impl Rig for Sqlite {
     fn fresh() -> World<Store> {
         // What survives a power cut is not the subject here, so nothing need be waited for.
         let memory = Path::new("/dev/shm");
-        reached(open_in(if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()))
+        reached(copied_to(if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()))
     }
 
     async fn killed(world: World<Store>) -> World<Store> {

@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use queue::delivery::{AttemptEnd, AttemptReport, Verdict};
+use queue::delivery::{AttemptEnd, AttemptReport, Redelivered, Verdict};
 use queue::log::{LogLine, LogQuery, LogScope, Stream};
 use queue::outcome::{Code, Outcome};
 use queue::port::{Accepted, Claim, Deliveries as _, Logs as _, Registry as _, Runs as _};
@@ -133,6 +133,32 @@ async fn a_call_that_was_on_its_way_when_its_app_was_deleted_ends_whatever_upkee
     let run = world.queued(&app("a"), &[A]).await;
     assert_eq!(world.view(run).await.state, RunState::Cancelled);
     assert_eq!(world.begin().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_redelivery_that_is_asked_for_while_upkeep_looks_keeps_its_run() {
+    for _ in 0..50 {
+        let world = fresh();
+        let run = world.succeeded(&app("a"), &[A]).await;
+        world.end(&world.begin().await[0], Verdict::Delivered, 200);
+        world.settled().await;
+        world.pass(limits::RESULT_RETENTION + TICK);
+        let mut pruning = Box::pin(world.store.prune(world.now()));
+        let begun = std::future::poll_fn(|cx| Poll::Ready(pruning.as_mut().poll(cx).is_pending()));
+        assert!(begun.await);
+        // There is one connection for such questions: this one waits until upkeep has found the run.
+        let found = is_there(&world, run).await;
+        let delivery = queue::DeliveryId::outcome(run, 0);
+        let redelivered = world.store.redeliver(&project(1), delivery).await.unwrap();
+        let removed = pruning.await.unwrap().runs;
+        if redelivered == Redelivered::Due {
+            assert!(found && removed == 0 && is_there(&world, run).await);
+            assert_eq!(world.begin().await.len(), 1);
+            return;
+        }
+        assert_eq!((redelivered, removed), (Redelivered::Unknown, 1), "upkeep was quicker");
+    }
+    panic!("upkeep was quicker each time");
 }
 
 #[tokio::test]
