@@ -21,6 +21,9 @@ const REPORTED: [&str; 9] = [
     SKIP,
 ];
 
+/// Webhooks that wait for a receiver which comes back.
+const BACKLOG: u64 = 100_000;
+
 struct Wanted {
     kills: u64,
     runs: u64,
@@ -70,6 +73,11 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let it = |name| Run::new("postback", &["--test", "it"], name).release(release);
     let crash = it("crash::").environment(&environment).finish(&REPORTED)?;
     ensure!(crash.passed, "verdict: NOT PROVEN, the kill harness has findings:\n{}", told(&crash.said));
+
+    println!("prove: a receiver that comes back to {BACKLOG} webhooks");
+    let backlog = [("POSTBACK_PROVE_BACKLOG", BACKLOG.to_string())];
+    let backlog = it("backlog::").environment(&backlog).finish(&REPORTED)?;
+    ensure!(backlog.passed, "verdict: NOT PROVEN, the queue of a receiver:\n{}", told(&backlog.said));
 
     println!("prove: the faults, one by one");
     let faults = it("faults::").finish(&REPORTED)?;

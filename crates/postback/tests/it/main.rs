@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it did")]
 
+mod backlog;
 mod chance;
 mod cli;
 mod corpus;
