@@ -188,8 +188,8 @@ impl Engine {
                     return Err(error);
                 }
             };
-            let bodies = due.iter().map(|due| (due.url.receiver(), due.body.len())).collect();
-            let places = shared.places.take(bodies, Instant::now());
+            let large = due.iter().map(|due| (due.url.receiver(), due.large_bytes)).collect();
+            let places = shared.places.take(large, Instant::now());
             if due.is_empty() {
                 return Ok(self.wake_up_time(shared.deliveries.next_due(room).await?));
             }

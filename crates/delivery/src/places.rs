@@ -134,7 +134,7 @@ impl Lane {
 
 const _: () = assert!(RESULT_BYTES_MAX <= DELIVERY_BYTES_IN_FLIGHT_MAX / 2, "the largest result must fit");
 
-/// What counts of a body.
+/// What counts of a result.
 const fn large(bytes: usize) -> usize {
     if bytes < INLINE_RESULT_BYTES_MAX { 0 } else { bytes }
 }
@@ -224,7 +224,8 @@ impl Places {
         Some(room)
     }
 
-    /// The store's answer to the last [`Places::room`]: a place for each receiver and body in it.
+    /// The store's answer to the last [`Places::room`]: a place for each receiver in it, and the bytes that it
+    /// takes of those for large results.
     pub(crate) fn take(self: &Arc<Self>, due: Vec<(Receiver, usize)>, now: Instant) -> Vec<Place> {
         let mut counts: HashMap<&Receiver, usize> = HashMap::new();
         for (receiver, _) in &due {
@@ -235,7 +236,7 @@ impl Places {
         inner.granted = 0;
         inner.asking = false;
         inner.in_flight += due.len();
-        inner.bytes += due.iter().map(|(_, bytes)| large(*bytes)).sum::<usize>();
+        inner.bytes += due.iter().map(|(_, bytes)| bytes).sum::<usize>();
         for (receiver, lane) in &mut inner.receivers {
             let granted = std::mem::take(&mut lane.granted);
             let count = counts.remove(receiver).unwrap_or(0);
@@ -252,9 +253,12 @@ impl Places {
             lane.waiting = count >= share(self.caps.at_first());
         }
         drop(inner);
-        let place = |(receiver, bytes)| {
-            let (places, bytes) = (Arc::clone(self), large(bytes));
-            Place { places, receiver, bytes, is_fresh: false, health: Health::Unknown }
+        let place = |(receiver, bytes)| Place {
+            places: Arc::clone(self),
+            receiver,
+            bytes,
+            is_fresh: false,
+            health: Health::Unknown,
         };
         due.into_iter().map(place).collect()
     }

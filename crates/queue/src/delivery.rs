@@ -116,6 +116,8 @@ pub struct DueDelivery {
     pub body: Bytes,
     /// Whether that is the thin form: a link to the result instead of the result.
     pub thin: bool,
+    /// Bytes of its result, when that is large: what it takes of the room for such results.
+    pub large_bytes: usize,
     /// The caller's own secret, if the call brought one.
     pub caller_secret: Option<CallerSecret>,
     /// The caller's own headers, if there are any.
@@ -284,6 +286,17 @@ pub struct EndpointView {
     pub body_bytes_max: Option<u64>,
     /// Its last changes, oldest first.
     pub events: Vec<EndpointEvent>,
+}
+
+/// What became of the wish to enable an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enabled {
+    /// It was disabled, and gets what waited for it: so many deliveries.
+    Replayed(u64),
+    /// It was not disabled: nothing waited, and nothing was changed.
+    Already,
+    /// The project knows nothing of it.
+    Unknown,
 }
 
 /// Some of a project's endpoints.

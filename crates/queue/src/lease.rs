@@ -5,7 +5,6 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::id::{LeaseToken, RunId};
 use crate::outcome::{Code, RunError};
-use crate::run::RunState;
 
 /// The right to execute one run. A write about the run counts only while its token is current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +110,7 @@ pub enum Released {
     /// It is queued again.
     Queued,
     /// It ended instead: it had used up its chances, was cancelled, or had to start by now. Its deliveries are due.
-    Ended(RunState),
+    Ended(Code),
     /// The lease was no longer current; nothing changed.
     Stale,
 }

@@ -26,7 +26,7 @@ use futures_util::stream::BoxStream;
 use crate::app::{AppConfig, Function};
 use crate::clock::Timestamp;
 use crate::delivery::{
-    AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, EndpointView, Endpoints, Redelivered,
+    AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, Enabled, EndpointView, Endpoints, Redelivered,
 };
 use crate::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, ProjectId, RunId};
 use crate::inbox::{CapturedRequest, Inbox};
@@ -213,9 +213,8 @@ pub trait Deliveries: Send + Sync {
     /// A project's endpoints that were disabled once, or for which something was set, by address.
     async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>>;
 
-    /// Enables an endpoint and makes the deliveries due that wait for it. Returns how many; `None` for
-    /// an endpoint that was never disabled.
-    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>>;
+    /// Enables an endpoint and makes the deliveries due that wait for it.
+    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Enabled>;
 }
 
 /// Projects, keys, apps and builds.

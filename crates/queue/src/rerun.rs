@@ -24,8 +24,8 @@ pub const RETRYABLE: [Code; 6] = [
     Code::FailedToStart,
 ];
 
-/// The end codes that count when nobody names any.
-const DEFAULT_ON: [Code; 2] = [Code::UserError, Code::Timeout];
+/// The end codes that count when nobody names any, in the order of their words.
+const DEFAULT_ON: [Code; 2] = [Code::Timeout, Code::UserError];
 
 /// End codes on which a run is executed again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +133,8 @@ mod tests {
         assert_eq!(RetryPolicy::of(&app, Some(0), None), None);
         assert_eq!(RetryPolicy::of(&AppConfig::default(), None, "timeout".parse().ok()), None);
         let policy = RetryPolicy::of(&AppConfig::default(), Some(99), None).unwrap();
-        assert_eq!((policy.retries, policy.on.to_string().as_str()), (RETRIES_MAX, "user_error,timeout"));
+        assert_eq!((policy.retries, policy.on.to_string().as_str()), (RETRIES_MAX, "timeout,user_error"));
+        assert_eq!(RetryOn::default(), "user_error,timeout".parse().unwrap());
     }
 
     #[test]

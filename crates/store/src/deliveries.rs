@@ -12,7 +12,7 @@ use std::cell::OnceCell;
 
 use async_trait::async_trait;
 use queue::delivery::{
-    AttemptEnd, AttemptReport, DeliveryFilter, DeliveryView, DueDelivery, EndpointView, Endpoints,
+    AttemptEnd, AttemptReport, DeliveryFilter, DeliveryView, DueDelivery, Enabled, EndpointView, Endpoints,
     Redelivered, Verdict,
 };
 use queue::link::ResultLinks;
@@ -124,17 +124,25 @@ impl Deliveries for Store {
         self.inner.committer.write(0, write).await
     }
 
-    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {
+    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Enabled> {
         let known = self.endpoints(project).await?;
-        let Some(known) = known.into_iter().find(|known| known.id == *endpoint) else { return Ok(None) };
+        let Some(known) = known.into_iter().find(|known| known.id == *endpoint) else {
+            return Ok(Enabled::Unknown);
+        };
         let mut replayed = 0;
         loop {
             let (project, url) = (project.clone(), known.url.clone());
             let write = move |batch: &mut Batch<'_>| endpoints::enable(batch, &project, &url);
-            let step = self.inner.committer.write(0, write).await?;
-            replayed += step.replayed;
-            if step.done {
-                return Ok(Some(replayed));
+            match self.inner.committer.write(0, write).await? {
+                // Somebody else may have enabled it in between.
+                None if replayed == 0 => return Ok(Enabled::Already),
+                None => return Ok(Enabled::Replayed(replayed)),
+                Some(step) => {
+                    replayed += step.replayed;
+                    if step.done {
+                        return Ok(Enabled::Replayed(replayed));
+                    }
+                }
             }
         }
     }
@@ -179,7 +187,16 @@ pub(crate) fn create(
         ])?;
     let body_bytes_max = batch.books.body_limit(project, &url);
     let schedule = schedule.cloned();
-    Ok(first.then_some(Begun { id, url, attempt: 1, step: 1, schedule, thin: false, body_bytes_max }))
+    Ok(first.then_some(Begun {
+        id,
+        url,
+        attempt: 1,
+        step: 1,
+        schedule,
+        thin: false,
+        body_bytes_max,
+        large_bytes: 0,
+    }))
 }
 
 /// The delivery with its body. One that has none to be read fails this attempt, in the record and the
@@ -328,6 +345,7 @@ pub(crate) fn recover(batch: &mut Batch<'_>) -> Result<usize, Fault> {
             schedule: row::schedule(row, 7)?,
             thin: row.get(6)?,
             body_bytes_max: None,
+            large_bytes: 0,
         };
         lost.push((begun, row::time(row, 5)?));
     }

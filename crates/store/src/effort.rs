@@ -210,7 +210,14 @@ impl Scene {
             let filter = DeliveryFilter { project, endpoints: None, state, after: None, limit: 20 };
             store.deliveries(filter).await.unwrap();
         }
-        for state in [None, Some(RunState::Queued), Some(RunState::Running)] {
+        for state in [
+            None,
+            Some(RunState::Queued),
+            Some(RunState::Running),
+            Some(RunState::Failed),
+            Some(RunState::Cancelled),
+            Some(RunState::Expired),
+        ] {
             let project = project();
             let filter = RunFilter { project, app: None, async_only: false, state, before: None, limit: 20 };
             store.runs(filter).await.unwrap();

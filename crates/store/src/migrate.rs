@@ -18,7 +18,7 @@ pub(crate) const DATABASE: &[&str] = &[
     include_str!("../migrations/sqlite/0008_schedules.sql"),
     include_str!("../migrations/sqlite/0009_undelivered.sql"),
     include_str!("../migrations/sqlite/0010_max_attempts.sql"),
-    include_str!("../migrations/sqlite/0011_chores.sql"),
+    include_str!("../migrations/sqlite/0011_chores_and_lists.sql"),
     include_str!("../migrations/sqlite/0012_app_secrets.sql"),
 ];
 /// The steps of `logs.db`.

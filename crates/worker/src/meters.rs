@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
 use queue::AppId;
-use queue::outcome::{Ending, Outcome};
-use queue::run::RunState;
+use queue::outcome::{Code, Ending, Outcome};
 
 /// A run or call ended.
 pub(crate) fn run_ended(outcome: &Outcome) {
@@ -25,10 +24,9 @@ pub(crate) fn run_ended(outcome: &Outcome) {
     }
 }
 
-/// A run ended in the store: it had killed its replica too often, or was cancelled on its way.
-pub(crate) fn ended_in_store(state: RunState) {
-    let ending = if state == RunState::Failed { "crash_loop" } else { state.as_str() };
-    metrics::counter!("postback_runs_ended_total", "ending" => ending).increment(1);
+/// A run ended in the store: it had used up its chances, or was cancelled or too late on its way.
+pub(crate) fn ended_in_store(code: Code) {
+    counter!("postback_runs_ended_total", "ending" => code.as_str()).increment(1);
 }
 
 /// A replica got a run or call that had waited since its acceptance.

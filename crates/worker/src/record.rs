@@ -203,8 +203,8 @@ async fn record(app: &AppId, ports: &Ports, waiting: &Waiting, end: End) {
 fn gave_back(ports: &Ports, waiting: &Waiting, run: RunId, released: &Released) {
     match released {
         Released::Queued => {}
-        Released::Ended(state) => {
-            meters::ended_in_store(*state);
+        Released::Ended(code) => {
+            meters::ended_in_store(*code);
             waiting.forget(run);
             ports.outbox.wake();
         }

@@ -139,7 +139,7 @@ fn large_results_are_bounded_in_bytes_and_small_ones_do_not_wait_for_them() {
     assert_eq!(room.bytes, 136 * MIB);
     // While the store is asked, all that is left is promised to it.
     assert!(places.reserve(receiver(9), 4 * MIB, now).is_none());
-    let taken = places.take(vec![(receiver(5), 100 * MIB), (receiver(6), 9)], now);
+    let taken = places.take(vec![(receiver(5), 100 * MIB), (receiver(6), 0)], now);
     assert_eq!(places.room(now).unwrap().bytes, 36 * MIB);
     drop(taken);
     places.take(Vec::new(), now);

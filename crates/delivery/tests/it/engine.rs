@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use queue::delivery::{DeliveryState, Verdict};
+use queue::limits::INLINE_RESULT_BYTES_MAX;
 use queue::port::Outbox as _;
 use queue::run::EndpointUrl;
 use testkit::receiver::{Evil, Fault};
@@ -41,8 +42,11 @@ async fn a_backlog_and_fresh_outcomes_all_arrive_once() {
     }
     world.handle.wake();
     let url = EndpointUrl::checked(&receiver.url("fresh"));
-    let mut fresh = 0;
-    for _ in 0..500 {
+    let (mut fresh, mut made) = (0, 0);
+    let began = Instant::now();
+    // On a busy machine the queue may have all places for a while.
+    while made < 500 || (fresh == 0 && began.elapsed() < PATIENCE) {
+        made += 1;
         match world.handle.reserve(&url, 0) {
             Some(departure) => {
                 fresh += 1;
@@ -55,10 +59,10 @@ async fn a_backlog_and_fresh_outcomes_all_arrive_once() {
         }
         tokio::task::yield_now().await;
     }
-    world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 1_000).await;
+    world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 500 + made).await;
     let ids: HashSet<_> =
         receiver.arrivals().iter().map(|arrival| arrival.header("webhook-id").to_owned()).collect();
-    assert_eq!((receiver.count(), ids.len()), (1_000, 1_000));
+    assert_eq!((receiver.count(), ids.len()), (500 + made, 500 + made));
     assert!(fresh > 0, "the short way was open");
 }
 
@@ -268,7 +272,7 @@ async fn large_results_under_way_are_bounded_in_bytes_and_small_ones_pass_them()
     let body = bytes::Bytes::from(vec![b' '; RESULT]);
     for number in 0..40 {
         let id = world.shelf.put(&hanging[number % 4].url("x"));
-        world.shelf.body(id, body.clone());
+        world.shelf.body(id, body.clone(), RESULT);
     }
     world.handle.wake();
     let most = 5;
@@ -284,6 +288,34 @@ async fn large_results_under_way_are_bounded_in_bytes_and_small_ones_pass_them()
     }
     world.shelf.wait_until(|shelf| shelf.count(DeliveryState::Delivered) == 300).await;
     assert_eq!(world.shelf.count(DeliveryState::Sending), most);
+}
+
+#[tokio::test]
+async fn what_stands_around_a_small_result_takes_none_of_the_bytes_of_large_ones() {
+    const LARGE: usize = 1 << 20;
+    let hanging = Evil::start(Fault::Hang).await.unwrap();
+    let world = World::with(|options| {
+        options.attempt_limit = Duration::from_secs(60);
+        options.caps.bytes = 2 * LARGE;
+    });
+    // The result is small; its body has as many bytes as a large one.
+    let body = bytes::Bytes::from(vec![b' '; INLINE_RESULT_BYTES_MAX + 100]);
+    for _ in 0..8 {
+        let id = world.shelf.put(&hanging.url("x"));
+        world.shelf.body(id, body.clone(), 0);
+    }
+    world.handle.wake();
+    let began = Instant::now();
+    while world.shelf.count(DeliveryState::Sending) < 8 {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::task::yield_now().await;
+    }
+    // Not while the store is asked for more.
+    let other = EndpointUrl::checked("http://127.0.0.1:9/x");
+    while world.handle.reserve(&other, LARGE).is_none() {
+        assert!(began.elapsed() < PATIENCE, "their bytes are taken");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Looks up nothing: it panics.

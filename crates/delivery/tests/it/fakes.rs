@@ -12,12 +12,11 @@ use delivery::{Engine, Handle, Options, Resolve, ResolveError, Rules};
 use queue::app::{AppConfig, Function};
 use queue::clock::{Clock, Entropy, Timestamp};
 use queue::delivery::{
-    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, EndpointView, Endpoints,
+    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, Enabled, EndpointView, Endpoints,
     Redelivered,
 };
 use queue::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, ProjectId, RunId};
 use queue::inbox::{CapturedRequest, Inbox};
-use queue::limits::INLINE_RESULT_BYTES_MAX;
 use queue::port::{Deliveries, Inboxes, Registry, Room, StoreError, Stored};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
@@ -83,6 +82,7 @@ struct Row {
     attempt: u32,
     schedule: Option<Schedule>,
     body: Bytes,
+    large_bytes: usize,
 }
 
 impl Row {
@@ -96,6 +96,7 @@ impl Row {
             schedule: self.schedule.clone(),
             body: self.body.clone(),
             thin: false,
+            large_bytes: self.large_bytes,
             caller_secret: None,
             headers: None,
         }
@@ -125,6 +126,7 @@ impl Shelf {
                 r#"{{"run_id":"{}","result":{{"big":12345678901234567890}}}}"#,
                 id.run
             )),
+            large_bytes: 0,
         });
         id
     }
@@ -139,9 +141,11 @@ impl Shelf {
         row.due()
     }
 
-    /// Gives a delivery another body.
-    pub(crate) fn body(&self, id: DeliveryId, body: Bytes) {
-        self.rows.lock().unwrap().iter_mut().find(|row| row.id == id).unwrap().body = body;
+    /// Gives a delivery another body, around a result of which so many bytes are in a file.
+    pub(crate) fn body(&self, id: DeliveryId, body: Bytes, large_bytes: usize) {
+        let mut rows = self.rows.lock().unwrap();
+        let row = rows.iter_mut().find(|row| row.id == id).unwrap();
+        (row.body, row.large_bytes) = (body, large_bytes);
     }
 
     /// Gives a delivery a schedule of its run's own.
@@ -209,7 +213,7 @@ impl Deliveries for Shelf {
             }
             let places = room.receivers.get(&row.receiver).copied().unwrap_or(room.per_receiver);
             let used = used.entry(row.receiver.clone()).or_default();
-            let large = if row.body.len() < INLINE_RESULT_BYTES_MAX { 0 } else { row.body.len() };
+            let large = row.large_bytes;
             if row.state == DeliveryState::Pending && row.due_at <= now && *used < places && large <= bytes {
                 bytes -= large;
                 *used += 1;
@@ -267,7 +271,7 @@ impl Deliveries for Shelf {
         unreachable!("{ELSEWHERE}")
     }
 
-    async fn enable(&self, _: &ProjectId, _: &EndpointId) -> Stored<Option<u64>> {
+    async fn enable(&self, _: &ProjectId, _: &EndpointId) -> Stored<Enabled> {
         unreachable!("{ELSEWHERE}")
     }
 }

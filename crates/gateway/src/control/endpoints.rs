@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use queue::delivery::EndpointView;
+use queue::delivery::{Enabled, EndpointView};
 use queue::limits::{BODY_LIMIT_BYTES_MIN, ENDPOINT_SETTINGS_MAX, REQUEST_BODY_BYTES_MAX};
 use queue::run::EndpointUrl;
 use queue::{EndpointId, ProjectId};
@@ -76,19 +76,25 @@ async fn change(
 }
 
 #[derive(Serialize)]
-pub(super) struct Enabled {
+#[serde(rename_all = "camelCase")]
+pub(super) struct Replay {
     replayed: u64,
+    was_disabled: bool,
 }
 
-/// Enables an endpoint and delivers what waits for it.
+/// Enables an endpoint and delivers what waits for it. One that is enabled stays so.
 pub(super) async fn enable(
     OwnEndpoint { project, endpoint }: OwnEndpoint,
     State(gateway): State<Gateway>,
-) -> Answer<Json<Enabled>> {
+) -> Answer<Json<Replay>> {
     let enabled = async move {
-        let replayed = gateway.deliveries.enable(&project, &endpoint.id).await?;
+        let enabled = gateway.deliveries.enable(&project, &endpoint.id).await?;
         gateway.outbox.wake();
-        Ok::<_, Problem>(replayed.unwrap_or(0))
+        match enabled {
+            Enabled::Replayed(replayed) => Ok(Replay { replayed, was_disabled: true }),
+            Enabled::Already => Ok(Replay { replayed: 0, was_disabled: false }),
+            Enabled::Unknown => Err(unknown_endpoint(endpoint.id.as_str())),
+        }
     };
-    Ok(Json(Enabled { replayed: Unstoppable::new(enabled).await? }))
+    Unstoppable::new(enabled).await.map(Json)
 }

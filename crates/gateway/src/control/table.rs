@@ -340,7 +340,7 @@ pub(super) static ROUTES: &[Route] = &[
         who: Who::PrivateKey,
         query: &[],
         summary: "enables an endpoint and delivers what waits for it",
-        answer: "`{replayed}`",
+        answer: "`{replayed, wasDisabled}`",
         on: |method| on(method, endpoints::enable),
     },
     Route {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use queue::delivery::{
-    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, EndpointState, EndpointView,
-    Endpoints, Redelivered,
+    AttemptEnd, DeliveryFilter, DeliveryState, DeliveryView, DueDelivery, Enabled, EndpointState,
+    EndpointView, Endpoints, Redelivered,
 };
 use queue::port::{Deliveries, Room, Stored};
 use queue::run::EndpointUrl;
@@ -102,9 +102,10 @@ impl Deliveries for World {
         Ok(url.as_str() == HOOK)
     }
 
-    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Option<u64>> {
+    async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Enabled> {
         self.written().await;
-        Ok((*endpoint == EndpointId::of(project, &EndpointUrl::checked(HOOK))).then_some(3))
+        let is_known = *endpoint == EndpointId::of(project, &EndpointUrl::checked(HOOK));
+        Ok(if is_known { Enabled::Replayed(3) } else { Enabled::Unknown })
     }
 }
 
@@ -221,7 +222,7 @@ async fn endpoints_are_shown_and_enabled_by_their_own_project() {
     let id = list["items"][0]["id"].as_str().unwrap();
     assert_eq!(get(&world, &format!("{path}/{id}")).await.good(), list["items"][0]);
     let enabled = ask(&world, "POST", &format!("{path}/{id}/enable"), Value::Null).await.good();
-    assert_eq!(enabled, json!({"replayed": 3}));
+    assert_eq!(enabled, json!({"replayed": 3, "wasDisabled": true}));
     assert_eq!(world.hold().told, ["wake"]);
     let theirs = EndpointId::of(&OTHER_PROJECT.parse().unwrap(), &EndpointUrl::checked(HOOK));
     for (method, path) in

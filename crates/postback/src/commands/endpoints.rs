@@ -89,7 +89,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             if printer.wants_json() {
                 printer.json(&answer);
             } else {
-                printer.done(&format!("enabled; {} deliveries are on their way", answer["replayed"]));
+                printer.done(&if answer["wasDisabled"] == false {
+                    "it was enabled already, and nothing waited for it".to_owned()
+                } else {
+                    format!("enabled; {} deliveries are on their way", answer["replayed"])
+                });
             }
         }
     }

@@ -179,7 +179,7 @@ async fn a_gone_endpoint_gets_what_waited_once_it_is_enabled() {
     assert_eq!((&endpoint["url"], &endpoint["reason"]), (&json!(hook), &json!("http_status 410")));
     let recorder = Recorder::start_at(address).await.unwrap();
     let enabled = say(&stage, &["endpoints", "enable", endpoint["id"].as_str().unwrap(), "--json"]);
-    assert_eq!(serde_json::from_str::<Value>(&enabled).unwrap(), json!({"replayed": 2}));
+    assert_eq!(serde_json::from_str::<Value>(&enabled).unwrap(), json!({"replayed": 2, "wasDisabled": true}));
     let mut runs: Vec<_> =
         arrivals(&recorder, 2).await.iter().map(|arrival| arrival.json()["run_id"].clone()).collect();
     runs.sort_by_key(ToString::to_string);

@@ -252,6 +252,30 @@ async fn a_run_is_executed_again_after_the_errors_that_its_app_or_its_call_chose
 }
 
 #[tokio::test]
+async fn a_run_that_the_store_ends_is_counted_under_the_word_of_its_end() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let work = json!({"status": 3, "webhook_endpoint": recorder.url("x")});
+    let answer = call_with(&stage, &stage.v3("basic/die"), &[("x-max-attempts", "1")], &work).await;
+    let run = body(answer).await["run_id"].as_str().unwrap().to_owned();
+    assert_eq!(stage.ended_run(&run).await["error"]["code"], "worker_exited");
+    let began = std::time::Instant::now();
+    loop {
+        let metrics = stage.bare(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let mut ends: Vec<_> =
+            metrics.lines().filter(|line| line.starts_with("postback_runs_ended_total{")).collect();
+        ends.retain(|line| !line.contains("succeeded"));
+        if !ends.is_empty() {
+            assert_eq!(ends, ["postback_runs_ended_total{ending=\"worker_exited\"} 1"]);
+            return;
+        }
+        // It is counted when the worker has heard of it.
+        assert!(began.elapsed() < PATIENCE, "it is not counted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_may_be_executed_once_is_not_executed_again_after_a_crash() {
     let mut stage = Stage::empty();
     let folder = stage.home.scratch().join("careful");

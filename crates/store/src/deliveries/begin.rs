@@ -129,7 +129,8 @@ fn begin_to(
         let limit = i64::try_from(left.saturating_add(passed)).unwrap_or(i64::MAX);
         let mut rows = statement.query(params![receiver, now.as_millis(), limit])?;
         while let Some(row) = rows.next()? {
-            let may_begin = match row.get_ref(7)?.as_str_or_null()?.map(bytes_of) {
+            let large = row.get_ref(7)?.as_str_or_null()?.map(bytes_of);
+            let may_begin = match large {
                 Some(large) => bytes.take(large, receiver),
                 None => which == Which::All,
             };
@@ -145,6 +146,7 @@ fn begin_to(
                 schedule: row::schedule(row, 6)?,
                 thin: row.get(5)?,
                 body_bytes_max: None,
+                large_bytes: large.unwrap_or(0),
             });
             if begun.len() - first >= places {
                 break;

@@ -136,16 +136,20 @@ pub(super) struct Step {
 
 /// Makes some of the deliveries due that wait for an endpoint. The last ones and the enabling are one
 /// transaction: a crash before it leaves an endpoint that is disabled, and nothing that waits for one
-/// that is not.
-pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointUrl) -> Result<Step, Fault> {
+/// that is not. `None` when it is not disabled.
+pub(super) fn enable(
+    batch: &mut Batch<'_>,
+    project: &ProjectId,
+    url: &EndpointUrl,
+) -> Result<Option<Step>, Fault> {
     let key = (project.clone(), url.clone());
     if !batch.books.disabled.contains(&key) {
-        return Ok(Step { replayed: 0, done: true });
+        return Ok(None);
     }
     if let Some(setting_aside) = batch.books.chores.setting_aside(&key) {
         // What is not set aside yet would miss the replay.
         chores::step(batch, setting_aside)?;
-        return Ok(Step { replayed: 0, done: false });
+        return Ok(Some(Step { replayed: 0, done: false }));
     }
     let mut statement = batch.sql(&format!(
         "SELECT d.run, d.endpoint FROM deliveries d CROSS JOIN runs r ON r.id = d.run
@@ -176,7 +180,7 @@ pub(super) fn enable(batch: &mut Batch<'_>, project: &ProjectId, url: &EndpointU
         remember(batch, project, url, now, EndpointState::Enabled, "requested")?;
         batch.books.disabled.remove(&key);
     }
-    Ok(Step { replayed: waiting.len() as u64, done })
+    Ok(Some(Step { replayed: waiting.len() as u64, done }))
 }
 
 /// Lets some of what is pending for a disabled endpoint wait for it.

@@ -43,6 +43,8 @@ pub(crate) struct Begun {
     pub(crate) thin: bool,
     /// So it is for bodies of more bytes than this.
     pub(crate) body_bytes_max: Option<u64>,
+    /// What it takes of the room for large results.
+    pub(crate) large_bytes: usize,
 }
 
 impl Begun {
@@ -57,9 +59,21 @@ impl Begun {
         (body, thin): (Bytes, bool),
         brought: Brought,
     ) -> DueDelivery {
-        let Self { id, url, attempt, step, schedule, .. } = self;
+        let Self { id, url, attempt, step, schedule, large_bytes, .. } = self;
         let Brought { secret: caller_secret, headers } = brought;
-        DueDelivery { id, project, url, attempt, step, schedule, body, thin, caller_secret, headers }
+        DueDelivery {
+            id,
+            project,
+            url,
+            attempt,
+            step,
+            schedule,
+            body,
+            thin,
+            large_bytes,
+            caller_secret,
+            headers,
+        }
     }
 }
 

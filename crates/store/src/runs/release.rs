@@ -1,7 +1,7 @@
 //! The write that gives a leased run back, or ends it when it has no chances left.
 
 use queue::lease::{Lease, Release, Released};
-use queue::outcome::{Code, Outcome, RunError};
+use queue::outcome::{Code, RunError};
 use queue::{RunId, limits, rerun};
 use rusqlite::params;
 
@@ -77,9 +77,9 @@ fn given_up(batch: &Batch<'_>, app: i64, cancelled: bool) -> Option<RunError> {
 
 /// Ends a run whose attempt is in the history.
 fn end(batch: &mut Batch<'_>, run: RunId, error: RunError) -> Result<Released, Fault> {
-    let state = Outcome::failed(error.clone(), 0.0, batch.now()).ending.state();
+    let code = error.code;
     end_without_lease(batch, run, Cause::Running, error)?;
-    Ok(Released::Ended(state))
+    Ok(Released::Ended(code))
 }
 
 /// What a run has been through: its app, crashes, losses, whether it is to be cancelled and whether a replica is

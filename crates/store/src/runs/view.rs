@@ -114,6 +114,10 @@ enum Way {
     Queued,
     Delayed,
     Running,
+    /// Through the index of those without a result, which is in the order of the list.
+    Failed,
+    Cancelled,
+    Expired,
 }
 
 impl Way {
@@ -123,6 +127,7 @@ impl Way {
             Self::Queued => "runs r INDEXED BY runs_queued",
             Self::Delayed => "runs r INDEXED BY runs_delayed_by_app",
             Self::Running => "runs r INDEXED BY runs_running",
+            Self::Failed | Self::Cancelled | Self::Expired => "runs r INDEXED BY runs_without_result",
         }
     }
 
@@ -132,6 +137,9 @@ impl Way {
             Self::Queued => "r.app = ?1 AND r.state = 'queued' AND r.delayed = 0",
             Self::Delayed => "r.app = ?1 AND r.state = 'queued' AND r.delayed = 1",
             Self::Running => "r.state = 'running' AND r.app = ?1",
+            Self::Failed => "r.app = ?1 AND r.state = 'failed'",
+            Self::Cancelled => "r.app = ?1 AND r.state = 'cancelled'",
+            Self::Expired => "r.app = ?1 AND r.state = 'expired'",
         }
     }
 
@@ -154,10 +162,13 @@ fn ways(conn: &Connection, state: Option<RunState>, number: i64) -> Result<&'sta
     let ways: &[Way] = match state {
         Some(RunState::Queued) => &[Way::Queued, Way::Delayed],
         Some(RunState::Running) => &[Way::Running],
-        _ => &[Way::InOrder],
+        Some(RunState::Failed) => &[Way::Failed],
+        Some(RunState::Cancelled) => &[Way::Cancelled],
+        Some(RunState::Expired) => &[Way::Expired],
+        Some(RunState::Succeeded) | None => &[Way::InOrder],
     };
     for way in ways {
-        if !matches!(way, Way::InOrder) && !way.has_few(conn, number)? {
+        if matches!(way, Way::Queued | Way::Delayed | Way::Running) && !way.has_few(conn, number)? {
             return Ok(&[Way::InOrder]);
         }
     }

@@ -241,6 +241,7 @@ impl Runs for Memory {
             step: 1,
             schedule: None,
             body: bytes::Bytes::new(),
+            large_bytes: 0,
             caller_secret: None,
             headers: None,
         });
@@ -285,7 +286,7 @@ impl Runs for Memory {
         run.crashes += u32::from(release.is_death());
         if run.crashes >= CRASHES_MAX {
             state.crash_loops.push(lease.run);
-            return Ok(Released::Ended(queue::run::RunState::Failed));
+            return Ok(Released::Ended(Code::CrashLoop));
         }
         state.queued.push_back(run);
         Ok(Released::Queued)

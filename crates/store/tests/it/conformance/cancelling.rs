@@ -35,7 +35,7 @@ pub(crate) async fn a_cancelled_run_that_comes_back_is_not_executed_again(world:
         assert_eq!(world.store.cancel(&project(1), lease.run).await.unwrap(), Cancellation::Asked);
         assert_eq!(world.view(lease.run).await.state, RunState::Running);
         let released = world.store.release(lease, release).await.unwrap();
-        assert_eq!(released, Released::Ended(RunState::Cancelled));
+        assert_eq!(released, Released::Ended(Code::Cancelled));
         assert_eq!(world.view(lease.run).await.state, RunState::Cancelled);
         assert_eq!(world.begin().await[0].id.run, lease.run);
     }

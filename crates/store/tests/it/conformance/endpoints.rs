@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use queue::delivery::{DeliveryState, EndpointState, EndpointView, Redelivered, Verdict};
+use queue::delivery::{DeliveryState, Enabled, EndpointState, EndpointView, Redelivered, Verdict};
 use queue::port::Claim;
 use queue::retry::{SCHEDULE, next_attempt};
 use queue::{AppId, EndpointId};
@@ -33,7 +33,7 @@ pub(crate) async fn an_endpoint_shows_every_change(world: World<impl Engine>) {
     assert_eq!(shown.waiting, 1);
 
     world.pass(Duration::from_secs(60));
-    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Some(1));
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Replayed(1));
     let shown = world.store.endpoints(&project(1)).await.unwrap().remove(0);
     assert_eq!((shown.state, shown.since, shown.waiting), (EndpointState::Enabled, world.now(), 0));
     let changes: Vec<_> = shown.events.iter().map(|event| (event.at, event.state)).collect();
@@ -48,14 +48,25 @@ pub(crate) async fn enabling_replays_what_waits(world: World<impl Engine>) {
         waiting.push(world.succeeded(&app("a"), &[A]).await);
     }
     assert!(world.begin().await.is_empty());
-    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Some(1_101));
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Replayed(1_101));
     assert_eq!(world.view(waiting[0]).await.deliveries[0].state, DeliveryState::Pending);
     let due = world.begin().await;
     assert_eq!((due.len(), due[0].step), (100, 1));
     // Outcomes that come later are told at once, and there is nothing left to enable.
     let later = world.succeeded(&app("a"), &[A]).await;
     assert_eq!(world.view(later).await.deliveries[0].state, DeliveryState::Pending);
-    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Some(0));
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Already);
+}
+
+pub(crate) async fn enabling_what_is_enabled_changes_nothing_and_says_so(world: World<impl Engine>) {
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Unknown);
+    assert!(world.store.set_body_limit(&project(1), url(A), Some(2_000)).await.unwrap());
+    let before = world.store.endpoints(&project(1)).await.unwrap();
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Already);
+    assert_eq!(world.store.endpoints(&project(1)).await.unwrap(), before);
+    gone(&world).await;
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Replayed(1));
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Already);
 }
 
 pub(crate) async fn an_endpoint_is_enabled_by_its_own_project_only(world: World<impl Engine>) {
@@ -64,9 +75,9 @@ pub(crate) async fn an_endpoint_is_enabled_by_its_own_project_only(world: World<
     world.succeeded(&other, &[A]).await;
     world.end(&world.begin().await[0], Verdict::Disabled, 410);
     world.settled().await;
-    assert_eq!(world.store.enable(&project(2), &id()).await.unwrap(), None);
+    assert_eq!(world.store.enable(&project(2), &id()).await.unwrap(), Enabled::Unknown);
     let theirs = EndpointId::of(&project(2), &url(A));
-    assert_eq!(world.store.enable(&project(2), &theirs).await.unwrap(), Some(1));
+    assert_eq!(world.store.enable(&project(2), &theirs).await.unwrap(), Enabled::Replayed(1));
     assert_eq!(world.begin().await[0].project, project(2));
     let ours = world.store.endpoints(&project(1)).await.unwrap().remove(0);
     assert_eq!(ours.state, EndpointState::Disabled);
@@ -114,7 +125,7 @@ pub(crate) async fn an_endpoint_that_takes_nothing_for_a_whole_schedule_is_disab
     assert_eq!(world.view(first).await.deliveries[0].state, DeliveryState::Disabled);
     assert_eq!(endpoint(&world).await.unwrap().waiting, 2);
     // Enabled, it gets all of it, under the same ids and with a schedule that begins anew.
-    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Some(2));
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Replayed(2));
     let due = world.begin().await;
     assert_eq!(due.iter().map(|due| due.id.run).collect::<HashSet<_>>(), runs);
     assert!(due.iter().all(|due| due.step == 1));

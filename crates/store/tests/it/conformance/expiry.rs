@@ -47,10 +47,7 @@ pub(crate) async fn a_leased_run_past_its_time_is_named_and_expires_when_it_come
     world.pass(MINUTE);
     assert_eq!(expire(&world).await, [id]);
     assert_eq!(world.view(id).await.state, RunState::Running, "nobody knows here whether it has begun");
-    assert_eq!(
-        world.store.release(lease, Release::Drained).await.unwrap(),
-        Released::Ended(RunState::Expired)
-    );
+    assert_eq!(world.store.release(lease, Release::Drained).await.unwrap(), Released::Ended(Code::Expired));
     assert_eq!(expire(&world).await, []);
     assert_eq!(world.view(id).await.state, RunState::Expired);
     assert_eq!(world.begin().await[0].id.run, id);

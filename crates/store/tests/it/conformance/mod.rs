@@ -124,6 +124,7 @@ macro_rules! conformance {
         $crate::conformance::promises! { $open, endpoints {
             an_endpoint_shows_every_change
             enabling_replays_what_waits
+            enabling_what_is_enabled_changes_nothing_and_says_so
             an_endpoint_is_enabled_by_its_own_project_only
             an_endpoint_that_takes_nothing_for_a_whole_schedule_is_disabled
             what_is_pending_and_under_way_waits_with_its_endpoint

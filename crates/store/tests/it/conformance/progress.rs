@@ -1,7 +1,7 @@
 //! What runs tell on their way to their outcome.
 
 use bytes::Bytes;
-use queue::delivery::{DeliveryState, Endpoints, Verdict};
+use queue::delivery::{DeliveryState, Enabled, Endpoints, Verdict};
 use queue::lease::Lease;
 use queue::limits::PROGRESS_UNDELIVERED_MAX;
 use queue::outcome::Finished;
@@ -127,7 +127,11 @@ pub(crate) async fn what_is_told_on_the_way_waits_for_no_disabled_endpoint(world
     );
 
     let endpoint = queue::EndpointId::of(&project(1), &url(A));
-    assert_eq!(world.store.enable(&project(1), &endpoint).await.unwrap(), Some(1), "the outcome alone");
+    assert_eq!(
+        world.store.enable(&project(1), &endpoint).await.unwrap(),
+        Enabled::Replayed(1),
+        "the outcome alone"
+    );
     let endpoints = Endpoints::One(url(A));
     let redelivered = world.store.redeliver_failed(&project(1), endpoints, BEGINNING).await.unwrap();
     assert_eq!(redelivered, 0, "nor is it news later");

@@ -265,10 +265,7 @@ pub(crate) async fn a_run_released_after_its_app_was_deleted_is_cancelled(world:
     deployed(&world, 1, &app("a")).await;
     let lease = world.leased(&app("a"), &["https://a.example/"]).await;
     world.store.delete_app(&app("a")).await.unwrap();
-    assert_eq!(
-        world.store.release(lease, Release::Drained).await.unwrap(),
-        Released::Ended(RunState::Cancelled)
-    );
+    assert_eq!(world.store.release(lease, Release::Drained).await.unwrap(), Released::Ended(Code::Cancelled));
     assert_eq!(world.view(lease.run).await.state, RunState::Cancelled);
     assert_eq!(world.begin().await.len(), 1);
 }

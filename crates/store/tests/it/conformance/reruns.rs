@@ -84,7 +84,7 @@ pub(crate) async fn a_run_between_two_attempts_can_be_cancelled(world: World<imp
     let lease = stubborn(&world).await;
     assert_eq!(world.store.cancel(&project(1), lease.run).await.unwrap(), Cancellation::Asked);
     let released = world.store.retry(lease, raised()).await.unwrap();
-    assert_eq!(released, Released::Ended(RunState::Cancelled), "a failure is no way round a cancellation");
+    assert_eq!(released, Released::Ended(Code::Cancelled), "a failure is no way round a cancellation");
     assert_eq!(world.begin().await.len(), 2);
 }
 
@@ -124,7 +124,7 @@ pub(crate) async fn a_run_is_executed_no_more_often_than_it_may(world: World<imp
         let last = world.claim_one(&app("a")).await;
         assert!(last.last_attempt);
         let released = world.store.release(last.lease, release).await.unwrap();
-        assert_eq!(released, Released::Ended(RunState::Failed), "{release:?}");
+        assert_eq!(released, Released::Ended(code), "{release:?}");
         let view = world.view(lease.run).await;
         let error = view.error.unwrap();
         assert_eq!((error.code, view.max_attempts, view.attempts.len()), (code, Some(2), 2));
@@ -157,7 +157,7 @@ pub(crate) async fn retries_stay_within_the_attempts_that_a_run_may_have(world: 
     let last = world.claim_one(&app("a")).await;
     assert!(last.last_attempt);
     // A worker ends such a run itself; one that does not is not followed.
-    assert_eq!(world.store.retry(last.lease, raised()).await.unwrap(), Released::Ended(RunState::Failed));
+    assert_eq!(world.store.retry(last.lease, raised()).await.unwrap(), Released::Ended(Code::UserError));
     let view = world.view(lease.run).await;
     assert_eq!((view.error, view.attempts.len()), (Some(raised()), 2));
 }

@@ -244,7 +244,7 @@ pub(crate) async fn the_third_death_of_its_replica_ends_a_run(world: World<impl 
         assert_eq!(claimed.crashes, crashes);
         let released = world.store.release(claimed.lease, Release::WorkerCrashed).await.unwrap();
         let last = crashes + 1 == limits::CRASHES_MAX;
-        assert_eq!(released, if last { Released::Ended(RunState::Failed) } else { Released::Queued });
+        assert_eq!(released, if last { Released::Ended(Code::CrashLoop) } else { Released::Queued });
     }
     let view = world.view(id).await;
     assert_eq!((view.state, view.error.unwrap().code), (RunState::Failed, Code::CrashLoop));
@@ -278,7 +278,7 @@ pub(crate) async fn losing_the_server_counts_once_a_replica_had_the_run(world: W
         world.store.started(vec![lease]);
         let released = world.store.release(lease, Release::ServerLost).await.unwrap();
         let last = losses == limits::SERVER_LOSSES_MAX;
-        assert_eq!(released, if last { Released::Ended(RunState::Failed) } else { Released::Queued });
+        assert_eq!(released, if last { Released::Ended(Code::Interrupted) } else { Released::Queued });
     }
     let view = world.view(id).await;
     assert_eq!((view.state, view.error.unwrap().code), (RunState::Failed, Code::Interrupted));

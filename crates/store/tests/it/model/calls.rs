@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use queue::app::AppConfig;
-use queue::delivery::{AttemptEnd, DueDelivery, Endpoints, Redelivered};
+use queue::delivery::{AttemptEnd, DueDelivery, Enabled, Endpoints, Redelivered};
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, RunError};
 use queue::port::{Accepted, Claim, Room};
@@ -52,7 +52,7 @@ pub(super) enum Answer {
     Begun(Vec<DueDelivery>),
     Redelivered(Redelivered),
     RedeliveredFailed(u64),
-    Enabled(Option<u64>),
+    Enabled(Enabled),
     Limited(bool),
     Deleted(bool),
     /// Nothing: a note, or done.

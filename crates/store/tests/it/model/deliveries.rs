@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use queue::delivery::{
-    AttemptEnd, AttemptReport, DeliveryState, DueDelivery, EndpointEvent, EndpointState, Endpoints,
+    AttemptEnd, AttemptReport, DeliveryState, DueDelivery, Enabled, EndpointEvent, EndpointState, Endpoints,
     Redelivered, Verdict,
 };
 use queue::outcome::Finish;
@@ -353,24 +353,25 @@ impl Model {
     pub(super) fn enable(
         &mut self,
         endpoint: &(ProjectId, String),
-        answer: Option<u64>,
+        answer: Enabled,
         now: Timestamp,
     ) -> Result<(), Mismatch> {
         let known = self.endpoints.get_mut(endpoint).filter(|known| !known.events.is_empty());
         let Some(known) = known else {
-            return same("the enabling of an unknown endpoint", &answer, &None);
+            return same("the enabling of an unknown endpoint", &answer, &Enabled::Unknown);
         };
-        let mut replayed = 0;
-        if std::mem::take(&mut known.disabled) {
-            let (state, reason) = (EndpointState::Enabled, "requested".to_owned());
-            known.events.push(EndpointEvent { at: now, state, reason });
-            let waits = |(_, delivery): &(u32, &mut Delivery)| delivery.state == DeliveryState::Disabled;
-            for (_, delivery) in self.deliveries_to(endpoint).filter(waits) {
-                delivery.make_due(now);
-                replayed += 1;
-            }
+        if !std::mem::take(&mut known.disabled) {
+            return same("the enabling of an enabled endpoint", &answer, &Enabled::Already);
         }
-        same("how many are replayed", &answer, &Some(replayed))
+        let mut replayed = 0;
+        let (state, reason) = (EndpointState::Enabled, "requested".to_owned());
+        known.events.push(EndpointEvent { at: now, state, reason });
+        let waits = |(_, delivery): &(u32, &mut Delivery)| delivery.state == DeliveryState::Disabled;
+        for (_, delivery) in self.deliveries_to(endpoint).filter(waits) {
+            delivery.make_due(now);
+            replayed += 1;
+        }
+        same("how many are replayed", &answer, &Enabled::Replayed(replayed))
     }
 
     /// The server is gone: nobody knows what became of the attempts under way. They are made again no

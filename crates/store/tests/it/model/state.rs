@@ -310,11 +310,11 @@ impl Model {
         run.state = RunState::Queued;
         if run.cancel_asked || self.deleted.contains_key(&run.given.app) {
             self.end_by_itself(lease.run, Code::Cancelled, now);
-            return same("the answer to a retry", answer, &Released::Ended(RunState::Cancelled));
+            return same("the answer to a retry", answer, &Released::Ended(Code::Cancelled));
         }
         if run.is_used_up() {
             self.end_by_itself(lease.run, error.code, now);
-            return same("the answer to a retry", answer, &Released::Ended(RunState::Failed));
+            return same("the answer to a retry", answer, &Released::Ended(error.code));
         }
         run.delayed = true;
         let after = |chance| now.plus(rerun::pause(run.failures, chance));
@@ -354,7 +354,7 @@ impl Model {
             return Released::Queued;
         };
         self.end_by_itself(id, code, now);
-        Released::Ended(self.runs[&id].state)
+        Released::Ended(code)
     }
 
     pub(super) fn cancel(

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use queue::delivery::{DeliveryFilter, DeliveryState, Endpoints, Verdict};
+use queue::delivery::{DeliveryFilter, DeliveryState, Enabled, Endpoints, Verdict};
 use queue::port::{Deliveries as _, Registry as _, Runs as _};
 use queue::run::RunState;
 use queue::{EndpointId, RunId};
@@ -80,7 +80,7 @@ async fn an_endpoint_that_is_enabled_in_the_middle_of_its_disabling_gets_everyth
     gone(&world).await;
     let id = EndpointId::of(&project(1), &url(A));
     eventually(|| async { !world.store.endpoints(&project(1)).await.unwrap().is_empty() }).await;
-    assert_eq!(world.store.enable(&project(1), &id).await.unwrap(), Some(MANY as u64));
+    assert_eq!(world.store.enable(&project(1), &id).await.unwrap(), Enabled::Replayed(MANY as u64));
     assert_eq!(count(&world, DeliveryState::Disabled).await, 0);
     assert_eq!(count(&world, DeliveryState::Pending).await, MANY + 1);
 }

@@ -29,3 +29,7 @@ INSERT INTO chores (kind, app, at, run, endpoint)
     SELECT 'cancel', number, 0, zeroblob(16), 0 FROM app_numbers
     WHERE deleted_at IS NOT NULL
       AND EXISTS (SELECT 1 FROM runs WHERE app = app_numbers.number AND state = 'queued');
+
+-- Runs that ended without a result, for lists of them. Most runs succeed, and are not in it. (With an IN the path
+-- of a run would make temporary trees.)
+CREATE INDEX runs_without_result ON runs (app, state) WHERE state = 'failed' OR state = 'cancelled' OR state = 'expired';
