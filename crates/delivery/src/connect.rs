@@ -39,7 +39,7 @@ pub(crate) struct Connector {
 impl Connector {
     /// `tls` replaces the machine's own roots of trust; `limit` bounds connect and TLS together.
     pub(crate) fn new(guard: Arc<Guard>, tls: Option<Arc<ClientConfig>>, limit: Duration) -> Self {
-        Self { guard, tls: OnceCell::new_with(tls.map(TlsConnector::from)), limit }
+        Self { guard, tls: OnceCell::new_with(tls.map(|tls| connector((*tls).clone()))), limit }
     }
 
     /// Opens a connection, and notes how long each step of it took.
@@ -89,7 +89,7 @@ impl Connector {
         self.tls
             .get_or_try_init(|| async {
                 let config = tokio::task::spawn_blocking(system_tls).await.map_err(io::Error::other)?;
-                config.map(|config| TlsConnector::from(Arc::new(config))).map_err(|error| {
+                config.map(connector).map_err(|error| {
                     tracing::error!(%error, "the machine's certificates cannot be read; no https receiver can be reached");
                     io::Error::other(error)
                 })
@@ -100,12 +100,17 @@ impl Connector {
 
 fn system_tls() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_platform_verifier()?
-        .with_no_client_auth();
+        .with_no_client_auth())
+}
+
+/// Says beforehand what will be spoken: HTTP/1.1, which every receiver understands. One that insists on something
+/// else says so in the handshake, before it gets a byte.
+fn connector(mut config: ClientConfig) -> TlsConnector {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    TlsConnector::from(Arc::new(config))
 }
 
 fn server_name(address: &Address) -> Option<ServerName<'static>> {

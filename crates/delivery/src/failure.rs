@@ -103,6 +103,7 @@ impl Failure {
                 _ => "bad_certificate",
             },
             Error::PeerIncompatible(_) | Error::AlertReceived(Alert::ProtocolVersion) => "version",
+            Error::AlertReceived(Alert::NoApplicationProtocol) => "no_http_1",
             Error::AlertReceived(_) => "alert",
             Error::InvalidMessage(_) => "not_tls",
             _ => "handshake",

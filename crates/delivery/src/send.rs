@@ -55,11 +55,11 @@ impl Sender {
         let address = self.guard.readmit(&due.url).await?;
         let keys = self.keys.get(&due.project, deadline).await.ok_or(Failure::NoSigningKey)?;
         let mut request = request(due, &address.url, &keys, at).ok_or(Failure::AddressNotAllowed)?;
-        while let Some(mut wire) = self.pool.take(receiver) {
+        while let Some(mut wire) = self.pool.take(receiver, Instant::now()) {
             match wire.exchange(request, deadline, timings).await {
                 Ok(seen) => {
                     timings.reused_connection = true;
-                    self.pool.keep(receiver, wire);
+                    self.pool.keep(receiver, wire, Instant::now());
                     return Ok(seen);
                 }
                 // The receiver closed the connection before anything was written.
@@ -69,7 +69,7 @@ impl Sender {
         let mut wire = Wire::new(self.connector.connect(&address, deadline, timings).await?).await?;
         match wire.exchange(request, deadline, timings).await {
             Ok(seen) => {
-                self.pool.keep(receiver, wire);
+                self.pool.keep(receiver, wire, Instant::now());
                 Ok(seen)
             }
             Err(Unsent(_)) => Err(Failure::Reset),

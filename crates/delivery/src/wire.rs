@@ -31,6 +31,7 @@ const HEADER_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Wire {
     sender: SendRequest<Full<Bytes>>,
     driver: Option<Box<Driver>>,
+    pub(crate) opened_at: Instant,
 }
 
 /// A request that came back because the connection was closed before a byte of it was written.
@@ -44,7 +45,7 @@ impl Wire {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Failure::of_exchange(&error))?;
-        Ok(Self { sender, driver: Some(Box::new(driver)) })
+        Ok(Self { sender, driver: Some(Box::new(driver)), opened_at: Instant::now() })
     }
 
     /// Whether another request may go out on it, as far as can be seen without waiting.
@@ -61,7 +62,7 @@ impl Wire {
         deadline: Instant,
         timings: &mut Timings,
     ) -> Result<Seen, Unsent> {
-        let Self { sender, driver } = self;
+        let Self { sender, driver, .. } = self;
         let began = Instant::now();
         let answer = match timeout_at(deadline, drive(driver, sender.try_send_request(request))).await {
             Ok(Ok(answer)) => answer,

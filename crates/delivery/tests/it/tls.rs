@@ -124,6 +124,22 @@ async fn untrusted_receivers_are_named_by_kind_and_get_not_a_byte() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_speaks_both_gets_http_1_and_one_that_does_not_is_named() {
+    let authority = Authority::named("trusted");
+    let world = World::with(|options| options.tls = Some(authority.client()));
+    world.names.say("hooks.example.com", &[&["127.0.0.1"]]);
+    for (spoken, reason) in [(&["h2", "http/1.1"][..], None), (&["h2"], Some("tls:no_http_1"))] {
+        let mut config = authority.server("hooks.example.com", |_| {});
+        config.alpn_protocols = spoken.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let (at, mut requests) = serve(config).await;
+        let id = world.deliver(&format!("https://hooks.example.com:{}/x", at.port()));
+        let end = world.shelf.first_end(id).await;
+        assert_eq!(end.report.reason.as_deref(), reason, "{spoken:?}");
+        assert_eq!(requests.try_recv().is_ok(), reason.is_none(), "{spoken:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_speak_tls_is_said_so() {
     let world = World::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

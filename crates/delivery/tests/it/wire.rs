@@ -327,6 +327,37 @@ async fn connections_are_used_again_while_they_are_open() {
 }
 
 #[tokio::test]
+async fn what_an_answer_wants_to_be_told_again_is_forgotten() {
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let requests = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut requests = Vec::new();
+        for _ in 0..2 {
+            let mut request = Vec::new();
+            while !request.ends_with(b"}}") {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            requests.push(String::from_utf8(request).unwrap().to_ascii_lowercase());
+            let answer = "HTTP/1.1 200 OK\r\nset-cookie: a=planted\r\netag: \"planted\"\r\n\
+                          alt-svc: h2=\":443\"\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        requests
+    });
+    for _ in 0..2 {
+        let id = world.deliver(&url);
+        assert_eq!(world.shelf.first_end(id).await.verdict, Verdict::Delivered);
+    }
+    let second = &requests.await.unwrap()[1];
+    for unwanted in ["planted", "cookie", "if-none-match"] {
+        assert!(!second.contains(unwanted), "{second}");
+    }
+}
+
+#[tokio::test]
 async fn each_attempt_tells_where_its_time_went() {
     let world = World::new();
     let receiver = CountingServer::start(3).await;
