@@ -280,6 +280,60 @@ async fn runs_that_wait_cost_a_start_one_count_and_other_runs_nothing() {
     assert_eq!(counts.len(), 2, "the writer's books and the worker's first look: {counts:?}");
 }
 
+/// Ended runs of another project, newer than all others, of which the oldest have a webhook that waits.
+fn fill_with_others(path: &Path, waiting: usize, delivered: usize) {
+    let conn = Connection::open(path).unwrap();
+    conn.execute_batch("BEGIN; INSERT INTO app_numbers (number, app, project) VALUES (77, 'p-2-a', 'p-2')")
+        .unwrap();
+    for (table, key) in [("runs", "id"), ("deliveries", "run")] {
+        let mut columns = conn.prepare(&format!("SELECT name FROM pragma_table_info('{table}')")).unwrap();
+        let columns: Vec<String> =
+            columns.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let value = |column: &String| match column.as_str() {
+            name if name == key => "cast(X'7FFFFFFFFFFF' || printf('%010d', x) AS BLOB)".to_owned(),
+            "app" => "77".to_owned(),
+            "state" if table == "deliveries" => format!("iif(x <= {waiting}, 'pending', 'delivered')"),
+            "next_at" => format!("iif(x <= {waiting}, 1, NULL)"),
+            name => name.to_owned(),
+        };
+        let values: Vec<_> = columns.iter().map(value).collect();
+        let rows = waiting + delivered;
+        let fill = format!(
+            "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {rows})
+             INSERT INTO {table} ({}) SELECT {} FROM n, (SELECT * FROM {table} LIMIT 1)",
+            columns.join(", "),
+            values.join(", ")
+        );
+        assert_eq!(conn.execute(&fill, []).unwrap(), rows);
+    }
+    conn.execute_batch("COMMIT").unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_is_found_although_another_project_has_a_long_queue() {
+    let few = usize::try_from(crate::runs::FEW).unwrap();
+    let scene = Scene { dir: tempfile::tempdir().unwrap(), entropy: Arc::new(Sequence(Mutex::new(1))) };
+    let store = scene.open();
+    let due = finish(&store, scene.leased(&store).await).await;
+    end(&store, &due[0], Verdict::Retry(NOW));
+    store.close().await;
+    fill_with_others(&scene.dir.path().join("postback.db"), few + 1, 20 * few);
+    let store = scene.open();
+    take(scene.dir.path());
+    let list = async |limit| {
+        let (project, state) = (project(), Some(DeliveryState::Pending));
+        let filter = DeliveryFilter { project, endpoints: None, state, after: None, limit };
+        let found = store.deliveries(filter).await.unwrap();
+        found.iter().map(|view| view.run_id).collect::<Vec<_>>()
+    };
+    assert_eq!(list(20).await, [due[0].id.run]);
+    let statements = take(scene.dir.path());
+    store.close().await;
+    // About as many rows are looked at as wait, and not all that there ever were.
+    let most = statements.values().max().copied().unwrap_or(0);
+    assert!((1..50 * crate::runs::FEW).contains(&i64::from(most)), "{statements:?}");
+}
+
 #[tokio::test]
 async fn no_statement_is_prepared_again_because_of_what_is_bound_to_it() {
     let scene = Scene { dir: tempfile::tempdir().unwrap(), entropy: Arc::new(Sequence(Mutex::new(1))) };

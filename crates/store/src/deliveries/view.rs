@@ -58,21 +58,32 @@ pub(super) fn one(
 
 /// Deliveries of a project with their last attempts, newest run first.
 pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<DeliveryView>, Fault> {
-    // The order of the joins keeps the order of the list: what is found first is shown first. Those that are due or
-    // under way are found by the index of their state, if that holds few.
     let index = match filter.state {
-        Some(DeliveryState::Pending) if has_few(conn, "deliveries_pending", "pending")? => {
-            " INDEXED BY deliveries_pending"
-        }
-        Some(DeliveryState::Sending) if has_few(conn, "deliveries_sending", "sending")? => {
-            " INDEXED BY deliveries_sending"
-        }
-        _ => "",
+        Some(DeliveryState::Pending) => "deliveries_pending",
+        Some(DeliveryState::Sending) => "deliveries_sending",
+        _ => return from(conn, filter, "deliveries d"),
     };
+    let indexed = format!("deliveries d INDEXED BY {index}");
+    if has_few(conn, index, filter.state)? {
+        return from(conn, filter, &indexed);
+    }
+    // Of many the newest fill the list; unless they are another project's.
+    let newest = format!(
+        "(SELECT run, endpoint FROM deliveries WHERE (run, endpoint) < (?3, ?4)
+          ORDER BY run DESC, endpoint DESC LIMIT {FEW}) w
+         CROSS JOIN deliveries d ON d.run = w.run AND d.endpoint = w.endpoint"
+    );
+    let found = from(conn, filter, &newest)?;
+    if found.len() >= filter.limit { Ok(found) } else { from(conn, filter, &indexed) }
+}
+
+/// Looks for them in `place`.
+fn from(conn: &Connection, filter: &DeliveryFilter, place: &str) -> Result<Vec<DeliveryView>, Fault> {
+    // The order of the joins keeps the order of the list: what is found first is shown first.
     let mut text = format!(
-        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM deliveries d{index} CROSS JOIN runs r ON r.id = d.run
+        "SELECT d.attempt, {ATTEMPT}, {DELIVERY} FROM {place} CROSS JOIN runs r ON r.id = d.run
              CROSS JOIN app_numbers n ON n.number = r.app
-         WHERE n.project = ?1"
+         WHERE n.project = ?1 AND (d.run, d.endpoint) < (?3, ?4)"
     );
     let project = filter.project.as_str();
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
@@ -80,7 +91,8 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
     let receiver = receiver.as_ref().map(queue::run::Receiver::as_str);
     let url = filter.endpoints.as_ref().and_then(Endpoints::url).map(EndpointUrl::as_str);
     let after = filter.after.map(|id| (id.run.into_bytes(), row::delivery_number(id)));
-    let mut values: Vec<&dyn ToSql> = vec![&project, &limit];
+    let (run, index) = after.unwrap_or(([0xff; 16], i64::MAX));
+    let mut values: Vec<&dyn ToSql> = vec![&project, &limit, &run, &index];
     if let Some(state) = filter.state {
         // A literal: the planner sees which index holds such rows.
         text += &format!(" AND d.state = '{state}'");
@@ -96,10 +108,6 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
         values.push(url);
         text += &format!(" AND d.url = ?{}", values.len());
     }
-    if let Some((run, index)) = &after {
-        values.extend([run as &dyn ToSql, index]);
-        text += &format!(" AND (d.run, d.endpoint) < (?{}, ?{})", values.len() - 1, values.len());
-    }
     text += " ORDER BY d.run DESC, d.endpoint DESC LIMIT ?2";
     let mut statement = conn.prepare_cached(&text)?;
     let mut rows = statement.query(values.as_slice())?;
@@ -111,7 +119,8 @@ pub(super) fn many(conn: &Connection, filter: &DeliveryFilter) -> Result<Vec<Del
 }
 
 /// Whether an index has few rows, of all projects.
-fn has_few(conn: &Connection, index: &str, state: &str) -> Result<bool, Fault> {
+fn has_few(conn: &Connection, index: &str, state: Option<DeliveryState>) -> Result<bool, Fault> {
+    let state = state.map_or("", DeliveryState::as_str);
     let mut statement = conn.prepare_cached(&format!(
         "SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY {index} WHERE state = '{state}' LIMIT ?1)"
     ))?;
