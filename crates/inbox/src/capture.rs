@@ -18,7 +18,7 @@ use queue::{InboxId, Timestamp, answer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::{Shared, door};
+use crate::Shared;
 
 /// Headers recorded of one request.
 const HEADERS_MAX: usize = 100;
@@ -200,7 +200,7 @@ fn answer_json(status: StatusCode, body: Bytes) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    door::sandbox(headers);
+    pages::sandbox(headers);
     response
 }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use queue::inbox::CapturedRequest;
 
-use crate::inert;
+use pages::inert;
 
 /// Bodies up to this many bytes stand in the command; others come from a file.
 const INLINE_BODY_BYTES_MAX: usize = 8 << 10;

@@ -18,7 +18,6 @@ mod assets;
 mod capture;
 mod curl;
 mod door;
-mod inert;
 mod live;
 mod page;
 mod pretty;
@@ -29,6 +28,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use axum::routing::{any, get};
+use pages::Hosts;
 use queue::port::{Inboxes, Registry};
 use queue::{Clock, Entropy, InboxId};
 use tokio::sync::Semaphore;
@@ -100,8 +100,8 @@ impl InboxRoom {
             .route("/inboxes/{id}/events", get(live::events))
             .route("/inboxes/{id}/requests/{sequence}/body", get(page::body))
             .route("/inboxes/assets/{name}", get(assets::serve))
-            .layer(middleware::map_response(door::lock_down))
-            .layer(middleware::from_fn_with_state(Arc::clone(&self.shared), door::check_host));
+            .layer(middleware::map_response(pages::lock_down))
+            .layer(middleware::from_fn_with_state(self.shared.hosts(), pages::check_host));
         Router::new()
             .route("/inbox/{id}", any(capture::receive))
             .route("/inbox/{id}/", any(capture::receive))
@@ -112,6 +112,10 @@ impl InboxRoom {
 }
 
 impl Shared {
+    fn hosts(&self) -> Hosts {
+        Hosts::new(&self.options.public_url, self.options.allowed_hosts.clone())
+    }
+
     /// The address that senders post to.
     fn address(&self, inbox: &InboxId) -> String {
         format!("{}/inbox/{inbox}", self.options.public_url.as_str().trim_end_matches('/'))

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use askama::Template;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+use pages::html;
 use queue::inbox::Inbox;
 use queue::port::{StoreError, Stored};
 use serde::Deserialize;
 
 use crate::assets::Links;
 use crate::view::RequestView;
-use crate::{Shared, curl, door};
+use crate::{Shared, curl};
 
 /// Requests on one page.
 const PAGE_REQUESTS_MAX: usize = 100;
@@ -91,7 +92,7 @@ pub(crate) async fn body(
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
             let name = format!("attachment; filename=\"{}\"", curl::file_name(sequence));
             headers.insert(CONTENT_DISPOSITION, HeaderValue::from_str(&name).expect("a number is ASCII"));
-            door::sandbox(headers);
+            pages::sandbox(headers);
             response
         }
         Ok(None) => gone(),
@@ -150,14 +151,4 @@ pub(crate) fn unavailable(error: &StoreError) -> Response {
     tracing::error!(error = %error, "An inbox could not be read");
     let message = "the inbox cannot be read right now; try again in a moment\n";
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], message).into_response()
-}
-
-fn html(status: StatusCode, page: &impl Template) -> Response {
-    match page.render() {
-        Ok(text) => (status, Html(text)).into_response(),
-        Err(error) => {
-            tracing::error!(error = %error, "A page could not be rendered");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
 }

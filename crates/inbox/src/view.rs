@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use queue::inbox::{CapturedRequest, SignatureState};
 use serde::Serialize;
 
-use crate::inert::{cut, visible};
+use crate::curl;
 use crate::pretty::pretty;
-use crate::{curl, inert};
+use pages::inert::{self, cut, visible};
 
 /// Of a body, shown on the page; the rest is a download away.
 const SHOWN_BYTES_MAX: usize = 32 << 10;

@@ -1,4 +1,5 @@
-//! Who may depend on whom: `postback` on every room, every room on `queue`, no room on another.
+//! Who may depend on whom: `postback` on every room, every room on `queue`, no room on another; those that
+//! show pages share `pages`.
 
 use cargo_metadata::{DependencyKind, Metadata};
 
@@ -37,6 +38,8 @@ fn is_allowed(edge: &Edge) -> bool {
         "queue" => edge.in_tests_only && to == "testkit",
         "postback" => to != "bench" && to != "xtask" && (to != "testkit" || edge.in_tests_only),
         "testkit" => to == "queue" || to == "store",
+        "pages" => false,
+        "inbox" | "dashboard" if to == "pages" => true,
         "bench" | "xtask" => true,
         _ if ROOMS.contains(&from) => {
             to == "queue" || (edge.in_tests_only && (to == "testkit" || to == "store"))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use builder::Builder;
+use dashboard::Dashboard;
 use delivery::{Engine, OwnServer, Rules};
 use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
@@ -37,6 +38,7 @@ pub(super) struct Rooms {
     pub(super) builder: Builder,
     gateway: Gateway,
     inbox: InboxRoom,
+    dashboard: Dashboard,
     metrics: PrometheusHandle,
     outbox: Arc<dyn Outbox>,
     /// Kept for as long as the server lives: replicas and build commands end when it closes.
@@ -142,7 +144,23 @@ impl Rooms {
             registry.clone(),
             clock.clone(),
             entropy.clone(),
-            inbox::Options { public_url: public, allowed_hosts: Vec::new(), shutdown: stop_accepting },
+            inbox::Options {
+                public_url: public.clone(),
+                allowed_hosts: Vec::new(),
+                shutdown: stop_accepting,
+            },
+        );
+        let dashboard = Dashboard::new(
+            dashboard::Ports {
+                runs: runs.clone(),
+                deliveries: deliveries.clone(),
+                registry: registry.clone(),
+                logs: logs.clone(),
+                dispatch: dispatch.clone(),
+                outbox: outbox.clone(),
+                clock: clock.clone(),
+            },
+            dashboard::Options { public_url: public, allowed_hosts: Vec::new() },
         );
         let render = metrics.clone();
         let keyring =
@@ -181,13 +199,22 @@ impl Rooms {
             },
         );
         gateway.set_ready(false);
-        let rooms = Self { store, builder, gateway, inbox, metrics, outbox: own_outbox, _lifeline: lifeline };
+        let rooms = Self {
+            store,
+            builder,
+            gateway,
+            inbox,
+            dashboard,
+            metrics,
+            outbox: own_outbox,
+            _lifeline: lifeline,
+        };
         Ok((rooms, worker, delivery))
     }
 
     /// Everything that can be asked over HTTP.
     pub(super) fn surface(&self) -> Surface {
-        self.gateway.clone().surface_with(self.inbox.router())
+        self.gateway.clone().surface_with(self.inbox.router().merge(self.dashboard.router()))
     }
 
     /// What `/readyz` says.

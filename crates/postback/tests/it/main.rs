@@ -7,6 +7,7 @@ mod chance;
 mod cli;
 mod corpus;
 mod crash;
+mod dashboard;
 mod deliveries;
 mod edge;
 mod errors;

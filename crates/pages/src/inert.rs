@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 /// `text` with control, bidirectional and invisible characters shown instead of obeyed. Line feeds
 /// and tabs stay.
-pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+pub fn visible(text: &str) -> Cow<'_, str> {
     let Some((first, _)) = text.char_indices().find(|(_, char)| acts(*char)) else {
         return Cow::Borrowed(text);
     };
@@ -29,7 +29,7 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
 }
 
 /// Whether a character does something else than stand there.
-pub(crate) fn acts(char: char) -> bool {
+pub fn acts(char: char) -> bool {
     match char {
         '\n' | '\t' => false,
         _ if char.is_control() => true,
@@ -48,7 +48,7 @@ fn picture(code: u32) -> char {
 }
 
 /// The longest beginning of `text` of at most `max` bytes that ends between characters.
-pub(crate) fn cut(text: &str, max: usize) -> &str {
+pub fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     &text[..end]
 }

@@ -1,0 +1,92 @@
+//! Watch: pages that show every run from its request to its receiver.
+//!
+//! | path below `/dashboard` | what it shows |
+//! |---|---|
+//! | `/sign-in` | asks for the private key once, and keeps a signed cookie instead of it |
+//! | `/runs` | the project's runs, by app and state, page by page |
+//! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
+//!
+//! Promises:
+//! - whoever is not signed in sees nothing but the sign-in page;
+//! - a change happens only when one of our own pages asks for it;
+//! - what models, callers and receivers wrote is shown as inert text;
+//! - everything can be read without a script.
+
+mod assets;
+mod error;
+mod runs;
+#[cfg(test)]
+mod sample;
+mod session;
+mod shape;
+mod timeline;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use axum::routing::{get, post};
+use pages::Hosts;
+use queue::Clock;
+use queue::port::{Deliveries, Dispatch, Logs, Outbox, Registry, Runs};
+use url::Url;
+
+/// What the dashboard asks of the other rooms.
+#[expect(missing_docs, reason = "each field is the port of its type, described there")]
+pub struct Ports {
+    pub runs: Arc<dyn Runs>,
+    pub deliveries: Arc<dyn Deliveries>,
+    pub registry: Arc<dyn Registry>,
+    pub logs: Arc<dyn Logs>,
+    pub dispatch: Arc<dyn Dispatch>,
+    pub outbox: Arc<dyn Outbox>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What the room is told at its start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where people reach this server.
+    pub public_url: Url,
+    /// Names besides the public one, `localhost` and IP addresses under which pages may be opened.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// The room: built by the binary, and merged into its router.
+#[derive(Clone)]
+pub struct Dashboard {
+    shared: Arc<Shared>,
+}
+
+/// What every handler needs.
+struct Shared {
+    ports: Ports,
+    options: Options,
+}
+
+impl Dashboard {
+    /// The room over these ports.
+    pub fn new(ports: Ports, options: Options) -> Self {
+        Self { shared: Arc::new(Shared { ports, options }) }
+    }
+
+    /// The routes, state inside.
+    pub fn router(&self) -> Router {
+        let Options { public_url, allowed_hosts } = &self.shared.options;
+        let hosts = Hosts::new(public_url, allowed_hosts.clone());
+        Router::new()
+            .route("/dashboard", get(runs::first))
+            .route("/dashboard/sign-in", get(session::ask).post(session::sign_in))
+            .route("/dashboard/sign-out", post(session::sign_out))
+            .route("/dashboard/runs", get(runs::list))
+            .route("/dashboard/runs/{run}", get(runs::show))
+            .route("/dashboard/runs/{run}/cancel", post(runs::cancel))
+            .route("/dashboard/runs/{run}/deliveries/{delivery}/redeliver", post(runs::redeliver))
+            .route("/dashboard/assets/{name}", get(assets::serve))
+            .layer(middleware::from_fn(session::refuse_foreign_changes))
+            .layer(middleware::map_response(pages::lock_down_to_forms))
+            .layer(middleware::from_fn_with_state(hosts, pages::check_host))
+            .with_state(Arc::clone(&self.shared))
+    }
+}

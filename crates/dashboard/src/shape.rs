@@ -1,0 +1,142 @@
+//! Numbers, times and bodies as people read them.
+
+use std::time::Duration;
+
+use pages::inert::{cut, visible};
+use queue::Timestamp;
+
+/// Bytes of a body that a page shows; the rest is a download.
+const BODY_SHOWN_MAX: usize = 64 << 10;
+
+/// `0.4 ms`, `17 ms`, `1.20 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let millis = duration.as_secs_f64() * 1e3;
+    let secs = duration.as_secs();
+    match secs {
+        _ if millis < 10.0 => format!("{millis:.1} ms"),
+        _ if millis < 1_000.0 => format!("{millis:.0} ms"),
+        0..60 => format!("{:.2} s", millis / 1e3),
+        60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
+        3_600..86_400 => format!("{} h {} min", secs / 3_600, secs % 3_600 / 60),
+        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
+    }
+}
+
+/// How long ago, or in how long: `3 min ago`, `in 4 h`.
+pub(crate) fn relative(at: Timestamp, now: Timestamp) -> String {
+    let coarse = |apart: Duration| match apart.as_secs() {
+        secs @ 0..60 => format!("{secs} s"),
+        secs @ 60..3_600 => format!("{} min", secs / 60),
+        secs @ 3_600..86_400 => format!("{} h", secs / 3_600),
+        secs => format!("{} d", secs / 86_400),
+    };
+    if at > now { format!("in {}", coarse(at.since(now))) } else { format!("{} ago", coarse(now.since(at))) }
+}
+
+/// `2026-01-31 12:00:05` UTC.
+pub(crate) fn moment(at: Timestamp) -> String {
+    let text = at.to_rfc3339();
+    text.get(..19).unwrap_or(&text).replace('T', " ")
+}
+
+/// `12 B`, `3.4 KiB`, `5.0 MiB`.
+pub(crate) fn bytes(count: usize) -> String {
+    match count {
+        0..1_024 => format!("{count} B"),
+        1_024..1_048_576 => format!("{:.1} KiB", count as f64 / 1_024.0),
+        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+    }
+}
+
+/// A body for a page: JSON with a line per item where it is JSON, inert, and no longer than fits.
+pub(crate) fn body(body: &[u8]) -> String {
+    if body.len() > BODY_SHOWN_MAX {
+        let text = String::from_utf8_lossy(&body[..BODY_SHOWN_MAX]);
+        return format!("{}\n… {} in all", visible(cut(&text, BODY_SHOWN_MAX)), bytes(body.len()));
+    }
+    let text = match serde_json::from_slice::<Box<serde_json::value::RawValue>>(body) {
+        Ok(raw) => laid_out(raw.get()),
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    visible(&text).into_owned()
+}
+
+/// JSON with a line per item. Works on the text, so that numbers keep every digit and keys their order.
+fn laid_out(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    let (mut depth, mut opened, mut in_string, mut escaped) = (0_usize, false, false, false);
+    let line = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.extend(std::iter::repeat_n("  ", depth));
+    };
+    for char in json.chars() {
+        if in_string {
+            in_string = escaped || char != '"';
+            escaped = char == '\\' && !escaped;
+            text.push(char);
+            continue;
+        }
+        match char {
+            ' ' | '\n' | '\r' | '\t' => continue,
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                if !opened {
+                    line(&mut text, depth);
+                }
+                opened = false;
+                text.push(char);
+                continue;
+            }
+            _ => {}
+        }
+        if std::mem::take(&mut opened) {
+            line(&mut text, depth);
+        }
+        text.push(char);
+        match char {
+            '{' | '[' => {
+                depth += 1;
+                opened = true;
+            }
+            ',' => line(&mut text, depth),
+            ':' => text.push(' '),
+            '"' => in_string = true,
+            _ => {}
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_digits_that_matter() {
+        let shown = |millis: u64| duration(Duration::from_micros(millis));
+        assert_eq!(shown(400), "0.4 ms");
+        assert_eq!(shown(17_300), "17 ms");
+        assert_eq!(shown(1_204_000), "1.20 s");
+        assert_eq!(shown(185_000_000), "3 min 5 s");
+        assert_eq!(shown(7_800_000_000), "2 h 10 min");
+        assert_eq!(shown(273_600_000_000), "3 d 4 h");
+    }
+
+    #[test]
+    fn a_body_keeps_its_digits_and_obeys_nobody() {
+        assert_eq!(
+            body(br#"{"a":[1,12345678901234567890.0],"b":{}}"#),
+            "{\n  \"a\": [\n    1,\n    12345678901234567890.0\n  ],\n  \"b\": {}\n}"
+        );
+        assert_eq!(body("\u{1b}[31m".as_bytes()), "␛[31m");
+        assert!(body(&vec![b'x'; BODY_SHOWN_MAX + 1]).ends_with("64.0 KiB in all"));
+    }
+
+    #[test]
+    fn times_are_said_from_now() {
+        let at = |secs: i64| Timestamp::from_millis(secs * 1_000);
+        assert_eq!(relative(at(0), at(185)), "3 min ago");
+        assert_eq!(relative(at(14_400), at(0)), "in 4 h");
+        assert_eq!(moment(at(0)), "1970-01-01 00:00:00");
+    }
+}

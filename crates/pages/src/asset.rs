@@ -1,0 +1,59 @@
+//! Files of pages, inside the binary. Each name carries a hash of the content, so a browser may keep a file for ever
+//! and still never shows an old one.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+
+/// One file.
+pub struct Asset {
+    name: String,
+    media_type: &'static str,
+    content: &'static [u8],
+}
+
+impl Asset {
+    /// A file of this content, called `{stem}-{hash}.{extension}`.
+    pub fn new(stem: &str, extension: &str, media_type: &'static str, content: &'static [u8]) -> Self {
+        Self { name: format!("{stem}-{:016x}.{extension}", fnv1a(content)), media_type, content }
+    }
+
+    /// A style sheet.
+    pub fn style(stem: &str, content: &'static [u8]) -> Self {
+        Self::new(stem, "css", "text/css; charset=utf-8", content)
+    }
+
+    /// A script.
+    pub fn script(stem: &str, content: &'static [u8]) -> Self {
+        Self::new(stem, "js", "text/javascript; charset=utf-8", content)
+    }
+
+    /// A drawing.
+    pub fn drawing(stem: &str, content: &'static [u8]) -> Self {
+        Self::new(stem, "svg", "image/svg+xml", content)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The file of that name among these.
+pub fn serve(assets: &[Asset], name: &str) -> Response {
+    match assets.iter().find(|asset| asset.name == name) {
+        Some(asset) => {
+            let headers =
+                [(CONTENT_TYPE, asset.media_type), (CACHE_CONTROL, "public, max-age=31536000, immutable")];
+            (headers, asset.content).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// FNV-1a: tells contents apart; nobody attacks our own files.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}

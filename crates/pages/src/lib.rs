@@ -1,0 +1,28 @@
+//! What every page of this server shares, whichever room shows it.
+//!
+//! - [`Hosts`]: pages open under our own names only, so that a web page of somebody else cannot read them.
+//! - [`lock_down`]: no script but our own runs in them, and nothing of them is kept or framed.
+//! - [`inert`]: what strangers wrote is shown and never obeyed.
+//! - [`Asset`]: style, script and pictures inside the binary, which a browser may keep for ever.
+
+pub mod asset;
+mod door;
+pub mod inert;
+
+use askama::Template;
+use axum::response::{Html, IntoResponse, Response};
+use http::StatusCode;
+
+pub use asset::Asset;
+pub use door::{Hosts, check_host, is_own_origin, lock_down, lock_down_to_forms, sandbox};
+
+/// A page as an answer.
+pub fn html(status: StatusCode, page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => (status, Html(text)).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

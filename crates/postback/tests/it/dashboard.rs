@@ -1,0 +1,156 @@
+//! The dashboard from outside: who gets in, what is shown, and that only its own pages change anything.
+
+use reqwest::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::json as object;
+use testkit::recorder::Recorder;
+
+use crate::support::{PATIENCE, Stage, json};
+
+/// Somebody with a browser.
+struct Visitor {
+    client: Client,
+    origin: String,
+    cookie: Option<String>,
+}
+
+impl Visitor {
+    fn of(stage: &Stage) -> Self {
+        let client = Client::builder().redirect(Policy::none()).timeout(PATIENCE).build().unwrap();
+        Self { client, origin: stage.home.url(), cookie: None }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.origin));
+        match &self.cookie {
+            Some(cookie) => request.header(COOKIE, cookie),
+            None => request,
+        }
+    }
+
+    async fn open(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    async fn page(&self, path: &str) -> String {
+        let response = self.open(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        response.text().await.unwrap()
+    }
+
+    /// Presses a button.
+    async fn press(&self, path: &str, form: &[(&str, &str)]) -> Response {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = self.request(Method::POST, path).header("origin", &self.origin);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        request.body(body).send().await.unwrap()
+    }
+
+    async fn sign_in(&mut self, key: &str) -> Response {
+        let response =
+            self.press("/dashboard/sign-in", &[("key", key), ("next", "/dashboard/runs?state=failed")]).await;
+        let cookie = response.headers().get(SET_COOKIE).map(|cookie| cookie.to_str().unwrap().to_owned());
+        self.cookie = cookie.and_then(|cookie| Some(cookie.split_once(';')?.0.to_owned()));
+        response
+    }
+}
+
+fn location(response: &Response) -> &str {
+    response.headers()[LOCATION].to_str().unwrap()
+}
+
+#[tokio::test]
+async fn the_private_key_opens_the_dashboard_and_nothing_else_does() {
+    let stage = Stage::empty();
+    let mut visitor = Visitor::of(&stage);
+    let turned_away = visitor.open("/dashboard/runs?state=failed").await;
+    assert_eq!(turned_away.status(), 303);
+    assert_eq!(location(&turned_away), "/dashboard/sign-in?next=%2Fdashboard%2Fruns%3Fstate%3Dfailed");
+    for wrong in [stage.keys.public_key.as_str(), "private-0000", ""] {
+        let refused = visitor.sign_in(wrong).await;
+        assert_eq!((refused.status().as_u16(), visitor.cookie.is_none()), (401, true), "{wrong}");
+        assert!(refused.text().await.unwrap().contains("postback keys show"));
+    }
+    let key = stage.keys.private_key.clone();
+    let welcomed = visitor.sign_in(&key).await;
+    assert_eq!((welcomed.status().as_u16(), location(&welcomed)), (303, "/dashboard/runs?state=failed"));
+    let policy = visitor.open("/dashboard/runs").await.headers()["content-security-policy"].clone();
+    assert!(policy.to_str().unwrap().starts_with("default-src 'none'"));
+    assert!(visitor.page("/dashboard/runs").await.contains("No runs here"));
+
+    // A forged cookie, another site's button, another name for this address.
+    let good = visitor.cookie.clone().unwrap();
+    let forged = if good.ends_with('A') { "B" } else { "A" };
+    visitor.cookie = Some(format!("{}{forged}", &good[..good.len() - 1]));
+    assert_eq!(visitor.open("/dashboard/runs").await.status(), 303);
+    visitor.cookie = Some(good);
+    for foreign in
+        [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site"), ("x-nothing", "at all")]
+    {
+        let request = visitor.request(Method::POST, "/dashboard/sign-out").header(foreign.0, foreign.1);
+        assert_eq!(request.send().await.unwrap().status(), 403, "{foreign:?}");
+    }
+    let rebound = visitor.request(Method::GET, "/dashboard/runs").header(HOST, "evil.example");
+    assert_eq!(rebound.send().await.unwrap().status(), 421);
+
+    // A key that is replaced takes its sessions along.
+    let rotated = stage.home.command().args(["keys", "rotate", "--only", "private-key"]).output().unwrap();
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    assert_eq!(visitor.open("/dashboard/runs").await.status(), 303);
+}
+
+#[tokio::test]
+async fn a_run_is_followed_from_its_acceptance_to_its_receiver_and_told_once_more() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let mut visitor = Visitor::of(&stage);
+    visitor.sign_in(&stage.keys.private_key.clone()).await;
+    let hostile = "</pre><script>alert(1)</script>\u{202e}";
+    let request = object!({"value": hostile, "webhook_endpoint": recorder.url("hook")}).to_string();
+    let answer = json(stage.call(&stage.v4("basic/echo"), request).await).await;
+    let run = answer["run_id"].as_str().unwrap();
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() == 1).await);
+    stage.ended_run(run).await;
+
+    assert!(visitor.page("/dashboard/runs?app=basic&state=succeeded").await.contains(run));
+    let path = format!("/dashboard/runs/{run}");
+    let began = std::time::Instant::now();
+    let mut page = visitor.page(&path).await;
+    while !page.contains("webhook delivered with 200") {
+        assert!(began.elapsed() < PATIENCE, "{page}");
+        page = visitor.page(&path).await;
+    }
+    for said in ["accepted", "started", "succeeded", "Result", "first byte"] {
+        assert!(page.contains(said), "`{said}` is missing: {page}");
+    }
+    assert!(!page.contains("<script>alert") && !page.contains('\u{202e}'), "what the caller sent is obeyed");
+
+    let button = page.split("action=\"").find(|part| part.contains("/redeliver\"")).unwrap();
+    let pressed = visitor.press(button.split('"').next().unwrap(), &[]).await;
+    assert_eq!((pressed.status().as_u16(), location(&pressed)), (303, path.as_str()));
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() == 2).await);
+    let arrivals = recorder.arrivals();
+    assert_eq!(
+        (arrivals[0].header("webhook-id"), &arrivals[0].body),
+        (arrivals[1].header("webhook-id"), &arrivals[1].body)
+    );
+    assert_eq!(visitor.open("/dashboard/runs/00000000-0000-7000-8000-000000000000").await.status(), 404);
+}
+
+#[tokio::test]
+async fn a_run_is_cancelled_by_its_button() {
+    let stage = Stage::basic();
+    let mut visitor = Visitor::of(&stage);
+    visitor.sign_in(&stage.keys.private_key.clone()).await;
+    let recorder = Recorder::start().await.unwrap();
+    let request = object!({"seconds": 600, "webhook_endpoint": recorder.url("hook")}).to_string();
+    let answer = json(stage.call(&stage.v4("basic/nap"), request).await).await;
+    let run = answer["run_id"].as_str().unwrap();
+    let pressed = visitor.press(&format!("/dashboard/runs/{run}/cancel"), &[]).await;
+    assert_eq!(pressed.status(), 303);
+    assert_eq!(stage.ended_run(run).await["state"], "cancelled");
+    let again = visitor.press(&format!("/dashboard/runs/{run}/cancel"), &[]).await;
+    assert_eq!(again.status(), 409);
+    assert!(again.text().await.unwrap().contains("cancelled"));
+}
