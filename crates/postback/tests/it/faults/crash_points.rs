@@ -18,7 +18,7 @@ fn points() -> Vec<(&'static str, usize)> {
     let all = |call, numbers: std::ops::RangeInclusive<usize>, step| {
         numbers.step_by(step).map(move |number| (call, number))
     };
-    let points = all("fsync", 1..=12, 1)
+    let points = all("fdatasync", 1..=12, 1)
         .chain(all("writev", 1..=9, 1))
         .chain(all("recvfrom", 1..=12, 1))
         .chain(all("pwrite64", 1..=60, 7));

@@ -18,11 +18,13 @@ use serde_json::json;
 
 const SIGKILL: i32 = 9;
 /// Of each kind, the distance between two calls at which the first start dies.
-const FIRST_START: [(&str, usize); 4] = [("fsync", 2), ("rename", 1), ("mkdir", 1), ("pwrite64", 23)];
+const FIRST_START: [(&str, usize); 5] =
+    [("fsync", 1), ("fdatasync", 2), ("rename", 1), ("mkdir", 1), ("pwrite64", 23)];
 /// Likewise for a rotation.
-const ROTATION: [(&str, usize); 3] = [("fsync", 1), ("rename", 1), ("pwrite64", 2)];
+const ROTATION: [(&str, usize); 4] = [("fsync", 1), ("fdatasync", 1), ("rename", 1), ("pwrite64", 2)];
 /// Likewise for a change of the key that encrypts.
-const ENCRYPTION: [(&str, usize); 4] = [("fsync", 1), ("rename", 1), ("unlink", 1), ("pwrite64", 3)];
+const ENCRYPTION: [(&str, usize); 5] =
+    [("fsync", 1), ("fdatasync", 1), ("rename", 1), ("unlink", 1), ("pwrite64", 3)];
 /// No piece of work makes so many calls of a kind.
 const CALLS_MAX: usize = 400;
 

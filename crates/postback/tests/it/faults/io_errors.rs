@@ -16,7 +16,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Syncs and writes of the first runs: 50 positions.
 fn positions() -> Vec<(&'static str, usize)> {
-    let syncs = (1..=15).map(|number| ("fsync", number));
+    let syncs = (1..=15).map(|number| ("fdatasync", number));
     let writes = (0..35).map(|number| ("pwrite64", 1 + number * 3));
     syncs.chain(writes).collect()
 }
