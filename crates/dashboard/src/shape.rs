@@ -54,57 +54,9 @@ pub(crate) fn body(body: &[u8]) -> String {
         let text = String::from_utf8_lossy(&body[..BODY_SHOWN_MAX]);
         return format!("{}\n… {} in all", visible(cut(&text, BODY_SHOWN_MAX)), bytes(body.len()));
     }
-    let text = match serde_json::from_slice::<Box<serde_json::value::RawValue>>(body) {
-        Ok(raw) => laid_out(raw.get()),
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
-    };
+    let text = String::from_utf8_lossy(body);
+    let text = pages::pretty(&text, usize::MAX).unwrap_or_else(|| text.into_owned());
     visible(&text).into_owned()
-}
-
-/// JSON with a line per item. Works on the text, so that numbers keep every digit and keys their order.
-fn laid_out(json: &str) -> String {
-    let mut text = String::with_capacity(json.len() * 2);
-    let (mut depth, mut opened, mut in_string, mut escaped) = (0_usize, false, false, false);
-    let line = |text: &mut String, depth: usize| {
-        text.push('\n');
-        text.extend(std::iter::repeat_n("  ", depth));
-    };
-    for char in json.chars() {
-        if in_string {
-            in_string = escaped || char != '"';
-            escaped = char == '\\' && !escaped;
-            text.push(char);
-            continue;
-        }
-        match char {
-            ' ' | '\n' | '\r' | '\t' => continue,
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                if !opened {
-                    line(&mut text, depth);
-                }
-                opened = false;
-                text.push(char);
-                continue;
-            }
-            _ => {}
-        }
-        if std::mem::take(&mut opened) {
-            line(&mut text, depth);
-        }
-        text.push(char);
-        match char {
-            '{' | '[' => {
-                depth += 1;
-                opened = true;
-            }
-            ',' => line(&mut text, depth),
-            ':' => text.push(' '),
-            '"' => in_string = true,
-            _ => {}
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -126,7 +78,7 @@ mod tests {
     fn a_body_keeps_its_digits_and_obeys_nobody() {
         assert_eq!(
             body(br#"{"a":[1,12345678901234567890.0],"b":{}}"#),
-            "{\n  \"a\": [\n    1,\n    12345678901234567890.0\n  ],\n  \"b\": {}\n}"
+            "{\n  \"a\": [1,12345678901234567890.0],\n  \"b\": {}\n}"
         );
         assert_eq!(body("\u{1b}[31m".as_bytes()), "␛[31m");
         assert!(body(&vec![b'x'; BODY_SHOWN_MAX + 1]).ends_with("64.0 KiB in all"));

@@ -20,7 +20,6 @@ mod curl;
 mod door;
 mod live;
 mod page;
-mod pretty;
 mod view;
 
 use std::sync::Arc;

@@ -7,8 +7,8 @@ use queue::inbox::{CapturedRequest, SignatureState};
 use serde::Serialize;
 
 use crate::curl;
-use crate::pretty::pretty;
 use pages::inert::{self, cut, visible};
+use pages::pretty;
 
 /// Of a body, shown on the page; the rest is a download away.
 const SHOWN_BYTES_MAX: usize = 32 << 10;

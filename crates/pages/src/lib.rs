@@ -8,6 +8,7 @@
 pub mod asset;
 mod door;
 pub mod inert;
+mod pretty;
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -15,6 +16,7 @@ use http::StatusCode;
 
 pub use asset::Asset;
 pub use door::{Hosts, check_host, is_own_origin, lock_down, lock_down_to_forms, sandbox};
+pub use pretty::pretty;
 
 /// A page as an answer.
 pub fn html(status: StatusCode, page: &impl Template) -> Response {

@@ -10,7 +10,7 @@ const INDENTED_LEVELS_MAX: usize = 32;
 const LINE_BYTES_MAX: usize = 60;
 
 /// `json` over several lines, or `None` when it is not JSON. Stops soon after `max` bytes.
-pub(crate) fn pretty(json: &str, max: usize) -> Option<String> {
+pub fn pretty(json: &str, max: usize) -> Option<String> {
     serde_json::from_str::<&RawValue>(json).ok()?;
     let mut layout = Layout { text: String::with_capacity(json.len().min(max) * 2), depth: 0 };
     let mut rest = json.trim_ascii();
