@@ -3,11 +3,12 @@
 //! Records are appended to one file by one thread, as many as wait, with one `fdatasync` for all of them: nothing
 //! can be found in it again, and no attempt is known before it is made. What a real queue adds is above this.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::Context as _;
@@ -26,7 +27,8 @@ pub(super) struct Durable {
     log: Sender<Record>,
     /// Without one, promises are kept waiting.
     worker: Option<Worker>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    /// Open connections, by where they lead.
+    idle: Arc<Mutex<HashMap<String, Vec<Connection>>>>,
 }
 
 impl Durable {
@@ -54,14 +56,18 @@ impl Durable {
         let call: serde_json::Value = serde_json::from_slice(call)?;
         let url = call["webhook_endpoint"].as_str().context("no address")?;
         let (address, path) = url.trim_start_matches("http://").split_once('/').context("no path")?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle().get_mut(address).and_then(Vec::pop);
         let mut connection = match idle {
             Some(connection) => connection,
             None => Connection::open(address, &[]).await?,
         };
         connection.post(&format!("/{path}"), answer).await?;
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.idle().entry(address.to_owned()).or_default().push(connection);
         Ok(())
+    }
+
+    fn idle(&self) -> MutexGuard<'_, HashMap<String, Vec<Connection>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn record(&self, record: Bytes) -> Option<()> {
