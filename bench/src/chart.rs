@@ -14,13 +14,16 @@ pub(crate) struct Panel {
 
 const WIDTH: f64 = 860.0;
 /// Where the bars begin, after the names.
-const LEFT: f64 = 210.0;
+const LEFT: f64 = 260.0;
 /// Room for the figure after a bar.
 const RIGHT: f64 = 150.0;
 const BAR: f64 = 18.0;
 const STEP: f64 = 26.0;
 const HEAD: f64 = 44.0;
+/// Room for what stands below.
+const FOOT: f64 = 28.0;
 const OURS: &str = "postback";
+const LEGEND: &str = "light: physical limits, measured in the same run · thin line: least to most of the rounds";
 
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:15px}\
 .bar{fill:#8c959f}.ours{fill:#0969da}.floor{fill:#d0d7de}.span{stroke:#1f2328;stroke-width:1.5;fill:none}\
@@ -80,6 +83,8 @@ pub(crate) fn draw(report: &Report, panels: &[Panel], floors: &[&str]) -> Option
     if body.is_empty() {
         return None;
     }
+    let _ = write!(body, "<text x=\"12\" y=\"{:.0}\">{LEGEND}</text>", top + 14.0);
+    top += FOOT;
     Some(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {top:.0}\" width=\"{WIDTH}\" height=\"{top:.0}\" \
          role=\"img\"><style>{STYLE}</style>{body}</svg>\n"
