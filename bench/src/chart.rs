@@ -23,7 +23,8 @@ const HEAD: f64 = 44.0;
 /// Room for what stands below.
 const FOOT: f64 = 28.0;
 const OURS: &str = "postback";
-const LEGEND: &str = "light: physical limits, measured in the same run · thin line: least to most of the rounds";
+const LEGEND: &str =
+    "light: physical limits, measured in the same run · thin line: least to most of the rounds";
 
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{font-weight:600;font-size:15px}\
 .bar{fill:#8c959f}.ours{fill:#0969da}.floor{fill:#d0d7de}.span{stroke:#1f2328;stroke-width:1.5;fill:none}\
