@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 use crate::rerun::RetryOn;
+use crate::scaling::{Balancing, Metric};
 use crate::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 /// Everything the config files and the control plane can say about an app. Serialises as the
@@ -33,6 +34,18 @@ pub struct AppConfig {
     pub cooldown_seconds: Option<u64>,
     /// Calls one replica works on at once; see [`AppConfig::concurrency`] for the default.
     pub replica_concurrency: Option<u32>,
+    /// What the number of replicas follows; see [`AppConfig::metric`].
+    pub scaling_metric: Option<Metric>,
+    /// What a replica is kept at: percent, or requests a second.
+    pub scaling_target: Option<u32>,
+    /// Replicas beyond those that the load asks for.
+    pub scaling_buffer: Option<u32>,
+    /// Over how long the metric is averaged.
+    pub evaluation_interval_seconds: Option<u64>,
+    /// How long the replicas of a build stay when another one has become live.
+    pub roll_out_duration_seconds: Option<u64>,
+    /// Which of several replicas with a free place gets a run.
+    pub load_balancing_algorithm: Option<Balancing>,
     /// Attempts of a run after the first, when it fails with one of `retry_on`.
     pub retries: Option<u32>,
     /// The end codes on which a run is executed again.

@@ -31,6 +31,7 @@ pub mod registry;
 pub mod rerun;
 pub mod retry;
 pub mod run;
+pub mod scaling;
 pub mod shortage;
 pub mod signature;
 pub mod webhook;

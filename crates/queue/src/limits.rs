@@ -114,6 +114,14 @@ pub const CRASHES_MAX: u32 = 3;
 pub const SERVER_LOSSES_MAX: u32 = 20;
 /// Replicas of one app at most.
 pub const REPLICAS_PER_APP_MAX: u32 = 200;
+/// `evaluation_interval_seconds` at least …
+pub const EVALUATION_INTERVAL_MIN: Duration = Duration::from_secs(6);
+/// … and at most.
+pub const EVALUATION_INTERVAL_MAX: Duration = Duration::from_secs(300);
+/// `roll_out_duration_seconds` at most.
+pub const ROLL_OUT_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Largest `scaling_target`: requests a second of one replica.
+pub const SCALING_TARGET_MAX: u32 = 1_000_000;
 /// Calls one replica works on at once, at most.
 pub const REPLICA_CONCURRENCY_MAX: u32 = 1_000;
 /// One webhook attempt: time to connect, TLS included.

@@ -16,6 +16,7 @@
 //! - nothing that a replica started outlives the replica or the server ([`supervise`]);
 //! - memory is bounded by `queue::limits`, whatever waits and whatever is printed.
 
+mod brake;
 mod calls;
 pub mod frames;
 mod load;
@@ -31,6 +32,7 @@ mod replica;
 mod scale;
 mod supervise;
 mod telling;
+mod usage;
 mod waiting;
 mod worker;
 

@@ -1,6 +1,6 @@
 //! How busy a replica is: written by its task, read by its pool.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,11 +12,27 @@ pub(crate) struct Load {
     origin: Instant,
     /// Milliseconds from `origin` to the end of its last call.
     idle_since: AtomicUsize,
+    /// The root of its processes; 0 before there is one.
+    root: AtomicU32,
 }
 
 impl Load {
     pub(crate) fn new() -> Self {
-        Self { calls: AtomicUsize::new(0), origin: Instant::now(), idle_since: AtomicUsize::new(0) }
+        Self {
+            calls: AtomicUsize::new(0),
+            origin: Instant::now(),
+            idle_since: AtomicUsize::new(0),
+            root: AtomicU32::new(0),
+        }
+    }
+
+    /// Its processes descend from this one.
+    pub(crate) fn set_root(&self, root: Option<u32>) {
+        self.root.store(root.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn root(&self) -> Option<u32> {
+        Some(self.root.load(Ordering::Relaxed)).filter(|root| *root > 0)
     }
 
     pub(crate) fn calls(&self) -> usize {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::load::Load;
 use crate::replica::Order;
+use crate::usage::Usage;
 
 /// To whoever waits for the first replica of a build.
 pub(crate) type Reply = oneshot::Sender<Result<Vec<Function>, StartFailure>>;
@@ -34,6 +35,10 @@ pub(crate) struct Member {
     pub(crate) begun: Instant,
     /// It goes when one that was started after it serves.
     pub(crate) outdated: bool,
+    /// Another build is live, and it serves beside that one until then.
+    pub(crate) leaves_at: Option<Instant>,
+    /// What its processes use, where the app is scaled by it.
+    pub(crate) usage: Usage,
     pub(crate) load: Arc<Load>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }
@@ -51,6 +56,18 @@ impl Member {
         self.build.id == live.id && (!started || asked(&self.build) == asked(live))
     }
 
+    /// Whether it can do all that the live build can, and no less is asked of it.
+    pub(crate) fn can_stand_in_for(&self, live: &Build) -> bool {
+        let offered = |functions: &[Function]| {
+            let mut offered: Vec<_> = functions.iter().map(|f| (f.name.clone(), f.contract as u8)).collect();
+            offered.sort_unstable();
+            offered
+        };
+        matches!(self.standing, Standing::Serving)
+            && !self.outdated
+            && offered(&self.functions) == offered(&live.functions)
+    }
+
     /// The live build or its configuration is another one: serve it, or leave. The first replica of
     /// a build that is still to come live waits on.
     pub(crate) fn follow(&mut self, live: &Build) {
@@ -63,7 +80,10 @@ impl Member {
             self.standing = if starting { Standing::Starting } else { Standing::Serving };
             self.order(Order::Serve);
         }
-        if self.counts() && !self.fits(live) {
+        if self.build.id == live.id {
+            self.leaves_at = None;
+        }
+        if self.counts() && self.leaves_at.is_none() && !self.fits(live) {
             self.leave();
         }
     }

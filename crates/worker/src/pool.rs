@@ -18,13 +18,17 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::brake::Brake;
 use crate::load::Load;
 use crate::member::{Member, Reply, Standing};
 use crate::record::{Recorder, RecorderTask, answer};
 use crate::replica::{End, Ended, Plan, Started, run as run_replica};
-use crate::scale::{Brake, wanted};
+use crate::scale::{Reason, Rules, Scaler, Seen};
+use crate::usage::Usage;
 use crate::waiting::{Closed, Waiting};
-use crate::{FAR, Ports, meters};
+use crate::{Ports, meters};
+
+mod scaling;
 
 /// What a caller can do whose call took too long.
 pub(crate) const WAY_OUT: &str =
@@ -34,9 +38,6 @@ pub(crate) const WAY_OUT: &str =
 const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 /// After a look at the registry that found no live build.
 const LOOKUP_PAUSE: Duration = Duration::from_secs(5);
-/// How often busy spare replicas are looked at, at most and at least.
-const LOOK_MIN: Duration = Duration::from_millis(20);
-const LOOK_MAX: Duration = Duration::from_secs(1);
 /// Time that pending ends have to be recorded after the last replica is gone.
 const RECORDING_GRACE: Duration = Duration::from_secs(5);
 
@@ -116,6 +117,7 @@ pub(crate) struct Pool {
     started: mpsc::UnboundedReceiver<Started>,
     mailbox: mpsc::UnboundedReceiver<Message>,
     brake: Brake,
+    scaler: Scaler,
     claim: Option<BoxFuture<'static, Stored<Vec<LeasedRun>>>>,
     /// Neither claims nor looks at the registry before this moment.
     store_not_before: Option<Instant>,
@@ -160,6 +162,7 @@ impl Pool {
             started,
             mailbox,
             brake: Brake::new(ports.options.restart_pause, ports.options.restart_pause_max),
+            scaler: Scaler::default(),
             claim: None,
             store_not_before: None,
             hindered: false,
@@ -172,6 +175,9 @@ impl Pool {
             stop,
             ports,
         };
+        if let Some(live) = &pool.live {
+            pool.balance(live);
+        }
         (entry, pool)
     }
 
@@ -258,8 +264,16 @@ impl Pool {
         if self.live.as_ref().is_none_or(|old| old.id != live.id) {
             self.brake.release();
         }
+        let now = Instant::now();
+        let roll_out = live.config.roll_out_duration();
+        if !roll_out.is_zero() {
+            self.roll_out(&live, now, roll_out);
+        }
         self.members.values_mut().for_each(|member| member.follow(&live));
+        self.balance(&live);
         self.live = Some(Arc::new(live));
+        // What there is now is not spare only because nobody has called yet.
+        self.scaler.note(u32::try_from(self.serving_or_starting()).unwrap_or(u32::MAX), now);
     }
 
     fn store_pauses(&self, now: Instant) -> Option<Instant> {
@@ -309,57 +323,41 @@ impl Pool {
             return next;
         };
 
-        let most = live.config.replicas_max();
-        let least = if self.closed.is_some() { 0 } else { live.config.min_replicas };
+        let rules = Rules::of(&live);
+        let rules = if self.closed.is_some() { rules.for_what_is_left() } else { rules };
+        self.let_rolled_out_go(now).into_iter().for_each(&mut look_by);
         let active = u32::try_from(self.serving_or_starting()).unwrap_or(u32::MAX);
-        let demand = self.waiting.demand(active < most);
-        let under_way: usize =
-            self.members.values().filter(|member| member.counts()).map(|member| member.load.calls()).sum();
-        let work = demand.waiting + under_way + usize::from(demand.backlog);
-        let wanted = wanted(work, live.concurrency(), least, most);
+        let fresh = self.of_live_build();
+        let seen = self.see(&live, &rules, active, now);
+        let verdict = self.scaler.look(&rules, &seen, now);
+        verdict.look_at.into_iter().for_each(&mut look_by);
 
-        if wanted > active {
+        // Those of the build before help with the work, but are not those that must always be there.
+        let least = rules.least.saturating_sub(fresh);
+        let missing = verdict.wanted.saturating_sub(active).max(least);
+        if missing > 0 {
             match self.brake.holds_until(now) {
                 Some(moment) => look_by(moment),
                 None => {
-                    let missing = wanted - active;
                     // After a failed start one replica shows whether it was worth trying again.
                     let missing =
                         if self.brake.on_trial() { missing.min(1).saturating_sub(active) } else { missing };
+                    if missing > 0 {
+                        self.tell_scaled(active, active + missing, verdict.reason);
+                    }
                     for _ in 0..missing {
                         self.start(Arc::clone(&live), Standing::Starting);
                     }
                 }
             }
-        } else if active > least {
-            self.let_go(&live, active, wanted, now).into_iter().for_each(&mut look_by);
+        } else if active > verdict.kept {
+            let gone = self.let_go(active - verdict.kept, fresh.saturating_sub(rules.most));
+            if gone > 0 {
+                self.tell_scaled(active, active - gone, Reason::Quiet(rules.cooldown));
+            }
         }
         self.claim_if_needed(now).into_iter().for_each(&mut look_by);
         self.publish_count();
-        next
-    }
-
-    /// Spare replicas leave when they have been idle for the cooldown, or at once beyond the most
-    /// there may be. When to look again, since nobody tells when a replica becomes idle.
-    fn let_go(&mut self, live: &Build, mut active: u32, wanted: u32, now: Instant) -> Option<Instant> {
-        let cooldown = live.config.cooldown().min(FAR);
-        let mut next: Option<Instant> = None;
-        for member in self.members.values_mut().filter(|member| !member.outdated) {
-            let look_at = match (&member.standing, member.load.idle_since()) {
-                (Standing::Serving, Some(since)) => since + cooldown,
-                (Standing::Serving | Standing::Starting, _) => now + (cooldown / 4).clamp(LOOK_MIN, LOOK_MAX),
-                _ => continue,
-            };
-            let spare = active > wanted && (look_at <= now || active > live.config.replicas_max());
-            if spare {
-                member.leave();
-                active -= 1;
-            } else {
-                // One that is wanted now may be spare the next time.
-                let look_at = look_at.max(now + LOOK_MIN);
-                next = Some(next.map_or(look_at, |at| at.min(look_at)));
-            }
-        }
         next
     }
 
@@ -414,6 +412,8 @@ impl Pool {
             standing,
             begun: Instant::now(),
             outdated: false,
+            leaves_at: None,
+            usage: Usage::default(),
             load,
             orders,
         };
@@ -457,6 +457,7 @@ impl Pool {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.functions.clone_from(&functions);
         self.hindered = false;
+        let mut started = false;
         match &mut member.standing {
             Standing::First(reply) => {
                 // A build that was cancelled meanwhile has nobody waiting.
@@ -467,6 +468,7 @@ impl Pool {
             Standing::Starting => {
                 member.standing = Standing::Serving;
                 self.brake.release();
+                started = true;
                 if let Some(live) = &self.live {
                     member.follow(live);
                 }
@@ -475,6 +477,11 @@ impl Pool {
                 }
             }
             Standing::Serving | Standing::Leaving => {}
+        }
+        if started {
+            // None of them is spare only because it took long to start.
+            let serving = self.members.values().filter(|member| matches!(member.standing, Standing::Serving));
+            self.scaler.note(u32::try_from(serving.count()).unwrap_or(u32::MAX), Instant::now());
         }
     }
 

@@ -7,7 +7,8 @@
 //! beyond the free places, or room for runs that wait in the store.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use queue::RunId;
@@ -18,8 +19,13 @@ use queue::limits::{
 use queue::outcome::Outcome;
 use queue::port::{Call, Refused};
 use queue::run::LeasedRun;
+use queue::scaling::Balancing;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+
+mod places;
+
+use places::Places;
 
 /// Runs are claimed when no more than this many wait in memory.
 const CLAIM_AT: usize = BUFFERED_RUNS_PER_APP_MAX / 2;
@@ -78,9 +84,21 @@ impl Work {
 /// A replica's seat at the queue: what it last said about itself.
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
+    /// Where it sits, once work is granted to seats.
+    number: Option<u64>,
+    bell: Arc<Notify>,
     free: usize,
+    /// Calls in its hands.
+    under_way: usize,
     /// It works on a suspect, and on nothing else.
     exclusive: bool,
+}
+
+impl Seat {
+    /// Rings when the replica was granted work; see [`Waiting::grants`].
+    pub(crate) fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
+    }
 }
 
 /// Why no more work comes in.
@@ -110,7 +128,17 @@ struct Inner {
     calls_bytes: usize,
     /// Free places of the replicas that serve.
     free: usize,
+    /// Calls in their hands …
+    under_way: usize,
+    /// … the most at once since the pool looked …
+    peak: usize,
+    /// … and all that began so far.
+    begun: u64,
     can_grow: bool,
+    /// Work is granted to seats, by the rule of the app; else any replica that is awake takes what there is.
+    places: Option<Places>,
+    /// Seats that were taken so far.
+    seats: u64,
     /// There may be runs in the store that came before any new one.
     backlog: bool,
     woken: bool,
@@ -123,7 +151,9 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     inner: Mutex<Inner>,
-    /// For replicas: there is work.
+    /// Whether replicas listen to the bells of their seats.
+    grants: AtomicBool,
+    /// For replicas, as long as work is not granted to seats: there is some.
     pub(crate) work: Notify,
     /// For the pool: there is something to decide.
     pub(crate) attention: Notify,
@@ -134,12 +164,38 @@ pub(crate) struct Waiting {
 pub(crate) struct Demand {
     pub(crate) waiting: usize,
     pub(crate) backlog: bool,
+    /// Calls in the hands of replicas that take more, …
+    pub(crate) under_way: usize,
+    /// … the most at once since the last look, …
+    pub(crate) peak: usize,
+    /// … and all that began so far.
+    pub(crate) begun: u64,
 }
 
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics between two states that do not fit together.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether replicas wait at the bells of their seats, not for [`Waiting::work`].
+    pub(crate) fn grants(&self) -> bool {
+        self.grants.load(Ordering::Relaxed)
+    }
+
+    /// From now on work is granted by this rule, or taken by whoever is awake.
+    pub(crate) fn balance(&self, way: Option<Balancing>, seed: impl FnOnce() -> u64) {
+        let mut inner = self.lock();
+        if inner.places.as_ref().map(Places::way) == way {
+            return;
+        }
+        if let Some(former) = inner.places.take() {
+            former.ring_all();
+        }
+        inner.places = way.map(|way| Places::new(way, seed()));
+        self.grants.store(way.is_some(), Ordering::Relaxed);
+        // Everybody has a look, and listens to what is to ring from now on.
+        self.work.notify_waiters();
     }
 
     /// Keeps a place for a run of so many bytes; not while older ones wait in the store.
@@ -177,7 +233,7 @@ impl Waiting {
             return Err(Box::new((run, closed)));
         }
         inner.push_run(run);
-        self.announce(&inner);
+        self.announce(&mut inner);
         self.announce_alone(&inner);
         Ok(())
     }
@@ -195,7 +251,7 @@ impl Waiting {
         inner.calls += 1;
         inner.calls_bytes = bytes;
         inner.push(Work::Call(call));
-        self.announce(&inner);
+        self.announce(&mut inner);
         Ok(())
     }
 
@@ -238,7 +294,7 @@ impl Waiting {
             inner.alone_since = inner.alone_since.filter(|_| !inner.alone.is_empty());
             if inner.alone.is_empty() {
                 // Those that were held back may go on.
-                self.work.notify_waiters();
+                self.ring_all(inner);
             }
             found
         } else {
@@ -273,17 +329,19 @@ impl Waiting {
         seat.free = 0;
         seat.exclusive &= under_way > 0;
         let held_back = under_way > 0 && inner.holds();
+        let had = batch.len();
+        let granted = inner.come(seat);
         if !seat.exclusive && !held_back && places > 0 {
             if let Some(suspect) = if under_way == 0 { inner.pop_alone() } else { None } {
                 batch.push(suspect);
                 seat.exclusive = true;
                 if inner.alone.is_empty() {
                     // Those that were held back may go on.
-                    self.work.notify_waiters();
+                    self.ring_all(&inner);
                 }
             } else {
                 let (mut taken, mut bytes) = (0, 0);
-                while taken < places {
+                while taken < places.min(granted) {
                     let Some(work) = inner.ready.pop_front() else { break };
                     taken += 1;
                     bytes += work.input_bytes();
@@ -298,7 +356,13 @@ impl Waiting {
                 inner.free += seat.free;
             }
         }
-        self.announce(&inner);
+        let taken = batch.len() - had;
+        inner.go(seat, under_way + taken);
+        inner.under_way = inner.under_way - seat.under_way + under_way + taken;
+        inner.peak = inner.peak.max(inner.under_way);
+        inner.begun += taken as u64;
+        seat.under_way = under_way + taken;
+        self.announce(&mut inner);
         if inner.wants_claim() {
             self.attention.notify_one();
         }
@@ -309,17 +373,24 @@ impl Waiting {
     pub(crate) fn leave(&self, seat: &mut Seat) {
         let mut inner = self.lock();
         inner.free -= seat.free;
-        seat.free = 0;
+        inner.under_way -= seat.under_way;
+        (seat.free, seat.under_way) = (0, 0);
+        if let (Some(places), Some(number)) = (&mut inner.places, seat.number.take()) {
+            places.leave(number);
+        }
         // It may have been the one that was told of the newest work.
-        self.announce(&inner);
+        self.announce(&mut inner);
         self.announce_alone(&inner);
         self.attention.notify_one();
     }
 
     /// A replica with free places hears of work, and the pool of work beyond all free places.
-    fn announce(&self, inner: &Inner) {
+    fn announce(&self, inner: &mut Inner) {
         if inner.free > 0 && !inner.ready.is_empty() {
-            self.work.notify_one();
+            match &mut inner.places {
+                Some(places) => places.assign(inner.ready.len()),
+                None => self.work.notify_one(),
+            }
         }
         if inner.ready.len() + inner.alone.len() > inner.free && inner.can_grow {
             self.attention.notify_one();
@@ -329,7 +400,14 @@ impl Waiting {
     /// Only an empty replica may take a suspect, so every one has a look.
     fn announce_alone(&self, inner: &Inner) {
         if !inner.alone.is_empty() {
-            self.work.notify_waiters();
+            self.ring_all(inner);
+        }
+    }
+
+    fn ring_all(&self, inner: &Inner) {
+        self.work.notify_waiters();
+        if let Some(places) = &inner.places {
+            places.ring_all();
         }
     }
 
@@ -396,7 +474,7 @@ impl Waiting {
             inner.held_bytes += run.input.len();
             inner.push_run(run);
         }
-        self.announce(&inner);
+        self.announce(&mut inner);
         self.announce_alone(&inner);
         turned_back
     }
@@ -451,14 +529,34 @@ impl Waiting {
     pub(crate) fn demand(&self, can_grow: bool) -> Demand {
         let mut inner = self.lock();
         inner.can_grow = can_grow;
+        let under_way = inner.under_way;
         Demand {
             waiting: inner.ready.len() + inner.alone.len(),
             backlog: inner.backlog && inner.closed.is_none(),
+            under_way,
+            peak: std::mem::replace(&mut inner.peak, under_way),
+            begun: inner.begun,
         }
     }
 }
 
 impl Inner {
+    /// How much of the waiting work the replica on this seat may take.
+    fn come(&mut self, seat: &mut Seat) -> usize {
+        let Some(places) = &mut self.places else { return usize::MAX };
+        let number = *seat.number.get_or_insert_with(|| {
+            self.seats += 1;
+            self.seats
+        });
+        places.come(number, &seat.bell, self.ready.len())
+    }
+
+    fn go(&mut self, seat: &Seat, under_way: usize) {
+        if let (Some(places), Some(number)) = (&mut self.places, seat.number) {
+            places.go(number, under_way, seat.free);
+        }
+    }
+
     fn push_run(&mut self, run: LeasedRun) {
         if run.crashes > 0 || self.suspects.contains(&run.lease.run) {
             self.alone_since.get_or_insert_with(Instant::now);
@@ -525,123 +623,4 @@ fn holds_after(waited: Duration) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-    use queue::lease::Lease;
-    use queue::run::Generation;
-    use queue::{LeaseToken, Timestamp};
-
-    use super::*;
-
-    fn run(number: u8, priority: i8) -> LeasedRun {
-        LeasedRun {
-            lease: Lease {
-                run: RunId::from_bytes([number; 16]),
-                token: LeaseToken::from_bytes([0; 16]),
-                attempt: 1,
-            },
-            app: "p-1234abcd-a".parse().unwrap(),
-            function: Arc::from("predict"),
-            generation: Generation::V4,
-            input: Bytes::new(),
-            webhooks: vec![],
-            events: queue::webhook::EventFilter::default(),
-            limit: Duration::from_secs(1),
-            accepted_at: Timestamp::default(),
-            crashes: 0,
-            priority,
-            retry: None,
-            failures: 0,
-            last_attempt: false,
-        }
-    }
-
-    fn add(waiting: &Waiting, number: u8, priority: i8) {
-        assert!(waiting.reserve(0));
-        assert!(waiting.fill(run(number, priority), 0).is_ok());
-    }
-
-    fn taken(waiting: &Waiting, places: usize) -> Vec<u8> {
-        let mut batch = Vec::new();
-        waiting.take(&mut Seat::default(), 0, places, usize::MAX, &mut batch);
-        batch.iter().map(|work| work.id().into_bytes()[0]).collect()
-    }
-
-    #[test]
-    fn a_replica_takes_no_more_bytes_than_it_may_hold() {
-        let waiting = Waiting::default();
-        for number in 1..=5 {
-            assert!(waiting.reserve(40));
-            let large = LeasedRun { input: Bytes::from(vec![b' '; 40]), ..run(number, 0) };
-            assert!(waiting.fill(large, 40).is_ok());
-        }
-        let (mut seat, mut batch) = (Seat::default(), Vec::new());
-        waiting.take(&mut seat, 0, 10, 100, &mut batch);
-        assert_eq!((batch.len(), seat.free), (3, 0), "the third reaches the bound");
-        waiting.take(&mut seat, 3, 7, 100, &mut batch);
-        assert_eq!((batch.len(), seat.free), (5, 5));
-    }
-
-    #[test]
-    fn holds_grow_until_they_outlast_every_call() {
-        let stretches = |from: u64, to: u64, held| {
-            (from..to).step_by(15).all(|second| holds_after(Duration::from_secs(second)) == held)
-        };
-        assert!(stretches(0, 30, true) && stretches(30, 60, false));
-        assert!(stretches(60, 120, true) && stretches(120, 150, false));
-        assert!(stretches(150, 270, true) && stretches(270, 300, false));
-        let longest = queue::limits::RESPONSE_GRACE_PERIOD_MAX.as_secs();
-        let begins = (0..2 * longest).step_by(30).find(|from| stretches(*from, from + longest, true));
-        assert!(begins.is_some(), "before as much time has passed again, a hold outlasts the longest call");
-    }
-
-    #[test]
-    fn higher_priorities_go_first_and_the_oldest_among_equals() {
-        let waiting = Waiting::default();
-        for (number, priority) in [(1, 0), (2, -5), (3, 7), (4, 0), (5, 7), (6, 100)] {
-            add(&waiting, number, priority);
-        }
-        assert_eq!(taken(&waiting, 4), [6, 3, 5, 1]);
-        assert_eq!(taken(&waiting, 4), [4, 2]);
-    }
-
-    #[test]
-    fn a_run_more_urgent_than_those_in_a_full_memory_is_claimed_at_once_and_goes_first() {
-        let waiting = Waiting::default();
-        waiting.wake(0);
-        let (count, _) = waiting.begin_claim().unwrap();
-        assert_eq!(count, ORDINARY_RUNS_MAX);
-        let claimed = (0..count).map(|number| run(u8::try_from(number).unwrap(), 0)).collect();
-        assert!(waiting.end_claim(Some(claimed)).is_empty());
-
-        assert!(!waiting.reserve(0), "others wait in the store, perhaps more urgent ones");
-        waiting.wake(0);
-        assert!(waiting.begin_claim().is_none(), "it is no more urgent than what is here");
-        waiting.wake(1);
-        let (count, _) = waiting.begin_claim().unwrap();
-        assert_eq!(count, 1, "only the urgent one is claimed");
-        assert!(waiting.end_claim(Some(vec![run(255, 1)])).is_empty());
-        assert_eq!(taken(&waiting, 2), [255, 0]);
-    }
-
-    #[test]
-    fn urgent_runs_do_not_break_the_bound_of_the_memory() {
-        let waiting = Waiting::default();
-        for number in 0..ORDINARY_RUNS_MAX {
-            add(&waiting, u8::try_from(number).unwrap(), 0);
-        }
-        assert!(!waiting.reserve(0));
-        for round in 0..URGENT_RUNS_PER_APP_MAX + 1 {
-            waiting.wake(5);
-            let claim = waiting.begin_claim();
-            assert_eq!(claim.map(|(count, _)| count), (round < URGENT_RUNS_PER_APP_MAX).then_some(1));
-            if claim.is_some() {
-                waiting.end_claim(Some(vec![run(250, 5)]));
-            }
-        }
-        assert_eq!(taken(&waiting, 1), [250]);
-        assert_eq!(waiting.begin_claim().map(|(count, _)| count), Some(1), "there is a place again");
-    }
-}
+mod tests;

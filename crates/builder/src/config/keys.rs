@@ -3,7 +3,9 @@
 //! It is the only place that knows a key's name. Files are read by it, unknown keys are compared with
 //! it, and `docs/reference/config.md` is printed from it.
 
+use queue::limits;
 use queue::rerun::RetryOn;
+use queue::scaling::{Balancing, Metric};
 use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::{Config, Form};
@@ -54,6 +56,10 @@ pub(super) enum Effect {
     Headers(fn(&mut Config, WebhookHeaders)),
     /// What endpoints are told: a list of words.
     Events(fn(&mut Config, EventFilter)),
+    /// What scaling follows: one of a few words.
+    Metric(fn(&mut Config, Metric)),
+    /// Which replica gets a run: one of a few words, or nothing.
+    Balancing(fn(&mut Config, Option<Balancing>)),
     /// When deliveries are tried again: a list of waits.
     Waits(fn(&mut Config, Schedule)),
     /// Valid, and without effect here: what happens instead.
@@ -78,11 +84,18 @@ impl Effect {
             Self::Packages { .. } => "table `name = \"version\"`".into(),
             Self::Headers(_) => "table `name = \"value\"`".into(),
             Self::Waits(_) => "list of waits such as `5s`, `10m`, `2h`, `1d`".into(),
+            Self::Metric(_) => either(Metric::ALL.map(Metric::as_str)),
+            Self::Balancing(_) => either(Balancing::ALL.map(Balancing::as_str)),
             Self::Events(_) => "list of `start`, `output`, `logs`, `completed`".into(),
             Self::PackageFile(_) => "path of a file with one package a line".into(),
             Self::Warned(_) | Self::Refused(_) => String::new(),
         }
     }
+}
+
+/// The words of which one may be written.
+pub(super) fn either<const N: usize>(words: [&str; N]) -> String {
+    words.map(|word| format!("`{word}`")).join(", ")
 }
 
 /// Hardware ids that either generation of Cerebrium knows. What this machine has decides at deploy.
@@ -125,7 +138,6 @@ const fn key(path: &'static str, default: &'static str, effect: Effect, what: &'
 const HARDWARE_2023: &str = "no hardware is chosen by provider or region: apps run on this machine";
 const LOG: &str = "the server's own log level and the client's own output are set by their flags";
 const SMOKE: &str = "no function is called while building: a build is live once `main.py` was imported";
-const SCALING: &str = "replicas follow `replica_concurrency`, `min_replicas` and `max_replicas` alone";
 const CUSTOM: &str = "custom runtimes are not supported by this version; offer the functions in `main.py`";
 const PARTNER: &str = "partner runtimes belong to the hosted platform; deploy the model with a `main.py`";
 const CUDA: &str = "the CUDA libraries of this machine are used";
@@ -424,22 +436,58 @@ const TOML: &[Key] = &[
     key("cerebrium.postback.webhook_schedule", SCHEDULE_DEFAULT, SCHEDULE, SCHEDULE_FOR),
     key("cerebrium.postback.pip_overrides", "none", OVERRIDES, OVERRIDES_FOR),
     key("cerebrium.postback.returns", "`images`", RETURNS, RETURNS_FOR),
-    key("cerebrium.scaling.scaling_metric", "", Warned(SCALING), "what scaling follows"),
-    key("cerebrium.scaling.scaling_target", "", Warned(SCALING), "how full replicas are kept"),
-    key("cerebrium.scaling.scaling_buffer", "", Warned(SCALING), "spare replicas"),
-    key("cerebrium.scaling.evaluation_interval_seconds", "", Warned(SCALING), "how often scaling is decided"),
+    key(
+        "cerebrium.scaling.scaling_metric",
+        "`concurrency_utilization`",
+        Effect::Metric(|c, v| c.app.scaling_metric = Some(v)),
+        "what the number of replicas follows, beside calls that find no free place: those add replicas at once. The \
+         utilisation of CPU and memory needs `min_replicas` of 1 or more and takes no `scaling_buffer`",
+    ),
+    key(
+        "cerebrium.scaling.scaling_target",
+        "100",
+        Whole {
+            min: 1,
+            max: limits::SCALING_TARGET_MAX as u64,
+            set: |c, v| c.app.scaling_target = Some(narrow(v)),
+        },
+        "what a replica is kept at: percent of `replica_concurrency`, `cpu` or `memory` (of the machine's, where the file \
+         says none), or requests a second",
+    ),
+    key(
+        "cerebrium.scaling.scaling_buffer",
+        "0",
+        Whole { min: 0, max: 200, set: |c, v| c.app.scaling_buffer = Some(narrow(v)) },
+        "replicas beyond those that the load or `min_replicas` asks for, up to `max_replicas`",
+    ),
+    key(
+        "cerebrium.scaling.evaluation_interval_seconds",
+        "30",
+        Whole {
+            min: limits::EVALUATION_INTERVAL_MIN.as_secs(),
+            max: limits::EVALUATION_INTERVAL_MAX.as_secs(),
+            set: |c, v| c.app.evaluation_interval_seconds = Some(v),
+        },
+        "seconds over which the metric is averaged; calls that wait are not averaged",
+    ),
     key(
         "cerebrium.scaling.load_balancing_algorithm",
-        "",
-        Warned("runs go to the replica with the fewest at work"),
-        "which replica gets a run",
+        "`first-available` when `replica_concurrency` is 3 or less; else any replica that is awake takes what there is",
+        Effect::Balancing(|c, v| c.app.load_balancing_algorithm = v),
+        "which of several replicas with a free place gets a run: `first-available` the oldest, `min-connections` the one \
+         with the fewest calls, `random-choice-2` the better of two drawn ones, `round-robin` each in turn",
     ),
     key("cerebrium.scaling.compute_tier", "", Warned(HARDWARE_2023), "whether replicas may be interrupted"),
     key(
         "cerebrium.scaling.roll_out_duration_seconds",
-        "",
-        Warned("new work moves to a new build at once; running work ends on the old one"),
-        "gradual rollout",
+        "0",
+        Whole {
+            min: 0,
+            max: limits::ROLL_OUT_MAX.as_secs(),
+            set: |c, v| c.app.roll_out_duration_seconds = Some(v),
+        },
+        "seconds over which the replicas of the build before leave, one after another, each with what it has finished; \
+         with 0, or when the new build has other functions, new work goes to the new build alone at once",
     ),
     key(
         "cerebrium.dependencies.pip",

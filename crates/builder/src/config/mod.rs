@@ -299,17 +299,9 @@ impl Reader<'_> {
                     .into(),
             });
         }
-        if let Some(max) = app.max_replicas.filter(|max| *max < app.min_replicas) {
-            let message = format!(
-                "is {max}, below `min_replicas` ({}); raise it or lower `min_replicas`",
-                app.min_replicas
-            );
-            return Err(ConfigError::Invalid {
-                file: self.config.file,
-                line: 1,
-                key: "max_replicas".into(),
-                message,
-            });
+        if let Err(queue::scaling::ScalingError { key, message }) = app.check_scaling() {
+            let file = self.config.file;
+            return Err(ConfigError::Invalid { file, line: 1, key: key.into(), message });
         }
         Ok(self.config)
     }

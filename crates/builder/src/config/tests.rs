@@ -1,6 +1,9 @@
 //! What each form says, key by key, and what is said about a file that is wrong.
 
+use queue::scaling::{Balancing, Metric};
 use queue::webhook::WebhookHeaders;
+
+use queue::scaling::{Balancing, Metric};
 
 use super::*;
 
@@ -116,7 +119,11 @@ max_replicas = 3
 cooldown = 30
 replica_concurrency = 4
 response_grace_period = 3600
-scaling_metric = "concurrency_utilization"
+scaling_metric = "cpu_utilization"
+scaling_target = 70
+evaluation_interval_seconds = 6
+roll_out_duration_seconds = 60
+load_balancing_algorithm = "min-connections"
 
 [cerebrium.dependencies.pip]
 numpy = "latest"
@@ -141,6 +148,11 @@ cuda = "11.8"
         max_replicas: Some(3),
         cooldown_seconds: Some(30),
         replica_concurrency: Some(4),
+        scaling_metric: Some(Metric::CpuUtilization),
+        scaling_target: Some(70),
+        evaluation_interval_seconds: Some(6),
+        roll_out_duration_seconds: Some(60),
+        load_balancing_algorithm: Some(Balancing::MinConnections),
         retries: None,
         max_attempts: None,
         retry_on: None,
@@ -158,11 +170,7 @@ cuda = "11.8"
     let warned: Vec<_> = config.warnings.iter().map(|warning| (warning.line, warning.key.as_str())).collect();
     assert_eq!(
         warned,
-        [
-            (5, "cerebrium.deployment.docker_base_image_url"),
-            (19, "cerebrium.hardware.provider"),
-            (27, "cerebrium.scaling.scaling_metric"),
-        ]
+        [(5, "cerebrium.deployment.docker_base_image_url"), (19, "cerebrium.hardware.provider"),]
     );
 }
 
@@ -315,6 +323,24 @@ fn a_value_that_cannot_be_meant_is_told_with_line_key_and_fix() {
             "cerebrium.toml",
             "[cerebrium.scaling]\nmin_replicas = 3\nmax_replicas = 2\n",
             "cerebrium.toml:1: `max_replicas` is 2, below `min_replicas` (3); raise it or lower `min_replicas`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.scaling]\nscaling_metric = 'cpu'\n",
+            "cerebrium.toml:2: `cerebrium.scaling.scaling_metric` is `cpu`; write one of `concurrency_utilization`, \
+             `requests_per_second`, `cpu_utilization`, `memory_utilization`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.scaling]\nscaling_metric = 'cpu_utilization'\n",
+            "cerebrium.toml:1: `scaling_metric` is `cpu_utilization`, which only a replica that runs has: set \
+             `min_replicas` to 1 or more, or follow `concurrency_utilization`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.scaling]\nload_balancing_algorithm = 'fewest'\n",
+            "cerebrium.toml:2: `cerebrium.scaling.load_balancing_algorithm` is `fewest`; write one of `round-robin`, \
+             `first-available`, `min-connections`, `random-choice-2`",
         ),
         ("app.json", "{}", "app.json is no config file: it must end in .toml, .yaml or .yml"),
     ];

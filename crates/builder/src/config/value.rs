@@ -1,11 +1,12 @@
 //! Values: from the source's text to what a key's kind asks for, or what to write instead.
 
 use queue::rerun::RetryOn;
+use queue::scaling::{Balancing, Metric};
 use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::Config;
 use super::document::{Node, Value};
-use super::keys::{COMPUTE, Effect};
+use super::keys::{COMPUTE, Effect, either};
 
 /// A step that puts a checked value into its place.
 type Set = Box<dyn FnOnce(&mut Config)>;
@@ -49,6 +50,24 @@ pub(super) fn apply(effect: &Effect, node: &Node) -> Result<Set, String> {
         }
         Effect::Compute(set) => {
             let value = compute(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Metric(set) => {
+            let word = text(node)?;
+            let value = Metric::named(&word).ok_or_else(|| {
+                format!("is `{word}`; write one of {}", either(Metric::ALL.map(Metric::as_str)))
+            })?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Balancing(set) => {
+            let word = text(node)?;
+            // Nothing stands for the server's own choice.
+            let value = (!word.is_empty())
+                .then(|| {
+                    let known = either(Balancing::ALL.map(Balancing::as_str));
+                    Balancing::named(&word).ok_or_else(|| format!("is `{word}`; write one of {known}"))
+                })
+                .transpose()?;
             Box::new(move |config| set(config, value))
         }
         Effect::Headers(set) => {

@@ -253,10 +253,7 @@ pub(super) async fn scale(
     };
     let mut config = app.live.as_ref().ok_or_else(no_live_build)?.config.clone();
     if !config::scale(&fields, &mut config)? {
-        return Err(refused(
-            "the body names nothing that can change: `minReplicaCount`, `maxReplicaCount`, `cooldownPeriodSeconds`, \
-             `responseGracePeriodSeconds`, `replicaConcurrency`",
-        ));
+        return Err(refused(format!("the body names nothing that can change: {}", config::SCALING_KEYS)));
     }
     let scaled = {
         let gateway = gateway.clone();

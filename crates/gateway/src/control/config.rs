@@ -9,6 +9,7 @@ use queue::limits::{
     REPLICA_CONCURRENCY_MAX, REPLICAS_PER_APP_MAX, RESPONSE_GRACE_PERIOD_MAX, WEBHOOKS_PER_RUN_MAX,
 };
 use queue::rerun::RetryOn;
+use queue::scaling::{Balancing, Metric};
 use queue::{AppName, limits};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -23,16 +24,7 @@ const HARDWARE: &[&str] = &["CPU"];
 const COOLDOWN_SECONDS_MAX: u64 = 86_400;
 
 /// Keys of options that change nothing here. They are named to the caller when they are set.
-const WITHOUT_EFFECT: &[&str] = &[
-    "scalingMetric",
-    "scalingTarget",
-    "scalingBuffer",
-    "evaluationIntervalSeconds",
-    "rollOutDurationSeconds",
-    "loadBalancingAlgorithm",
-    "containerRuntime",
-    "dockerAuth",
-];
+const WITHOUT_EFFECT: &[&str] = &["containerRuntime", "dockerAuth"];
 
 /// The spellings of the scaling keys: Cerebrium's, then our own.
 const MIN_REPLICAS: &[&str] = &["minReplicaCount", "minReplicas"];
@@ -40,6 +32,10 @@ const MAX_REPLICAS: &[&str] = &["maxReplicaCount", "maxReplicas"];
 const COOLDOWN: &[&str] = &["cooldownPeriodSeconds", "cooldownSeconds"];
 const GRACE_PERIOD: &[&str] = &["responseGracePeriodSeconds"];
 const CONCURRENCY: &[&str] = &["replicaConcurrency"];
+/// What can be changed without a new build, in the words of people.
+pub(super) const SCALING_KEYS: &str = "`minReplicaCount`, `maxReplicaCount`, `cooldownPeriodSeconds`, \
+    `responseGracePeriodSeconds`, `replicaConcurrency`, `scalingMetric`, `scalingTarget`, `scalingBuffer`, \
+    `evaluationIntervalSeconds`, `rollOutDurationSeconds`, `loadBalancingAlgorithm`";
 
 /// The app's name.
 pub(super) fn name(fields: &Fields) -> Answer<AppName> {
@@ -132,20 +128,56 @@ pub(super) fn scale(fields: &Fields, config: &mut AppConfig) -> Answer<bool> {
     let cooldown = fields.whole(COOLDOWN, 0..=COOLDOWN_SECONDS_MAX)?;
     let grace = fields.whole(GRACE_PERIOD, 1..=RESPONSE_GRACE_PERIOD_MAX.as_secs())?;
     let concurrency = fields.whole(CONCURRENCY, 1..=u64::from(REPLICA_CONCURRENCY_MAX))?;
-    let named =
-        min.is_some() || max.is_some() || cooldown.is_some() || grace.is_some() || concurrency.is_some();
+    let metric = word(fields, "scalingMetric", Metric::named, Metric::ALL.map(Metric::as_str))?;
+    let target = fields.whole(&["scalingTarget"], 1..=u64::from(limits::SCALING_TARGET_MAX))?;
+    let buffer = fields.whole(&["scalingBuffer"], 0..=most)?;
+    let interval = limits::EVALUATION_INTERVAL_MIN.as_secs()..=limits::EVALUATION_INTERVAL_MAX.as_secs();
+    let interval = fields.whole(&["evaluationIntervalSeconds"], interval)?;
+    let roll_out = fields.whole(&["rollOutDurationSeconds"], 0..=limits::ROLL_OUT_MAX.as_secs())?;
+    let balancing =
+        word(fields, "loadBalancingAlgorithm", Balancing::named, Balancing::ALL.map(Balancing::as_str))?;
+    let named = [min.is_some(), max.is_some(), cooldown.is_some(), grace.is_some(), concurrency.is_some()]
+        .into_iter()
+        .chain([metric.is_some(), target.is_some(), buffer.is_some(), interval.is_some()])
+        .chain([roll_out.is_some(), balancing.is_some()])
+        .any(|named| named);
 
     config.min_replicas = min.unwrap_or(config.min_replicas);
     config.max_replicas = max.or(config.max_replicas);
     config.cooldown_seconds = cooldown.or(config.cooldown_seconds);
     config.response_grace_period_seconds = grace.or(config.response_grace_period_seconds);
     config.replica_concurrency = concurrency.or(config.replica_concurrency);
-    match config.max_replicas {
-        Some(max) if max < config.min_replicas => Err(refused(format!(
+    config.scaling_metric = metric.or(config.scaling_metric);
+    config.scaling_target = target.or(config.scaling_target);
+    config.scaling_buffer = buffer.or(config.scaling_buffer);
+    config.evaluation_interval_seconds = interval.or(config.evaluation_interval_seconds);
+    config.roll_out_duration_seconds = roll_out.or(config.roll_out_duration_seconds);
+    config.load_balancing_algorithm = balancing.or(config.load_balancing_algorithm);
+    if let Some(max) = config.max_replicas.filter(|max| *max < config.min_replicas) {
+        return Err(refused(format!(
             "`{}` is {max}, which is fewer than `{}` ({}); raise the one or lower the other",
             MAX_REPLICAS[0], MIN_REPLICAS[0], config.min_replicas
-        ))),
-        _ => Ok(named),
+        )));
+    }
+    config.check_scaling().map_err(|why| refused(format!("`{}` {}", why.key, why.message)))?;
+    Ok(named)
+}
+
+/// One of a few words.
+fn word<T, const N: usize>(
+    fields: &Fields,
+    key: &'static str,
+    named: fn(&str) -> Option<T>,
+    words: [&str; N],
+) -> Answer<Option<T>> {
+    let Some(text) = fields.text(&[key])? else { return Ok(None) };
+    match named(text) {
+        Some(value) => Ok(Some(value)),
+        None => Err(invalid(
+            key,
+            &format!("one of {}", words.map(|word| format!("`{word}`")).join(", ")),
+            &Value::from(text),
+        )),
     }
 }
 
@@ -294,6 +326,12 @@ mod tests {
             cooldown_seconds: Some(5),
             replica_concurrency: Some(4),
             response_grace_period_seconds: Some(60),
+            scaling_metric: Some(Metric::RequestsPerSecond),
+            scaling_target: Some(5),
+            scaling_buffer: Some(1),
+            evaluation_interval_seconds: Some(6),
+            roll_out_duration_seconds: Some(60),
+            load_balancing_algorithm: Some(Balancing::MinConnections),
             start_limit_seconds: Some(30),
             pip: vec!["numpy==2.1".into()],
             pip_overrides: vec!["opencv-python; python_version<'0'".into()],
@@ -334,6 +372,17 @@ mod tests {
             (json!({"pythonVersion": "2.7"}), "invalid_value", "3.11"),
             (json!({"pythonVersion": "3.11; rm"}), "invalid_value", "3.11"),
             (json!({"responseGracePeriodSeconds": 43_201}), "invalid_value", "43200"),
+            (json!({"scalingMetric": "queue_length"}), "invalid_value", "`requests_per_second`"),
+            (json!({"scalingMetric": "cpu_utilization"}), "invalid_value", "`min_replicas` to 1"),
+            (
+                json!({"scalingMetric": "memory_utilization", "minReplicaCount": 1, "scalingBuffer": 1}),
+                "invalid_value",
+                "`scaling_buffer` cannot",
+            ),
+            (json!({"scalingTarget": 120}), "invalid_value", "percent"),
+            (json!({"evaluationIntervalSeconds": 5}), "invalid_value", "from 6 to 300"),
+            (json!({"rollOutDurationSeconds": 30_000}), "invalid_value", "21600"),
+            (json!({"loadBalancingAlgorithm": "fewest"}), "invalid_value", "`random-choice-2`"),
         ] {
             let problem = read_json(request.clone()).unwrap_err();
             assert_eq!((problem.status.as_u16(), problem.code.as_ref()), (422, code), "{request}");

@@ -94,7 +94,7 @@ async fn deploying_registers_a_build_and_takes_its_archive_once() {
     // The Python client sends no Content-Type, and more keys than anybody reads.
     let request = json!({
         "name": "demo", "compute": "CPU", "cpu": 2.0, "memory": 8.0, "maxReplicaCount": 2,
-        "scalingMetric": "concurrency_utilization", "runtime": "cortex", "projectId": PROJECT,
+        "scalingMetric": "concurrency_utilization", "dockerAuth": "{}", "runtime": "cortex", "projectId": PROJECT,
     });
     let registered = ask(&router, "POST", &at("apps"), request).await.good();
     assert_eq!(registered["status"], "pending");

@@ -185,6 +185,7 @@ impl Replica {
             }
         };
         meters::replica_started();
+        self.load.set_root(process.id());
         self.outgoing.start(&self.start_frame(prepared.folder, secrets));
         let mut fate = self.work(&mut process, &socket, &mut printed, orders).await;
         self.waiting.leave(&mut self.seat);
@@ -262,11 +263,15 @@ impl Replica {
         let mut memory = memory.map(|(limit, root)| Watch::new(root, limit));
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let waiting = Arc::clone(&self.waiting);
+        let (waiting, bell) = (Arc::clone(&self.waiting), self.seat.bell());
         loop {
             // Made before looking for work, so that no word of new work is missed.
-            let news = waiting.work.notified();
+            let grants = waiting.grants();
+            let news = if grants { bell.notified() } else { waiting.work.notified() };
             self.take_work();
+            if waiting.grants() != grants {
+                continue;
+            }
             self.load.set(self.calls.len());
             self.leave_when_done();
             self.printer.flush();

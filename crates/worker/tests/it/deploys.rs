@@ -158,3 +158,38 @@ async fn a_run_of_a_deleted_app_can_be_cancelled_while_it_is_executed() {
     house.handle.cancel(&house.id(), run);
     assert_eq!(house.outcome(run).await.ending, Ending::Cancelled);
 }
+
+/// A build that takes over so slowly, with this code.
+fn rolled_out(folder: &tempfile::TempDir, seconds: u64) -> queue::registry::Build {
+    let config = AppConfig { roll_out_duration_seconds: Some(seconds), ..AppConfig::default() };
+    build(2, folder.path(), config)
+}
+
+#[tokio::test]
+async fn a_roll_out_keeps_the_old_replica_at_work_for_its_time() {
+    let mut house = House::of(OLD).await;
+    let folder = folder_with(NEW);
+    house.deploy(&rolled_out(&folder, 2)).await.unwrap();
+    until("both serve", || (house.replicas() == 2).then_some(())).await;
+    let mut seen = std::collections::HashSet::new();
+    let began = std::time::Instant::now();
+    while house.replicas() == 2 {
+        assert!(began.elapsed() < crate::house::PATIENCE, "the old one stays");
+        // Two at once, so that both replicas are asked.
+        let (a, b) = tokio::join!(house.call("version", "{}"), house.call("version", "{}"));
+        seen.extend([text(&a), text(&b)]);
+    }
+    assert!(began.elapsed() >= std::time::Duration::from_secs(1), "it left too early");
+    assert!(seen.contains(r#""old""#) && seen.contains(r#""new""#), "{seen:?}");
+    assert_eq!(text(&house.call("version", "{}").await), r#""new""#);
+}
+
+#[tokio::test]
+async fn a_build_with_other_functions_gets_all_new_work_at_once_however_slow_the_roll_out() {
+    let mut house = House::of(OLD).await;
+    let folder = folder_with(&format!("{NEW}def more():\n    return 'more'\n"));
+    house.deploy(&rolled_out(&folder, 600)).await.unwrap();
+    assert_eq!(text(&house.call("more", "{}").await), r#""more""#);
+    assert_eq!(text(&house.call("version", "{}").await), r#""new""#);
+    until("the old one is not counted", || (house.replicas() == 1).then_some(())).await;
+}
