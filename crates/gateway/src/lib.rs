@@ -33,8 +33,8 @@ use axum::Router;
 use ipnet::IpNet;
 use queue::link::ResultLinks;
 use queue::port::{
-    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
-    Secrets, Stored,
+    AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry,
+    Replicas, Runs, Secrets, Stored,
 };
 use queue::{Clock, Entropy, ProjectId, RunId};
 use tokio::sync::OnceCell;
@@ -57,6 +57,7 @@ pub struct Ports {
     pub registry: Arc<dyn Registry>,
     pub inboxes: Arc<dyn Inboxes>,
     pub logs: Arc<dyn Logs>,
+    pub events: Arc<dyn AppEvents>,
     pub dispatch: Arc<dyn Dispatch>,
     pub replicas: Arc<dyn Replicas>,
     pub outbox: Arc<dyn Outbox>,
@@ -110,6 +111,7 @@ pub struct Parts {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) inboxes: Arc<dyn Inboxes>,
     pub(crate) logs: Arc<dyn Logs>,
+    pub(crate) events: Arc<dyn AppEvents>,
     pub(crate) dispatch: Arc<dyn Dispatch>,
     pub(crate) replicas: Arc<dyn Replicas>,
     pub(crate) outbox: Arc<dyn Outbox>,
@@ -147,6 +149,7 @@ impl Gateway {
             registry,
             inboxes,
             logs,
+            events,
             dispatch,
             replicas,
             outbox,
@@ -164,6 +167,7 @@ impl Gateway {
             registry,
             inboxes,
             logs,
+            events,
             dispatch,
             replicas,
             outbox,

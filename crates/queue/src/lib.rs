@@ -17,6 +17,7 @@ pub mod answer;
 pub mod app;
 pub mod clock;
 pub mod delivery;
+pub mod event;
 pub mod id;
 pub mod inbox;
 pub mod lease;

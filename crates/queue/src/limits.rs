@@ -153,6 +153,10 @@ pub const ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 pub const WEBHOOK_SECRETS_MAX: usize = 5;
 /// How long results and finished runs are kept.
 pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Events that are kept of each app; the oldest make room.
+pub const APP_EVENTS_MAX: usize = 1_000;
+/// Longest text of an event, in bytes.
+pub const EVENT_TEXT_BYTES_MAX: usize = 2 << 10;
 /// Secrets of a project, and of each of its apps.
 pub const SECRETS_MAX: usize = 100;
 /// Longest name of a secret, in bytes.
@@ -270,6 +274,8 @@ pub const TABLE: &[Limit] = &[
     limit("answer of a receiver", "64 KiB read, 8 KiB kept", "the connection is closed; the status counts"),
     limit("uploaded archive", "2 GiB", "413"),
     limit("build", "1 h", "the build fails"),
+    limit("replicas of an app", "200", "422"),
+    limit("events kept of an app", "1,000", "the oldest make room"),
     limit("requests kept by an inbox", "10,000", "the oldest make room"),
     limit("endpoints of a project with a `bodyBytesMax`", "1,000", "422"),
     limit(

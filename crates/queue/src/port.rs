@@ -8,6 +8,7 @@
 //! | [`Secrets`] | gateway, worker | store |
 //! | [`Inboxes`] | gateway, inbox, delivery | store |
 //! | [`Logs`] | gateway, worker, builder | store |
+//! | [`AppEvents`] | gateway, worker, builder | store |
 //! | [`Dispatch`] | gateway | worker |
 //! | [`Replicas`] | builder, gateway | worker |
 //! | [`Outbox`] | gateway, worker | delivery |
@@ -28,6 +29,7 @@ use crate::clock::Timestamp;
 use crate::delivery::{
     AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, Enabled, EndpointView, Endpoints, Redelivered,
 };
+use crate::event::{AppEvent, StoredEvent};
 use crate::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, ProjectId, RunId};
 use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
@@ -351,6 +353,17 @@ pub trait Logs: Send + Sync {
 
     /// Reads lines, after all that was appended before the call.
     async fn read(&self, query: LogQuery) -> Stored<Vec<StoredLine>>;
+}
+
+/// What happened to apps, and why. Never waited for, never in the way of a run.
+#[async_trait]
+pub trait AppEvents: Send + Sync {
+    /// Keeps an event, if its app is there; the oldest of the app makes room. Rides in the next batch; under
+    /// pressure it is dropped and counted.
+    fn note(&self, event: AppEvent);
+
+    /// Events of an app, oldest first: up to `limit` after the cursor, or without one the newest.
+    async fn events(&self, app: &AppId, after: Option<i64>, limit: usize) -> Stored<Vec<StoredEvent>>;
 }
 
 /// What became of a value that a caller was to be told.

@@ -17,6 +17,7 @@
 //! - The data directory belongs to one process; what ran under a former one is queued again at open.
 
 mod ahead;
+mod app_events;
 mod app_secrets;
 mod batch;
 mod chores;

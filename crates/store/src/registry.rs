@@ -14,7 +14,6 @@ use queue::{AppId, BuildId, ProjectId};
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::Store;
-use crate::app_secrets;
 use crate::batch::{AppNumber, Batch};
 use crate::chores::{self, CHANGED_PER_STEP, Position, Step, Work};
 use crate::fault::Fault;
@@ -22,6 +21,7 @@ use crate::row;
 use crate::runs::{Cause, end_without_lease};
 use crate::secrets::{self, Kind};
 use crate::snapshot;
+use crate::{app_events, app_secrets};
 
 /// Why a queued run of a deleted app ends.
 const APP_DELETED: &str = "the app was deleted before the run could start";
@@ -265,6 +265,7 @@ fn delete_app(batch: &mut Batch<'_>, app: &AppId) -> Result<Option<i64>, Fault> 
     batch.sql("DELETE FROM builds WHERE app = ?1")?.execute([app.as_str()])?;
     batch.sql("DELETE FROM apps WHERE id = ?1")?.execute([app.as_str()])?;
     app_secrets::forget(batch, app)?;
+    app_events::forget(batch, app)?;
     let number = batch.app(app)?.number;
     batch
         .sql("UPDATE app_numbers SET deleted_at = ?2 WHERE number = ?1")?

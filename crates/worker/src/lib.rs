@@ -41,7 +41,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::port::{Logs, Outbox, Registry, Runs, Secrets};
+use queue::port::{AppEvents, Logs, Outbox, Registry, Runs, Secrets};
 use queue::{AppId, Clock, Entropy, limits};
 use tokio::sync::mpsc;
 
@@ -103,6 +103,7 @@ pub(crate) struct Ports {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) logs: Arc<dyn Logs>,
+    pub(crate) events: Arc<dyn AppEvents>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,

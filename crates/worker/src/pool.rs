@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
+use queue::event::EventKind;
 use queue::lease::Release;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::{StartFailure, Stored};
@@ -293,6 +294,8 @@ impl Pool {
             found = true;
         }
         if found {
+            let text = "the replicas are replaced: a fresh one first, then the others go".to_owned();
+            self.tell(EventKind::Restarted, text, Some(&live.id));
             self.start(live, Standing::Starting);
         }
     }
@@ -504,20 +507,26 @@ impl Pool {
                 self.keep_outdated();
                 self.brake.hindered(Instant::now());
                 if !std::mem::replace(&mut self.hindered, true) {
+                    self.tell_ended(EventKind::StartFailed, &id, &failure.error.message, &member.build);
                     tracing::error!(app.id = %self.app, "{}; its runs wait", failure.error.message);
                 }
             }
             (End::NotStarted(failure), Standing::Starting) => {
                 self.keep_outdated();
                 self.brake.failed(Instant::now());
+                self.tell_ended(EventKind::StartFailed, &id, &failure.error.message, &member.build);
                 self.tell_if_given_up(&failure);
             }
             (End::Killed(failure), Standing::Starting) => {
                 self.keep_outdated();
                 self.brake.killed(Instant::now());
+                self.tell_ended(EventKind::StartFailed, &id, &failure.error.message, &member.build);
                 self.tell_if_given_up(&failure);
             }
-            (End::Died, Standing::Starting | Standing::Serving) => self.brake.died(member.begun),
+            (End::Died(why), Standing::Starting | Standing::Serving) => {
+                self.brake.died(member.begun);
+                self.tell_ended(EventKind::ReplicaDied, &id, &why, &member.build);
+            }
             _ => {}
         }
     }
@@ -528,6 +537,10 @@ impl Pool {
             return;
         }
         let message = format!("no replica of the app could be started: {}", failure.error.message);
+        if !self.waiting.is_empty() {
+            let text = "so many starts failed in a row that the calls and runs that wait here end".to_owned();
+            self.tell(EventKind::GivenUp, text, None);
+        }
         self.end_waiting(&RunError { code: Code::FailedToStart, message, ..failure.error.clone() });
     }
 

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use queue::app::Function;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::{
-    Call, Dispatch, Logs, Outbox, Refused, Registry, Replicas, Runs, Secrets, Slot, StartFailure, StoreError,
+    AppEvents, Call, Dispatch, Logs, Outbox, Refused, Registry, Replicas, Runs, Secrets, Slot, StartFailure,
+    StoreError,
 };
 use queue::registry::{App, Build, BuildStatus};
 use queue::run::LeasedRun;
@@ -67,13 +68,24 @@ impl Worker {
         registry: Arc<dyn Registry>,
         secrets: Arc<dyn Secrets>,
         logs: Arc<dyn Logs>,
+        events: Arc<dyn AppEvents>,
         outbox: Arc<dyn Outbox>,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let (returning, returned) = mpsc::unbounded_channel();
-        let ports =
-            Ports { options, runs, registry, secrets, logs, outbox, clock, entropy, returned: returning };
+        let ports = Ports {
+            options,
+            runs,
+            registry,
+            secrets,
+            logs,
+            events,
+            outbox,
+            clock,
+            entropy,
+            returned: returning,
+        };
         let (sender, new_pools) = mpsc::unbounded_channel();
         let shared = Shared {
             ports: Arc::new(ports),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use queue::app::Function;
+use queue::event::{AppEvent, EventKind};
 use queue::limits::BUILD_LIMIT;
 use queue::port::{StartFailure, StoreError};
 use queue::registry::{Build, BuildStatus, Prepared};
@@ -62,6 +63,12 @@ impl Inner {
         BuildLog::new(Arc::clone(&self.logs), Arc::clone(&self.clock), build.app.clone(), build.id.clone())
     }
 
+    /// For the list of the app's events.
+    pub(super) fn tell(&self, kind: EventKind, text: String, build: &Build) {
+        let (at, app) = (self.clock.now(), build.app.clone());
+        self.events.note(AppEvent { at, app, kind, text, build: Some(build.id.clone()) });
+    }
+
     /// Makes a build whose archive is there, to its end.
     pub(super) async fn make(&self, mut build: Build, token: CancellationToken) {
         let began = Instant::now();
@@ -70,6 +77,7 @@ impl Inner {
         let status = match ended {
             Ok(()) => {
                 tracing::info!(build.id = %build.id, app.id = %build.app, "a build is live");
+                self.tell(EventKind::Deployed, format!("build {} is live", build.id), &build);
                 self.folders.remove_archive(&build.id);
                 BuildStatus::Success
             }
@@ -87,6 +95,10 @@ impl Inner {
                         "a build's end could not be recorded; it begins again after a restart",
                     );
                     return;
+                }
+                if status != BuildStatus::Cancelled {
+                    let text = format!("build {} did not become live: {why}", build.id);
+                    self.tell(EventKind::DeployFailed, text, &build);
                 }
                 self.folders.remove(&build.id);
                 status

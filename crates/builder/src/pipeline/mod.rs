@@ -21,7 +21,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use queue::limits::UPLOAD_BYTES_MAX;
-use queue::port::{Builds, Logs, Registry, Replicas, StoreError, Stored, UploadError};
+use queue::port::{AppEvents, Builds, Logs, Registry, Replicas, StoreError, Stored, UploadError};
 use queue::registry::{Build, BuildStatus};
 use queue::{AppId, BuildId, Clock, Timestamp};
 use tokio::io::AsyncWriteExt as _;
@@ -76,6 +76,7 @@ struct Inner {
     environments: Environments,
     registry: Arc<dyn Registry>,
     logs: Arc<dyn Logs>,
+    events: Arc<dyn AppEvents>,
     replicas: Arc<dyn Replicas>,
     clock: Arc<dyn Clock>,
     turns: Semaphore,
@@ -98,6 +99,7 @@ impl Builder {
         options: Options,
         registry: Arc<dyn Registry>,
         logs: Arc<dyn Logs>,
+        events: Arc<dyn AppEvents>,
         replicas: Arc<dyn Replicas>,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -122,6 +124,7 @@ impl Builder {
                 ),
                 registry,
                 logs,
+                events,
                 replicas,
                 clock,
                 turns: Semaphore::new(BUILDS_AT_ONCE),

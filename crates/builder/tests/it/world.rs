@@ -175,8 +175,9 @@ fn reaches_an_index() -> bool {
 }
 
 fn build_over(options: &Options, registry: &Arc<Memory>, replicas: &Arc<Importer>) -> Builder {
-    let (store, logs, importer) = (registry.clone(), registry.clone(), replicas.clone());
-    Builder::new(options.clone(), store, logs, importer, Arc::new(Wall))
+    let (store, logs, events, importer) =
+        (registry.clone(), registry.clone(), registry.clone(), replicas.clone());
+    Builder::new(options.clone(), store, logs, events, importer, Arc::new(Wall))
 }
 
 pub(crate) fn app_id(name: &str) -> AppId {
@@ -205,6 +206,7 @@ pub(crate) struct Memory {
     pub(crate) builds: Mutex<HashMap<BuildId, Build>>,
     pub(crate) live: Mutex<HashMap<AppId, BuildId>>,
     pub(crate) lines: Mutex<Vec<LogLine>>,
+    pub(crate) events: Mutex<Vec<AppEvent>>,
 }
 
 impl Memory {
@@ -334,6 +336,17 @@ impl Logs for Memory {
 
     async fn read(&self, _query: LogQuery) -> Stored<Vec<StoredLine>> {
         panic!("builder reads no logs")
+    }
+}
+
+#[async_trait]
+impl AppEvents for Memory {
+    fn note(&self, event: AppEvent) {
+        self.events.lock().unwrap().push(event);
+    }
+
+    async fn events(&self, _: &AppId, _: Option<i64>, _: usize) -> Stored<Vec<StoredEvent>> {
+        panic!("builder reads no events")
     }
 }
 

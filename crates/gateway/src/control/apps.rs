@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use queue::app::{AppConfig, Contract, Function, Parameter};
+use queue::event::{AppEvent, EventKind};
 use queue::registry::{App, BuildStatus, NewBuild};
 use queue::{AppId, BuildId, ProjectId, Timestamp};
 use serde::Serialize;
@@ -267,7 +268,27 @@ pub(super) async fn scale(
     };
     let app: Arc<App> = Unstoppable::new(scaled).await?.ok_or_else(no_live_build)?;
     tracing::info!(app.id = %app.id, "an app's scaling was changed");
+    note_scaling(&gateway, &app);
     AppView::of(&gateway, &app).await.map(Json)
+}
+
+/// For the list of the app's events: what its scaling is now.
+fn note_scaling(gateway: &Gateway, app: &App) {
+    let Some(live) = &app.live else { return };
+    let config = &live.config;
+    let buffer = config.scaling_buffer.filter(|buffer| *buffer > 0);
+    let text = format!(
+        "the scaling was changed: {} to {} replicas{}, {} calls at once each, {} at {}, {} s of cooldown",
+        config.min_replicas,
+        config.replicas_max(),
+        buffer.map_or_else(String::new, |buffer| format!(" with {buffer} to spare")),
+        live.concurrency(),
+        config.metric().as_str(),
+        config.target(),
+        config.cooldown().as_secs()
+    );
+    let (at, kind) = (gateway.clock.now(), EventKind::Reconfigured);
+    gateway.events.note(AppEvent { at, app: app.id.clone(), kind, text, build: Some(live.id.clone()) });
 }
 
 /// What is said when there is nothing else to say.

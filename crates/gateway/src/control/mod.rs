@@ -14,6 +14,7 @@ mod builds;
 mod config;
 mod deliveries;
 mod endpoints;
+mod events;
 mod inboxes;
 mod keys;
 mod logs;

@@ -4,7 +4,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
 use super::{
-    apps, builds, deliveries, endpoints, inboxes, keys, logs, openapi, projects, results, runs, secrets,
+    apps, builds, deliveries, endpoints, events, inboxes, keys, logs, openapi, projects, results, runs,
+    secrets,
 };
 use crate::Gateway;
 
@@ -183,6 +184,18 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "what an app's replicas printed",
         answer: "`{logs: [{logId, timestamp, stream, logLine, runId, containerId, …}], nextPageToken, hasMore}`",
         on: |method| on(method, logs::of_app),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/apps/{app}/events",
+        who: Who::PrivateKey,
+        query: &[
+            ("after", "only events after this cursor, as `nextToken` of the page before gave it"),
+            ("limit", "events at most, 1 to 1000; without `after` the newest"),
+        ],
+        summary: "what happened to an app, and why: scaling, deploys, starts that failed, replicas that died",
+        answer: "`{items: [{id, at, kind, text, buildId}], nextToken}`, oldest first",
+        on: |method| on(method, events::list),
     },
     Route {
         method: Method::GET,

@@ -61,6 +61,7 @@ pub(crate) struct Held {
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) requests: Vec<(InboxId, CapturedRequest)>,
     pub(crate) lines: Vec<StoredLine>,
+    pub(crate) events: Vec<queue::event::StoredEvent>,
     pub(crate) calls: Vec<Call>,
     /// What other rooms were told, in order: `switch p-…`, `retire p-…`, `cancel b-…`, `wake`.
     pub(crate) told: Vec<String>,
@@ -138,6 +139,7 @@ impl World {
             registry: self.clone(),
             inboxes: self.clone(),
             logs: self.clone(),
+            events: self.clone(),
             dispatch: self.clone(),
             replicas: self.clone(),
             outbox: self.clone(),

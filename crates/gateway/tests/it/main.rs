@@ -4,6 +4,7 @@
 
 mod control;
 mod deliveries;
+mod events;
 mod fakes;
 mod hang_ups;
 mod inference;

@@ -1,9 +1,16 @@
 //! `postback apps`
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::Value;
 
 use super::{Context, ExitStatus};
+use crate::client::Client;
+use crate::print::{Printer, clean};
+
+/// Between two looks when following.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Arguments of `postback apps`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +28,17 @@ enum Action {
     Get {
         /// Name or id of the app
         app: String,
+    },
+    /// Show what happened to an app, and why: scaling, deploys, starts that failed, replicas that died
+    Events {
+        /// Name or id of the app
+        app: String,
+        /// Go on printing what is new
+        #[arg(long, short)]
+        follow: bool,
+        /// So many of the newest events
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u32,
     },
     /// Replace the replicas of an app; the old ones finish what they have
     Restart {
@@ -61,6 +79,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             let path = format!("apps/{}", client.app_id(&app));
             printer.json(&client.control(Method::GET, &path).json().await?);
         }
+        Action::Events { app, follow, limit } => events(&client, printer, &app, follow, limit).await?,
         Action::Restart { app } => {
             let path = format!("apps/{}/restart", client.app_id(&app));
             client.control(Method::POST, &path).json().await?;
@@ -73,4 +92,39 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// Prints the newest events of an app, oldest first; then, if asked to, what comes.
+async fn events(
+    client: &Client,
+    printer: Printer,
+    app: &str,
+    follow: bool,
+    limit: u32,
+) -> anyhow::Result<()> {
+    let path = format!("apps/{}/events", client.app_id(app));
+    let mut ask = client.control(Method::GET, &path).query("limit", limit);
+    loop {
+        let page = ask.json().await?;
+        let items = page["items"].as_array().map_or(&[][..], Vec::as_slice);
+        for event in items {
+            if printer.wants_json() {
+                printer.data(&event.to_string());
+            } else {
+                let text = |key: &str| event[key].as_str().unwrap_or_default();
+                printer.data(&format!("{} {:15} {}", text("at"), text("kind"), clean(text("text"))));
+            }
+        }
+        if !follow {
+            if items.is_empty() {
+                printer.note("nothing has happened to this app yet");
+            }
+            return Ok(());
+        }
+        if items.is_empty() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let after = page["nextToken"].as_str().unwrap_or("0").to_owned();
+        ask = client.control(Method::GET, &path).query("after", after);
+    }
 }

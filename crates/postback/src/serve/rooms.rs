@@ -13,7 +13,8 @@ use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use queue::port::{
-    AddressGuard, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs, Secrets,
+    AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs,
+    Secrets,
 };
 use queue::{Clock, Entropy};
 use store::Store;
@@ -89,6 +90,7 @@ impl Rooms {
         let deliveries: Arc<dyn Deliveries> = shared.clone();
         let inboxes: Arc<dyn Inboxes> = shared.clone();
         let secrets: Arc<dyn Secrets> = shared.clone();
+        let events: Arc<dyn AppEvents> = shared.clone();
         let logs: Arc<dyn Logs> = shared;
 
         let public = Url::parse(public_url).context("the public address is no URL")?;
@@ -123,6 +125,7 @@ impl Rooms {
             registry.clone(),
             secrets.clone(),
             logs.clone(),
+            events.clone(),
             outbox.clone(),
             clock.clone(),
             entropy.clone(),
@@ -134,6 +137,7 @@ impl Rooms {
             builder_options(options, supervisor),
             registry.clone(),
             logs.clone(),
+            events.clone(),
             replicas.clone(),
             clock.clone(),
         );
@@ -171,6 +175,7 @@ impl Rooms {
             registry,
             inboxes,
             logs,
+            events,
             dispatch,
             replicas,
             outbox,

@@ -9,14 +9,14 @@ use bytes::Bytes;
 use queue::delivery::{AttemptEnd, AttemptReport, DueDelivery, Timings, Verdict};
 use queue::lease::Lease;
 use queue::outcome::{Code, Finish, Finished, Outcome, RunError};
-use queue::port::{Accepted, Claim, Deliveries, Inboxes, Logs, Registry, Room, Runs, Secrets};
+use queue::port::{Accepted, AppEvents, Claim, Deliveries, Inboxes, Logs, Registry, Room, Runs, Secrets};
 use queue::registry::NewProject;
 use queue::run::{EndpointUrl, Generation, LeasedRun, Mode, NewRun, RunOptions, RunView};
 use queue::{AppId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 
 /// What a conformance test asks of an engine.
-pub(crate) trait Engine: Runs + Deliveries + Registry + Secrets + Inboxes + Logs {}
-impl<T: Runs + Deliveries + Registry + Secrets + Inboxes + Logs> Engine for T {}
+pub(crate) trait Engine: Runs + Deliveries + Registry + Secrets + Inboxes + Logs + AppEvents {}
+impl<T: Runs + Deliveries + Registry + Secrets + Inboxes + Logs + AppEvents> Engine for T {}
 
 /// Bounds small enough to be met by a test. Every engine under test is opened with these.
 pub(crate) const QUEUED_MAX: u64 = 8;

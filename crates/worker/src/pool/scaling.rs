@@ -1,10 +1,13 @@
 //! The number of replicas: what a pool sees, and what it does about it. What is decided stands in `scale`.
 
 use std::cmp::Reverse;
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use queue::event::{AppEvent, EventKind};
 use queue::registry::Build;
 use queue::scaling::{Balancing, Metric};
+use queue::{BuildId, ReplicaId};
 use tokio::time::Instant;
 
 use super::Pool;
@@ -94,8 +97,29 @@ impl Pool {
         gone
     }
 
+    /// For the list of the app's events.
+    pub(super) fn tell(&self, kind: EventKind, text: String, build: Option<&BuildId>) {
+        let (at, app, build) = (self.ports.clock.now(), self.app.clone(), build.cloned());
+        self.ports.events.note(AppEvent { at, app, kind, text, build });
+    }
+
+    /// A replica ended that was to serve.
+    pub(super) fn tell_ended(&self, kind: EventKind, id: &ReplicaId, why: &str, build: &Build) {
+        let what = if kind == EventKind::ReplicaDied { "died" } else { "did not start" };
+        // Of a traceback the first line says enough here; the log has all of it.
+        let why = why.lines().next().unwrap_or_default();
+        let mut text = format!("replica {id} {what}: {why}");
+        if let Some(until) = self.brake.holds_until(Instant::now()) {
+            let pause = until.duration_since(Instant::now()).as_secs_f64();
+            let _ = write!(text, "; the next start is in {pause:.1} s at the earliest");
+        }
+        self.tell(kind, text, Some(&build.id));
+    }
+
     /// The number of replicas changes, for a reason.
     pub(super) fn tell_scaled(&self, from: u32, to: u32, reason: Reason) {
-        tracing::info!(app.id = %self.app, "{from} → {to} replicas: {reason}");
+        let text = format!("{from} → {to} replicas: {reason}");
+        tracing::debug!(app.id = %self.app, "{text}");
+        self.tell(EventKind::Scaled, text, None);
     }
 }

@@ -100,11 +100,11 @@ impl Replica {
             Fate::Killed => End::Left,
             Fate::Stuck => {
                 meters::replica_died("stuck");
-                End::Died
+                End::Died("a call did not end at its limit, so the replica was ended".to_owned())
             }
             _ => {
                 meters::replica_died(error.code.as_str());
-                End::Died
+                End::Died(error.message)
             }
         }
     }

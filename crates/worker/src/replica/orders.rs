@@ -44,8 +44,8 @@ pub(crate) struct Ended {
 pub(crate) enum End {
     /// As it was told.
     Left,
-    /// By itself, or because a call could not be ended otherwise.
-    Died,
+    /// By itself, or because a call could not be ended otherwise; how.
+    Died(String),
     /// It never became ready.
     NotStarted(StartFailure),
     /// Nor this one, since somebody else, or a system without memory, ended it.

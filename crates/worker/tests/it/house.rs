@@ -137,6 +137,7 @@ impl House {
             memory.clone(),
             memory.clone(),
             memory.clone(),
+            memory.clone(),
             Arc::new(Tray(Arc::clone(&memory))),
             Arc::new(SystemClock),
             Arc::new(Counting::default()),

@@ -8,12 +8,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use queue::app::{AppConfig, Function};
 use queue::delivery::DueDelivery;
+use queue::event::{AppEvent, StoredEvent};
 use queue::id::DeliveryId;
 use queue::lease::{Lease, Release, Released};
 use queue::limits::CRASHES_MAX;
 use queue::log::{LogLine, LogQuery, StoredLine};
 use queue::outcome::{Cancellation, Code, Expired, Finish, Finished, Outcome, RunError};
-use queue::port::{Accepted, Claim, Departure, Logs, Outbox, Registry, Runs, Secrets, StoreError, Stored};
+use queue::port::{
+    Accepted, AppEvents, Claim, Departure, Logs, Outbox, Registry, Runs, Secrets, StoreError, Stored,
+};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
     SecretChange,
@@ -39,6 +42,7 @@ struct State {
     refuse: usize,
     apps: HashMap<AppId, Arc<App>>,
     lines: Vec<LogLine>,
+    events: Vec<AppEvent>,
     sent: Vec<DueDelivery>,
     wakes: usize,
     told: Vec<queue::progress::Progress>,
@@ -165,6 +169,10 @@ impl Memory {
 
     pub(crate) fn first_attempts(&self) -> Vec<bool> {
         self.state().first_attempts.clone()
+    }
+
+    pub(crate) fn events(&self) -> Vec<AppEvent> {
+        self.state().events.clone()
     }
 
     pub(crate) fn lines(&self) -> Vec<LogLine> {
@@ -410,6 +418,17 @@ impl Logs for Memory {
     }
 
     async fn read(&self, _: LogQuery) -> Stored<Vec<StoredLine>> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
+impl AppEvents for Memory {
+    fn note(&self, event: AppEvent) {
+        self.state().events.push(event);
+    }
+
+    async fn events(&self, _: &AppId, _: Option<i64>, _: usize) -> Stored<Vec<StoredEvent>> {
         Ok(Vec::new())
     }
 }

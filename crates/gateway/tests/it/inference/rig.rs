@@ -89,6 +89,7 @@ impl Rig {
             registry: world.clone(),
             inboxes: world.clone(),
             logs: world.clone(),
+            events: world.clone(),
             replicas: world.clone(),
             outbox: world.clone(),
             guard: world.clone(),

@@ -3,6 +3,7 @@
 //! An engine joins by handing a function that opens a fresh [`World`](crate::world::World) to
 //! [`conformance!`]. A promise that is not listed there is dead code, which the compiler reports.
 
+pub(crate) mod app_events;
 pub(crate) mod cancelling;
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
@@ -154,6 +155,11 @@ macro_rules! conformance {
             an_app_sees_its_projects_secrets_and_its_own_over_them
             the_secrets_of_a_deleted_app_are_gone
             there_are_no_more_secrets_than_there_may_be
+        }}
+        $crate::conformance::promises! { $open, app_events {
+            events_are_read_as_they_were_noted
+            the_oldest_events_make_room
+            events_go_with_their_app
         }}
         $crate::conformance::promises! { $open, inboxes {
             an_inbox_is_there_at_once
