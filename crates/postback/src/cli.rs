@@ -31,7 +31,7 @@ enum Command {
     Prebuilt(commands::prebuilt::Args),
     /// Call a function of an app
     Call(commands::call::Args),
-    /// List, show, restart and delete apps
+    /// List, show, roll back, restart and delete apps, and see what happened to them
     Apps(commands::apps::Args),
     /// List, show and cancel runs
     Runs(commands::runs::Args),

@@ -153,6 +153,8 @@ pub const ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 pub const WEBHOOK_SECRETS_MAX: usize = 5;
 /// How long results and finished runs are kept.
 pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
+/// Builds of each app that are remembered, live or not; those of a day are remembered in any case.
+pub const BUILDS_PER_APP_MAX: usize = 100;
 /// Events that are kept of each app; the oldest make room.
 pub const APP_EVENTS_MAX: usize = 1_000;
 /// Longest text of an event, in bytes.
@@ -275,6 +277,11 @@ pub const TABLE: &[Limit] = &[
     limit("uploaded archive", "2 GiB", "413"),
     limit("build", "1 h", "the build fails"),
     limit("replicas of an app", "200", "422"),
+    limit(
+        "builds remembered of an app",
+        "100, and those of the last day",
+        "the oldest are forgotten; the files of the live one and of two before it are kept",
+    ),
     limit("events kept of an app", "1,000", "the oldest make room"),
     limit("requests kept by an inbox", "10,000", "the oldest make room"),
     limit("endpoints of a project with a `bodyBytesMax`", "1,000", "422"),

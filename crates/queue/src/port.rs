@@ -275,6 +275,12 @@ pub trait Registry: Send + Sync {
     /// Returns whether it was there.
     async fn delete_app(&self, id: &AppId) -> Stored<bool>;
 
+    /// Makes a build live again that was live before. `None` when it never was, or its app was deleted.
+    async fn reactivate(&self, id: &BuildId, functions: Vec<Function>) -> Stored<Option<Arc<App>>>;
+
+    /// Builds of an app, the newest first, up to `limit`.
+    async fn builds(&self, app: &AppId, limit: usize) -> Stored<Vec<Build>>;
+
     /// Builds that a former process of this node left unfinished.
     async fn unfinished_builds(&self) -> Stored<Vec<Build>>;
 }
@@ -476,6 +482,9 @@ pub trait Replicas: Send + Sync {
 
     /// Replicas of an app that are ready or starting.
     fn count(&self, app: &AppId) -> usize;
+
+    /// The builds of an app of which there are replicas, be it that they finish what they have.
+    fn builds_in_use(&self, app: &AppId) -> Vec<BuildId>;
 }
 
 /// The way from outcomes to deliveries.
@@ -542,6 +551,38 @@ pub enum UploadError {
     Store(#[from] StoreError),
 }
 
+/// Why an app did not go back to a former build.
+#[derive(Debug, thiserror::Error)]
+pub enum RollbackError {
+    /// There is none.
+    #[error("there is no former build of this app to go back to")]
+    NoFormerBuild,
+    /// It is not a build of the app.
+    #[error("this app has no build `{0}`")]
+    Unknown(BuildId),
+    /// Nothing to do.
+    #[error("build `{0}` is live already")]
+    AlreadyLive(BuildId),
+    /// It never started.
+    #[error("build `{0}` never was live: it ended as `{end}`", end = .1.as_str())]
+    NeverLive(BuildId, BuildStatus),
+    /// It was removed with age.
+    #[error("the files of build `{0}` are not kept any more; deploy that version again")]
+    Gone(BuildId),
+    /// Somebody else does it.
+    #[error("build `{0}` is being started already")]
+    UnderWay(BuildId),
+    /// The server stops, the app was deleted, or a newer deploy came.
+    #[error("it was stopped before the build was live again")]
+    Stopped,
+    /// Its code does not start any more.
+    #[error("{}", .0.error.message)]
+    Start(StartFailure),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Builds: from an uploaded archive to a live app.
 #[async_trait]
 pub trait Builds: Send + Sync {
@@ -555,4 +596,11 @@ pub trait Builds: Send + Sync {
 
     /// Stops a build that is not final. Returns whether there was something to stop.
     async fn cancel(&self, build: &BuildId) -> Stored<bool>;
+
+    /// Makes a former build of an app live again, the last one before the live one when none is named: a replica
+    /// of it starts first, then traffic moves. Returns which it was, once it is live. A build under way is stopped.
+    async fn roll_back(&self, app: &AppId, build: Option<&BuildId>) -> Result<BuildId, RollbackError>;
+
+    /// Whether a build can still be started.
+    fn is_kept(&self, build: &Build) -> bool;
 }

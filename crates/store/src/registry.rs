@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use queue::app::{AppConfig, Function};
+use queue::limits::BUILDS_PER_APP_MAX;
 use queue::outcome::{Code, RunError};
 use queue::port::{Registry, Stored};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
 };
-use queue::{AppId, BuildId, ProjectId};
+use queue::{AppId, BuildId, ProjectId, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
 
 use crate::Store;
@@ -25,6 +26,9 @@ use crate::{app_events, app_secrets};
 
 /// Why a queued run of a deleted app ends.
 const APP_DELETED: &str = "the app was deleted before the run could start";
+
+/// Builds younger than this are remembered, however many there are: replicas of them may still be at work.
+const BUILDS_REMEMBERED_MS: i64 = 86_400_000;
 
 const UNFINISHED: &str = "status IN ('pending', 'building', 'initializing')";
 
@@ -125,6 +129,17 @@ impl Registry for Store {
         Ok(true)
     }
 
+    async fn reactivate(&self, id: &BuildId, functions: Vec<Function>) -> Stored<Option<Arc<App>>> {
+        let id = id.clone();
+        let app = self.inner.committer.write(0, move |batch| reactivate(batch, &id, &functions)).await?;
+        Ok(app.and_then(|app| self.inner.memory.registry().apps.get(&app).cloned()))
+    }
+
+    async fn builds(&self, app: &AppId, limit: usize) -> Stored<Vec<Build>> {
+        let (vault, app) = (self.inner.vault.clone(), app.clone());
+        self.inner.memory.readers().read(move |conn| snapshot::builds(conn, &vault, &app, limit)).await
+    }
+
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
         let vault = self.inner.vault.clone();
         self.inner.memory.readers().read(move |conn| snapshot::unfinished_builds(conn, &vault)).await
@@ -183,6 +198,7 @@ fn register_build(batch: &mut Batch<'_>, build: &NewBuild) -> Result<(), Fault> 
             build.upload_token_hash,
             at
         ])?;
+    forget_builds(batch, &build.app, build.created_at)?;
     let number = batch.app(&build.app)?;
     if number.deleted {
         batch
@@ -229,13 +245,50 @@ fn activate(batch: &mut Batch<'_>, id: &BuildId, functions: &[Function]) -> Resu
         .optional()?
         .transpose()?;
     let Some(app) = app else { return Ok(None) };
+    make_live(batch, &app, id, now)?;
+    Ok(Some(app))
+}
+
+fn reactivate(batch: &mut Batch<'_>, id: &BuildId, functions: &[Function]) -> Result<Option<AppId>, Fault> {
+    let now = batch.now().as_millis();
+    let app = batch
+        .sql(
+            "UPDATE builds SET functions = ?2, updated_at = ?3 WHERE id = ?1 AND status = 'success' RETURNING app",
+        )?
+        .query_row(params![id.as_str(), row::to_json(&functions), now], |row| {
+            Ok(row::parsed::<AppId>(row, 0))
+        })
+        .optional()?
+        .transpose()?;
+    let Some(app) = app else { return Ok(None) };
+    make_live(batch, &app, id, now)?;
+    Ok(Some(app))
+}
+
+fn make_live(batch: &mut Batch<'_>, app: &AppId, id: &BuildId, now: i64) -> Result<(), Fault> {
     batch.sql("UPDATE apps SET live_build = ?2, updated_at = ?3 WHERE id = ?1")?.execute(params![
         app.as_str(),
         id.as_str(),
         now
     ])?;
     batch.effects.registry = true;
-    Ok(Some(app))
+    Ok(())
+}
+
+/// Forgets the oldest builds of an app that has very many.
+fn forget_builds(batch: &Batch<'_>, app: &AppId, now: Timestamp) -> Result<(), Fault> {
+    batch
+        .sql(&format!(
+            "DELETE FROM builds WHERE app = ?1 AND updated_at < ?2 AND NOT {UNFINISHED}
+                 AND id NOT IN (SELECT id FROM builds WHERE app = ?1 ORDER BY created_at DESC LIMIT ?3)
+                 AND id NOT IN (SELECT live_build FROM apps WHERE id = ?1 AND live_build IS NOT NULL)"
+        ))?
+        .execute(params![
+            app.as_str(),
+            now.as_millis().saturating_sub(BUILDS_REMEMBERED_MS),
+            BUILDS_PER_APP_MAX as i64
+        ])?;
+    Ok(())
 }
 
 fn reconfigure(batch: &mut Batch<'_>, app: &AppId, config: &AppConfig) -> Result<bool, Fault> {

@@ -79,6 +79,23 @@ pub(crate) fn build(conn: &Connection, vault: &Vault, id: &str) -> Result<Option
     statement.query_row(params![id], |row| Ok(read_build(row, vault))).optional()?.transpose()
 }
 
+/// Builds of an app, newest first.
+pub(crate) fn builds(
+    conn: &Connection,
+    vault: &Vault,
+    app: &AppId,
+    limit: usize,
+) -> Result<Vec<Build>, Fault> {
+    let mut statement =
+        conn.prepare_cached(&format!("{BUILD} WHERE app = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2"))?;
+    let mut rows = statement.query(params![app.as_str(), i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut builds = Vec::new();
+    while let Some(row) = rows.next()? {
+        builds.push(read_build(row, vault)?);
+    }
+    Ok(builds)
+}
+
 /// Builds that are not final, oldest first.
 pub(crate) fn unfinished_builds(conn: &Connection, vault: &Vault) -> Result<Vec<Build>, Fault> {
     let mut statement = conn.prepare_cached(&format!(

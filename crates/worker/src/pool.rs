@@ -2,8 +2,8 @@
 //! runs are claimed from the store. The runs themselves do not pass through it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
@@ -24,7 +24,7 @@ use crate::load::Load;
 use crate::member::{Member, Reply, Standing};
 use crate::record::{Recorder, RecorderTask, answer};
 use crate::replica::{End, Ended, Plan, Started, run as run_replica};
-use crate::scale::{Reason, Rules, Scaler, Seen};
+use crate::scale::{Reason, Rules, Scaler};
 use crate::usage::Usage;
 use crate::waiting::{Closed, Waiting};
 use crate::{Ports, meters};
@@ -59,7 +59,16 @@ pub(crate) struct Entry {
     pub(crate) waiting: Arc<Waiting>,
     recorder: Recorder,
     mailbox: mpsc::UnboundedSender<Message>,
-    count: Arc<AtomicUsize>,
+    published: Arc<Published>,
+}
+
+/// What everybody may know about the replicas of an app.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    /// Those that serve or start.
+    count: AtomicUsize,
+    /// Of which builds there are any.
+    builds: Mutex<Vec<BuildId>>,
 }
 
 impl Entry {
@@ -99,7 +108,11 @@ impl Entry {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.published.count.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn builds(&self) -> Vec<BuildId> {
+        self.published.builds.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -131,7 +144,7 @@ pub(crate) struct Pool {
     waiting: Arc<Waiting>,
     recorder: Recorder,
     recorder_task: Option<RecorderTask>,
-    count: Arc<AtomicUsize>,
+    published: Arc<Published>,
     stop: CancellationToken,
     ports: Arc<Ports>,
 }
@@ -147,12 +160,12 @@ impl Pool {
         let (recorder, recorder_task) = Recorder::new();
         let (sender, mailbox) = mpsc::unbounded_channel();
         let (started_sender, started) = mpsc::unbounded_channel();
-        let count = Arc::new(AtomicUsize::new(0));
+        let published = Arc::new(Published::default());
         let entry = Entry {
             waiting: Arc::clone(&waiting),
             recorder: recorder.clone(),
             mailbox: sender,
-            count: Arc::clone(&count),
+            published: Arc::clone(&published),
         };
         let pool = Self {
             app: id,
@@ -172,7 +185,7 @@ impl Pool {
             waiting,
             recorder,
             recorder_task: Some(recorder_task),
-            count,
+            published,
             stop,
             ports,
         };
@@ -421,11 +434,19 @@ impl Pool {
             orders,
         };
         self.members.insert(id, member);
+        self.publish_builds();
+    }
+
+    fn publish_builds(&self) {
+        let mut builds: Vec<_> = self.members.values().map(|member| member.build.id.clone()).collect();
+        builds.sort_unstable();
+        builds.dedup();
+        *self.published.builds.lock().unwrap_or_else(PoisonError::into_inner) = builds;
     }
 
     fn publish_count(&self) {
         let count = self.serving_or_starting();
-        if self.count.swap(count, Ordering::Relaxed) != count {
+        if self.published.count.swap(count, Ordering::Relaxed) != count {
             meters::replicas(&self.app, count);
         }
     }
@@ -498,6 +519,7 @@ impl Pool {
             }
         };
         let Some(member) = self.members.remove(&id) else { return };
+        self.publish_builds();
         match (end, member.standing) {
             (
                 End::NotStarted(failure) | End::Killed(failure) | End::Hindered(failure),

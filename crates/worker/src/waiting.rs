@@ -238,6 +238,27 @@ impl Waiting {
         Ok(())
     }
 
+    /// Puts work back in front of its equals, which a replica had taken and not begun.
+    pub(crate) fn put_back(&self, work: Work) {
+        let mut inner = self.lock();
+        match &work {
+            Work::Run(run) => {
+                inner.held += 1;
+                inner.held_bytes += run.input.len();
+            }
+            Work::Call(waiting) => {
+                inner.calls += 1;
+                inner.calls_bytes += waiting.call.input.len();
+            }
+        }
+        let priority = work.priority();
+        let at = inner.ready.partition_point(|waiting| waiting.priority() > priority);
+        inner.ready.insert(at, work);
+        self.announce(&mut inner);
+        // The pool ends what nobody is to take any more.
+        self.attention.notify_one();
+    }
+
     /// Adds a synchronous call.
     pub(crate) fn push_call(&self, call: WaitingCall) -> Result<(), Refused> {
         let mut inner = self.lock();

@@ -413,4 +413,8 @@ impl Replicas for Handle {
     fn count(&self, app: &AppId) -> usize {
         self.existing(app).map_or(0, |entry| entry.count())
     }
+
+    fn builds_in_use(&self, app: &AppId) -> Vec<BuildId> {
+        self.existing(app).map_or_else(Vec::new, |entry| entry.builds())
+    }
 }

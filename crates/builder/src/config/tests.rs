@@ -3,8 +3,6 @@
 use queue::scaling::{Balancing, Metric};
 use queue::webhook::WebhookHeaders;
 
-use queue::scaling::{Balancing, Metric};
-
 use super::*;
 
 const DELAY: &str = "%YAML 1.2\n---\nhardware: CPU\ncpu: 2\nmemory: 5\ndisable_animation: false\n\

@@ -9,6 +9,7 @@
 
 mod folders;
 mod job;
+mod rollback;
 mod upkeep;
 
 use std::collections::HashMap;
@@ -21,7 +22,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use queue::limits::UPLOAD_BYTES_MAX;
-use queue::port::{AppEvents, Builds, Logs, Registry, Replicas, StoreError, Stored, UploadError};
+use queue::port::{
+    AppEvents, Builds, Logs, Registry, Replicas, RollbackError, StoreError, Stored, UploadError,
+};
 use queue::registry::{Build, BuildStatus};
 use queue::{AppId, BuildId, Clock, Timestamp};
 use tokio::io::AsyncWriteExt as _;
@@ -290,13 +293,15 @@ impl Builds for Builder {
     }
 
     async fn cancel(&self, build: &BuildId) -> Stored<bool> {
-        let running = self.inner.jobs().get(build).map(|running| running.token.clone());
-        // The store decides whether there was something to stop; the work follows.
-        let moved = self.inner.registry.set_build_status(build, BuildStatus::Cancelled, None).await?;
-        if let Some(token) = running {
-            token.cancel();
-        }
-        Ok(moved)
+        self.stop_build(build).await
+    }
+
+    async fn roll_back(&self, app: &AppId, build: Option<&BuildId>) -> Result<BuildId, RollbackError> {
+        self.go_back(app, build).await
+    }
+
+    fn is_kept(&self, build: &Build) -> bool {
+        rollback::is_whole(build)
     }
 }
 

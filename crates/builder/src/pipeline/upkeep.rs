@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use queue::limits::RESPONSE_GRACE_PERIOD_MAX;
 use queue::port::Stored;
 use queue::registry::{Build, BuildStatus};
 use queue::{AppId, BuildId, Timestamp};
@@ -12,8 +11,6 @@ use super::Inner;
 
 /// Builds of an app that are kept beside the live one.
 const BUILDS_KEPT: usize = 2;
-/// A build whose place was taken is kept at least so long: runs of it may still be at work.
-const SUPERSEDED_KEPT: Duration = RESPONSE_GRACE_PERIOD_MAX.saturating_add(Duration::from_secs(3600));
 /// Environments that no build has any more are kept so long after their last use.
 const ENVIRONMENT_KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// A build whose archive has not come after so long will not get one.
@@ -62,27 +59,25 @@ impl Inner {
                 None => unneeded.push(id),
             }
         }
-        for builds in of_app.into_values() {
-            unneeded.extend(superfluous(builds, &live, self.clock.now()));
+        for (app, builds) in of_app {
+            let needed = live.iter().cloned().chain(self.replicas.builds_in_use(&app)).collect();
+            unneeded.extend(superfluous(builds, &needed));
         }
         Ok(unneeded)
     }
 }
 
-/// Of one app's builds, those that nobody needs.
-fn superfluous(mut builds: Vec<Build>, live: &HashSet<BuildId>, now: Timestamp) -> Vec<BuildId> {
+/// Of one app's builds, those that nobody needs: neither live nor served by a replica, which may be at work on runs that
+/// began before another build took over, nor among the last that were live.
+fn superfluous(mut builds: Vec<Build>, needed: &HashSet<BuildId>) -> Vec<BuildId> {
     builds.sort_by_key(|build| std::cmp::Reverse(build.created_at));
-    let (mut kept, mut superseded_at) = (0, None);
+    let mut kept = 0;
     let mut superfluous = Vec::new();
     for build in builds {
-        let is_old = superseded_at.is_some_and(|at| now.since(at) > SUPERSEDED_KEPT);
-        if build.status == BuildStatus::Success {
-            superseded_at = Some(build.updated_at);
-        }
-        if !build.status.is_final() || live.contains(&build.id) {
+        if !build.status.is_final() || needed.contains(&build.id) {
             continue;
         }
-        if build.status == BuildStatus::Success && (kept < BUILDS_KEPT || !is_old) {
+        if build.status == BuildStatus::Success && kept < BUILDS_KEPT {
             kept += 1;
         } else {
             superfluous.push(build.id);
@@ -123,11 +118,10 @@ mod tests {
             build(6, Building),
         ];
         let live = HashSet::from([live.id]);
-        let late = Timestamp::from_millis(0).plus(Duration::from_secs(86_400));
-        let gone: Vec<_> = superfluous(builds.clone(), &live, late);
+        let gone: Vec<_> = superfluous(builds.clone(), &live);
         assert_eq!(gone, [build(3, BuildFailure).id, build(1, Success).id]);
-        // Soon after they were superseded, runs may still be at work in any of them.
-        let gone: Vec<_> = superfluous(builds, &live, Timestamp::from_millis(10_000));
-        assert_eq!(gone, [build(3, BuildFailure).id]);
+        // A replica of the oldest still works on something.
+        let in_use = live.into_iter().chain([build(1, Success).id]).collect();
+        assert_eq!(superfluous(builds, &in_use), [build(3, BuildFailure).id]);
     }
 }

@@ -4,6 +4,7 @@
 
 mod environments;
 mod failures;
+mod rollbacks;
 mod stopping;
 mod uploads;
 mod world;

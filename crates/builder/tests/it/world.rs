@@ -12,9 +12,10 @@ use builder::{Builder, Config, Options, archive};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use queue::app::{AppConfig, Contract, Function};
+use queue::event::{AppEvent, StoredEvent};
 use queue::log::{LogLine, LogQuery, StoredLine};
 use queue::outcome::{Code, RunError};
-use queue::port::{Builds as _, Logs, Registry, Replicas, StartFailure, Stored, UploadError};
+use queue::port::{AppEvents, Builds as _, Logs, Registry, Replicas, StartFailure, Stored, UploadError};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
 };
@@ -205,6 +206,8 @@ impl Clock for Wall {
 pub(crate) struct Memory {
     pub(crate) builds: Mutex<HashMap<BuildId, Build>>,
     pub(crate) live: Mutex<HashMap<AppId, BuildId>>,
+    /// The newest builds, where they are not the live ones.
+    pub(crate) latest: Mutex<HashMap<AppId, BuildId>>,
     pub(crate) lines: Mutex<Vec<LogLine>>,
     pub(crate) events: Mutex<Vec<AppEvent>>,
 }
@@ -232,10 +235,13 @@ impl Memory {
     fn app(&self, id: &AppId) -> Option<Arc<App>> {
         let live = self.live.lock().unwrap().get(id)?.clone();
         let live = self.builds.lock().unwrap()[&live].clone();
+        let latest = self.latest.lock().unwrap().get(id).cloned();
+        let latest =
+            latest.map_or_else(|| live.clone(), |latest| self.builds.lock().unwrap()[&latest].clone());
         Some(Arc::new(App {
             id: id.clone(),
-            latest_build: live.id.clone(),
-            latest_status: live.status,
+            latest_build: latest.id,
+            latest_status: latest.status,
             created_at: live.created_at,
             updated_at: live.updated_at,
             live: Some(live),
@@ -276,6 +282,27 @@ impl Registry for Memory {
             build.app.clone()
         };
         Ok(Memory::app(self, &app))
+    }
+
+    async fn reactivate(&self, id: &BuildId, functions: Vec<Function>) -> Stored<Option<Arc<App>>> {
+        let app = {
+            let mut builds = self.builds.lock().unwrap();
+            let Some(build) = builds.get_mut(id).filter(|build| build.status == BuildStatus::Success) else {
+                return Ok(None);
+            };
+            build.functions = functions;
+            self.live.lock().unwrap().insert(build.app.clone(), id.clone());
+            build.app.clone()
+        };
+        Ok(Memory::app(self, &app))
+    }
+
+    async fn builds(&self, app: &AppId, limit: usize) -> Stored<Vec<Build>> {
+        let builds = self.builds.lock().unwrap();
+        let mut of_app: Vec<_> = builds.values().filter(|build| build.app == *app).cloned().collect();
+        of_app.sort_by(|a, b| b.id.cmp(&a.id));
+        of_app.truncate(limit);
+        Ok(of_app)
     }
 
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
@@ -355,6 +382,8 @@ impl AppEvents for Memory {
 pub(crate) struct Importer {
     pub(crate) discarded: Mutex<Vec<BuildId>>,
     pub(crate) switched: Mutex<Vec<BuildId>>,
+    /// Builds of which there are replicas.
+    pub(crate) in_use: Mutex<Vec<BuildId>>,
 }
 
 #[async_trait]
@@ -401,5 +430,9 @@ impl Replicas for Importer {
 
     fn count(&self, _app: &AppId) -> usize {
         0
+    }
+
+    fn builds_in_use(&self, _: &AppId) -> Vec<BuildId> {
+        self.in_use.lock().unwrap().clone()
     }
 }

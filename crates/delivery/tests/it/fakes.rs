@@ -332,6 +332,14 @@ impl Registry for House {
     async fn delete_app(&self, _: &AppId) -> Stored<bool> {
         unreachable!("{ELSEWHERE}")
     }
+    async fn reactivate(&self, _: &BuildId, _: Vec<Function>) -> Stored<Option<Arc<App>>> {
+        unreachable!("{ELSEWHERE}")
+    }
+
+    async fn builds(&self, _: &AppId, _: usize) -> Stored<Vec<Build>> {
+        unreachable!("{ELSEWHERE}")
+    }
+
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
         unreachable!("{ELSEWHERE}")
     }

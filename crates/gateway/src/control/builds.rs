@@ -5,19 +5,20 @@ use axum::body::Body;
 use axum::extract::{RawPathParams, State};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::{HeaderMap, StatusCode, header};
-use queue::limits::UPLOAD_BYTES_MAX;
+use queue::limits::{BUILDS_PER_APP_MAX, UPLOAD_BYTES_MAX};
 use queue::log::{LogQuery, LogScope, StoredLine, Stream};
-use queue::port::UploadError;
+use queue::port::{RollbackError, UploadError};
 use queue::registry::{Build, BuildStatus};
 use queue::{AppId, BuildId, Timestamp};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::request::Params;
-use super::scope::OwnBuild;
+use super::request::{Fields, Params};
+use super::scope::{OwnApp, OwnBuild, unknown_build};
 use crate::Gateway;
 use crate::problem::{Answer, Problem};
+use crate::unstoppable::Unstoppable;
 
 /// Lines of a build's log given at once.
 const LOG_LINES_MAX: usize = 5_000;
@@ -98,6 +99,80 @@ impl From<Build> for BuildView {
             status: build.status,
             created_at: build.created_at,
             updated_at: build.updated_at,
+        }
+    }
+}
+
+/// A build in lists.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BuildRow {
+    #[serde(flatten)]
+    build: BuildView,
+    /// It serves the app.
+    live: bool,
+    /// Its files are there: the app can go back to it.
+    kept: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct BuildList {
+    items: Vec<BuildRow>,
+}
+
+/// The builds of an app, newest first.
+pub(super) async fn list(OwnApp(app): OwnApp, State(gateway): State<Gateway>) -> Answer<Json<BuildList>> {
+    let builds = gateway.registry.builds(&app.id, BUILDS_PER_APP_MAX).await?;
+    let row = |build: Build| BuildRow {
+        live: app.live.as_ref().is_some_and(|live| live.id == build.id),
+        kept: build.status == BuildStatus::Success && gateway.builds.is_kept(&build),
+        build: build.into(),
+    };
+    Ok(Json(BuildList { items: builds.into_iter().map(row).collect() }))
+}
+
+/// What became of a rollback.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RolledBack {
+    live_build_id: BuildId,
+    former_build_id: Option<BuildId>,
+    message: String,
+}
+
+/// Makes a former build live again, and answers once it is.
+pub(super) async fn roll_back(
+    OwnApp(app): OwnApp,
+    State(gateway): State<Gateway>,
+    fields: Fields,
+) -> Answer<Json<RolledBack>> {
+    let wanted = match fields.text(&["buildId"])? {
+        None => None,
+        Some(text) => Some(text.parse::<BuildId>().map_err(|_| unknown_build(text))?),
+    };
+    let former = app.live.as_ref().map(|live| live.id.clone());
+    let gone_back = async move { gateway.builds.roll_back(&app.id, wanted.as_ref()).await };
+    let live = Unstoppable::new(gone_back).await?;
+    let message = format!("build {live} is live");
+    Ok(Json(RolledBack { live_build_id: live, former_build_id: former, message }))
+}
+
+impl From<RollbackError> for Problem {
+    fn from(error: RollbackError) -> Self {
+        let message = format!("{error}; `postback apps builds` shows which there are");
+        match error {
+            RollbackError::Unknown(build) => unknown_build(build.as_str()),
+            RollbackError::Store(error) => error.into(),
+            RollbackError::NoFormerBuild => Self::conflict("no_former_build", message),
+            RollbackError::AlreadyLive(_) => Self::conflict("already_live", message),
+            RollbackError::NeverLive(..) => Self::conflict("never_live", message),
+            RollbackError::Gone(_) => Self::conflict("build_gone", message),
+            RollbackError::UnderWay(_) => Self::conflict("rollback_under_way", error.to_string()),
+            RollbackError::Stopped => Self::conflict("rollback_stopped", error.to_string()),
+            RollbackError::Start(_) => {
+                let message = format!("the former build did not start, and the live one stays: {error}");
+                Self::conflict("rollback_failed", message)
+            }
         }
     }
 }

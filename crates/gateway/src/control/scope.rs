@@ -130,11 +130,15 @@ impl FromRequestParts<Gateway> for OwnBuild {
             Ok(id) => gateway.registry.build(&id).await?,
             Err(_) => None,
         };
-        build.filter(|build| build.app == app.id).map(Self).ok_or_else(|| {
-            let message = format!("this app has no build `{}`", clip(&text));
-            Problem::not_found("unknown_build", message)
-        })
+        build.filter(|build| build.app == app.id).map(Self).ok_or_else(|| unknown_build(&text))
     }
+}
+
+/// A build that is nobody's, or another app's.
+pub(super) fn unknown_build(text: &str) -> Problem {
+    let text = clip(text);
+    let message = format!("this app has no build `{text}`; `postback apps builds` shows which there are");
+    Problem::not_found("unknown_build", message)
 }
 
 impl FromRequestParts<Gateway> for OwnRun {

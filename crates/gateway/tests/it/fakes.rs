@@ -9,8 +9,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
 use gateway::{CorsOrigins, Gateway, Options, Ports, Surface};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -530,6 +528,15 @@ impl Registry for World {
         Ok(deleted)
     }
 
+    async fn reactivate(&self, _: &BuildId, _: Vec<Function>) -> Stored<Option<Arc<App>>> {
+        Ok(None)
+    }
+
+    async fn builds(&self, app: &AppId, limit: usize) -> Stored<Vec<Build>> {
+        let held = self.checked()?;
+        Ok(held.builds.values().rev().filter(|build| build.app == *app).take(limit).cloned().collect())
+    }
+
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
         Ok(Vec::new())
     }
@@ -649,31 +656,5 @@ impl AddressGuard for World {
         let warning = (parsed.host_str() == Some("unresolved.example"))
             .then(|| "unresolved.example does not resolve at the moment".to_owned());
         Ok(Admitted { url: EndpointUrl::checked(parsed.as_str()), warning })
-    }
-}
-
-#[async_trait]
-impl Builds for World {
-    async fn upload(
-        &self,
-        build: &BuildId,
-        mut archive: BoxStream<'static, std::io::Result<Bytes>>,
-    ) -> Result<(), UploadError> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = archive.next().await {
-            bytes.extend_from_slice(&chunk?);
-        }
-        if !self.set_build_status(build, BuildStatus::Building, None).await?
-            || self.hold().uploads.contains_key(build)
-        {
-            return Err(UploadError::AlreadyUploaded);
-        }
-        self.hold().uploads.insert(build.clone(), bytes);
-        Ok(())
-    }
-
-    async fn cancel(&self, build: &BuildId) -> Stored<bool> {
-        self.hold().told.push(format!("cancel {build}"));
-        self.set_build_status(build, BuildStatus::Cancelled, None).await
     }
 }

@@ -35,6 +35,10 @@ impl Replicas for World {
     fn count(&self, _: &AppId) -> usize {
         self.hold().replicas
     }
+
+    fn builds_in_use(&self, _: &AppId) -> Vec<BuildId> {
+        Vec::new()
+    }
 }
 
 /// One project with the secret `OLD`; what is set is told by name.

@@ -176,6 +176,14 @@ impl Registry for OneProject {
         Err(unused())
     }
 
+    async fn reactivate(&self, _: &BuildId, _: Vec<Function>) -> Stored<Option<Arc<App>>> {
+        Err(unused())
+    }
+
+    async fn builds(&self, _: &AppId, _: usize) -> Stored<Vec<Build>> {
+        Err(unused())
+    }
+
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
         Err(unused())
     }

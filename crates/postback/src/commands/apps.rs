@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use queue::limits::BUILD_LIMIT;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Context, ExitStatus};
 use crate::client::Client;
@@ -39,6 +40,18 @@ enum Action {
         /// So many of the newest events
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: u32,
+    },
+    /// List the builds of an app, the newest first
+    Builds {
+        /// Name or id of the app
+        app: String,
+    },
+    /// Go back to a former build: a replica of it starts first, then traffic moves
+    Rollback {
+        /// Name or id of the app
+        app: String,
+        /// The build; without it, the one before the live one
+        build: Option<String>,
     },
     /// Replace the replicas of an app; the old ones finish what they have
     Restart {
@@ -80,6 +93,44 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             printer.json(&client.control(Method::GET, &path).json().await?);
         }
         Action::Events { app, follow, limit } => events(&client, printer, &app, follow, limit).await?,
+        Action::Builds { app } => {
+            let path = format!("apps/{}/builds", client.app_id(&app));
+            let page = client.control(Method::GET, &path).json().await?;
+            if printer.wants_json() {
+                printer.json(&page["items"]);
+            } else {
+                let text = |build: &Value, key: &str| build[key].as_str().unwrap_or_default().to_owned();
+                let state = |build: &Value| match (build["live"] == true, build["kept"] == true) {
+                    (true, _) => "live",
+                    (false, true) => "kept",
+                    (false, false) => "",
+                };
+                let row = |build: &Value| {
+                    vec![
+                        text(build, "id"),
+                        text(build, "status"),
+                        state(build).to_owned(),
+                        text(build, "createdAt"),
+                    ]
+                };
+                let rows: Vec<_> = page["items"].as_array().into_iter().flatten().map(row).collect();
+                printer.table(&["BUILD", "STATUS", "", "CREATED"], &rows);
+            }
+        }
+        Action::Rollback { app, build } => {
+            let path = format!("apps/{}/rollback", client.app_id(&app));
+            let body = build.map_or_else(|| json!({}), |build| json!({"buildId": build}));
+            // Importing may take as long as the app's own limit.
+            let ask = client.control(Method::POST, &path).body(&body).within(BUILD_LIMIT);
+            let back = ask.json().await?;
+            if printer.wants_json() {
+                printer.json(&back);
+            } else {
+                let text = |key: &str| back[key].as_str().unwrap_or_default();
+                let former = text("formerBuildId");
+                printer.done(&format!("{app}: build {} is live, in place of {former}", text("liveBuildId")));
+            }
+        }
         Action::Restart { app } => {
             let path = format!("apps/{}/restart", client.app_id(&app));
             client.control(Method::POST, &path).json().await?;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it did")]
 
 mod backlog;
+mod bursts;
 mod chance;
 mod cli;
 mod corpus;
@@ -19,7 +20,9 @@ mod keys;
 mod lifecycle;
 mod load;
 mod prebuilt;
+mod printed;
 mod receivers;
+mod releases;
 mod runs;
 mod secrets;
 mod support;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use queue::app::{Contract, Function};
 use queue::lease::Release;
-use queue::log::Stream;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::StartFailure;
 use queue::progress::Progress;
@@ -36,7 +35,9 @@ use crate::{FAR, Ports, meters, process};
 
 mod early;
 mod ending;
+mod misfit;
 mod orders;
+mod printing;
 
 use ending::Fate;
 pub(crate) use orders::{End, Ended, Order, Plan, Started};
@@ -49,6 +50,8 @@ const READS_PER_TURN: usize = 16;
 const OUTGOING_BYTES_MAX: usize = 64 << 20;
 /// A replica that must wait for others before it takes work asks again after this long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a replica waits to be told that another build has taken its place.
+const SWITCH_GRACE: Duration = Duration::from_secs(1);
 /// From the end of the socket to the end of the process.
 const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// Longest message and traceback that are kept of an error.
@@ -99,6 +102,8 @@ struct Replica {
     recorder: Recorder,
     ports: Arc<Ports>,
     batch: Vec<Work>,
+    /// Work for functions that the code does not have, until it is known what to do with it.
+    aside: Vec<(Work, Instant)>,
 }
 
 /// Runs a replica to its end.
@@ -124,6 +129,7 @@ impl Drop for Replica {
             }
         }
         self.waiting.leave(&mut self.seat);
+        self.hand_back();
     }
 }
 
@@ -144,6 +150,7 @@ impl Replica {
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             batch: Vec::new(),
+            aside: Vec::new(),
             id,
             build,
             first,
@@ -189,6 +196,7 @@ impl Replica {
         self.outgoing.start(&self.start_frame(prepared.folder, secrets));
         let mut fate = self.work(&mut process, &socket, &mut printed, orders).await;
         self.waiting.leave(&mut self.seat);
+        self.hand_back();
         let exit = match fate {
             Fate::Exited(exit) => exit,
             _ => process.kill().await,
@@ -337,12 +345,12 @@ impl Replica {
             Stage::Serving if self.held_back => Some(Instant::now() + ASK_AGAIN),
             Stage::Serving | Stage::Parked => None,
         };
-        [of_stage, self.calls.wake_at()].into_iter().flatten().min()
+        [of_stage, self.calls.wake_at(), self.aside_until()].into_iter().flatten().min()
     }
 
     fn may_take(&self) -> bool {
         self.stage == Stage::Serving
-            && self.calls.len() < self.concurrency
+            && self.calls.len() + self.aside.len() < self.concurrency
             && self.outgoing.bytes() < OUTGOING_BYTES_MAX
             && self.recorder.has_room()
     }
@@ -354,7 +362,7 @@ impl Replica {
             }
             return;
         }
-        let places = self.concurrency - self.calls.len();
+        let places = self.concurrency - self.calls.len() - self.aside.len();
         let mut batch = std::mem::take(&mut self.batch);
         self.held_back =
             self.waiting.take(&mut self.seat, self.calls.len(), places, OUTGOING_BYTES_MAX, &mut batch);
@@ -381,11 +389,7 @@ impl Replica {
         };
         let index = self.functions.iter().position(|offered| offered.name == **function);
         let Some(index) = index.and_then(|index| u16::try_from(index).ok()) else {
-            let names: Vec<_> = self.functions.iter().map(|offered| offered.name.as_str()).collect();
-            let message =
-                format!("the live build has no function `{function}`; it has: {}", names.join(", "));
-            let error = RunError::new(Code::UserError, message);
-            return self.settle(work, Outcome::failed(error, 0.0, started_at), None);
+            return self.put_aside(work, now);
         };
         meters::waited(started_at.since(accepted_at));
         // The store has the body of a run, and a call is never sent twice.
@@ -557,32 +561,6 @@ impl Replica {
         }
     }
 
-    fn print(&mut self, Printed { stream, bytes, lines }: Printed) {
-        let at = self.ports.clock.now();
-        if let Some(call) = self.calls.only()
-            && call.log.exceeds(bytes, self.ports.options.output_max)
-        {
-            let run = call.run;
-            self.silence(run);
-        }
-        for line in lines {
-            match self.calls.only() {
-                Some(call) => {
-                    let due = note_line(call, &line);
-                    self.printer.inside(&mut call.log, call.run, at, stream, line);
-                    if let Some(due) = due {
-                        self.calls.wake_by(due);
-                    }
-                }
-                None => self.printer.outside(at, stream, line),
-            }
-        }
-    }
-
-    fn say(&mut self, text: String) {
-        self.printer.outside(self.ports.clock.now(), Stream::System, text);
-    }
-
     fn obey(&mut self, order: Order) -> ControlFlow<Fate> {
         match (order, self.stage) {
             (Order::Kill, _) | (Order::Leave, Stage::Starting { .. }) => {
@@ -590,6 +568,7 @@ impl Replica {
             }
             (Order::Leave, Stage::Parked | Stage::Serving) => {
                 self.waiting.leave(&mut self.seat);
+                self.hand_back();
                 self.stage = Stage::Leaving { until: None };
             }
             (Order::Serve, Stage::Parked) => {
@@ -597,7 +576,10 @@ impl Replica {
                 self.stage = Stage::Serving;
             }
             (Order::Serve, Stage::Starting { .. }) => self.first = false,
-            (Order::Cancel(run), _) => self.cancel(run),
+            (Order::Cancel(run), _) => {
+                self.cancel_aside(run);
+                self.cancel(run);
+            }
             (Order::Leave | Order::Serve, _) => {}
         }
         ControlFlow::Continue(())
@@ -616,6 +598,7 @@ impl Replica {
             Stage::Leaving { until: Some(until) } if now >= until => return ControlFlow::Break(Fate::Killed),
             _ => {}
         }
+        self.turn_down(now);
         let due = self.calls.due(now, &*self.ports.clock);
         self.tell(due.told);
         if !due.started.is_empty() {
@@ -637,17 +620,6 @@ impl Replica {
             Ok(exit) => Fate::Exited(exit),
             Err(_) => Fate::Broken("it closed its socket".to_owned()),
         }
-    }
-
-    /// What the process had printed before it ended.
-    async fn print_the_rest(&mut self, printed: &mut mpsc::Receiver<Printed>) {
-        let rest = async {
-            while let Some(lines) = printed.recv().await {
-                self.print(lines);
-            }
-        };
-        // A process outside of the tree may hold the pipe open.
-        let _ = tokio::time::timeout(EXIT_GRACE, rest).await;
     }
 }
 

@@ -131,7 +131,7 @@ fn work_goes_to_the_seats_that_the_rule_names_and_none_is_left_behind() {
     };
     assert_eq!((take(&mut old, 0, 1), take(&mut young, 0, 1)), (vec![], vec![]));
     add(&waiting, 1, 0);
-    assert_eq!(take(&mut young, 0, 1), [], "it was granted to the older one");
+    assert_eq!(take(&mut young, 0, 1), [0; 0], "it was granted to the older one");
     assert_eq!(take(&mut old, 0, 1), [1]);
     add(&waiting, 2, 0);
     add(&waiting, 3, 0);

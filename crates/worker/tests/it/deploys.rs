@@ -193,3 +193,34 @@ async fn a_build_with_other_functions_gets_all_new_work_at_once_however_slow_the
     assert_eq!(text(&house.call("version", "{}").await), r#""new""#);
     until("the old one is not counted", || (house.replicas() == 1).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_call_of_a_new_function_that_meets_an_old_replica_waits_for_the_new_one() {
+    let mut house = House::of(OLD).await;
+    let folder = folder_with(&format!("{NEW}def more():\n    return 'more'\n"));
+    let next = build(2, folder.path(), AppConfig::default());
+    let functions = house.handle.start_first(&next).await.unwrap();
+    // The gateway knows the new build, and the pool does not yet.
+    let live = app_of(next, functions);
+    let mut call = house.new_call("more", "{}", std::time::Duration::from_secs(20));
+    call.app = std::sync::Arc::clone(&live);
+    let run = house.submit(house.run("more", "{}"));
+    let switch = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        house.handle.switch(&live);
+    };
+    let (answered, ()) = tokio::join!(house.handle.call(call), switch);
+    assert_eq!(text(&answered.unwrap()), r#""more""#);
+    assert_eq!(house.result(run).await, r#""more""#);
+    house.app = live;
+}
+
+#[tokio::test]
+async fn a_function_that_no_build_has_is_refused_with_those_there_are() {
+    let house = House::of(OLD).await;
+    let outcome = house.call("absent", "{}").await;
+    let error = outcome.error.unwrap();
+    assert!(error.message.contains("no function `absent`") && error.message.contains("version"), "{error:?}");
+    let run = house.submit(house.run("absent", "{}"));
+    assert_eq!(house.outcome(run).await.ending, Ending::Failed);
+}

@@ -5,6 +5,7 @@ mod calls;
 mod cancels;
 mod crashes;
 mod deploys;
+mod events;
 mod frames;
 mod functions;
 mod house;

@@ -402,6 +402,14 @@ impl Registry for Memory {
         Ok(false)
     }
 
+    async fn reactivate(&self, _: &BuildId, _: Vec<Function>) -> Stored<Option<Arc<App>>> {
+        Ok(None)
+    }
+
+    async fn builds(&self, _: &AppId, _: usize) -> Stored<Vec<Build>> {
+        Ok(Vec::new())
+    }
+
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
         Ok(Vec::new())
     }
