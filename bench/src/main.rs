@@ -18,6 +18,7 @@ mod load;
 mod peers;
 mod pieces;
 mod processes;
+mod releases;
 mod report;
 mod scale;
 mod sink;
@@ -43,7 +44,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 const LONG_LIMIT: Duration = Duration::from_secs(7_200);
 
 /// What can be measured, with what it is.
-const PIECES: [(&str, &str); 12] = [
+const PIECES: [(&str, &str); 14] = [
     ("limits", "what disk, SQLite and loopback can do"),
     ("sync-1", "calls per second over one connection, with their answers"),
     ("sync-64", "the same over 64 connections"),
@@ -55,6 +56,8 @@ const PIECES: [(&str, &str); 12] = [
     ("backlog", "a million queued runs: accepted, started with, worked off"),
     ("restart", "the start on a directory with a million finished runs"),
     ("idle", "memory and CPU at rest, start to first answer, replica from zero"),
+    ("deploy", "a new version of the delay example, whose environment is there"),
+    ("cold", "the first answer of an app that has no replica"),
     ("growth", "e2e-64 beside 0, 1 and 10 million finished runs"),
 ];
 
@@ -243,7 +246,8 @@ impl Run {
             "ack-64" => Call::Promise,
             _ => Call::Webhook,
         };
-        let alone = ["limits", "payload", "fan-out", "backlog", "restart", "growth"].contains(&piece);
+        let alone = ["limits", "payload", "fan-out", "backlog", "restart", "deploy", "cold", "growth"]
+            .contains(&piece);
         let mut order = self.systems.clone();
         if alone {
             order.truncate(1);
@@ -277,6 +281,8 @@ impl Run {
             "backlog" => scale::backlog(report, sizes, &self.binary).await,
             "restart" => scale::start(report, sizes, &self.binary).await,
             "idle" => pieces::idle(report, sizes, system).await,
+            "deploy" => releases::deploys(report, &self.binary),
+            "cold" => releases::cold(report, &self.binary).await,
             "growth" => self.grown.measure(report, sizes, system, &self.binary).await,
             _ => bail!("there is no piece `{piece}`"),
         }
