@@ -9,6 +9,7 @@ mod keyring;
 mod print;
 mod profile;
 mod serve;
+mod since;
 mod system;
 
 use std::process::ExitCode;

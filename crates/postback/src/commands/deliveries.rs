@@ -1,14 +1,13 @@
 //! `postback deliveries`
 
-use std::time::Duration;
-
-use queue::{Clock as _, Timestamp};
+use queue::Clock as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Context, ExitStatus};
 use crate::client::Client;
 use crate::print::{Printer, WithHint};
+use crate::since::Since;
 use crate::system::SystemClock;
 
 /// Arguments of `postback deliveries`.
@@ -60,44 +59,8 @@ struct Again {
     #[arg(long, value_name = "URL", requires = "since")]
     receiver: Option<String>,
     /// How far back: `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z
-    #[arg(long, value_parser = since, conflicts_with = "delivery")]
+    #[arg(long, value_parser = Since::parse, conflicts_with = "delivery")]
     since: Option<Since>,
-}
-
-/// A time in the past.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
-    Ago(Duration),
-    At(Timestamp),
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    if let Some(at) = Timestamp::parse_rfc3339(text) {
-        return Ok(Since::At(at));
-    }
-    let (unit, seconds) = match text.chars().last() {
-        Some('s') => ('s', 1),
-        Some('m') => ('m', 60),
-        Some('h') => ('h', 3_600),
-        Some('d') => ('d', 86_400),
-        _ => return Err("write `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z".to_owned()),
-    };
-    let count: u32 = text[..text.len() - 1]
-        .parse()
-        .map_err(|_| format!("a whole number stands before `{unit}`, as in `2{unit}`"))?;
-    Ok(Since::Ago(Duration::from_secs(u64::from(count) * seconds)))
-}
-
-impl Since {
-    fn before(self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::At(at) => at,
-            Self::Ago(ago) => {
-                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-                Timestamp::from_millis(now.as_millis().saturating_sub(ago))
-            }
-        }
-    }
 }
 
 /// Lists, shows, or delivers once more.
@@ -285,16 +248,5 @@ mod tests {
         );
         let reused = json!({"reusedConnection": true, "dnsMs": null, "connectMs": null, "tlsMs": null, "firstByteMs": 9});
         assert_eq!(shown(reused)[3..7], ["-", "reused", "-", "9.0 ms"]);
-    }
-
-    #[test]
-    fn a_time_in_the_past_is_said_in_two_ways() {
-        let now = Timestamp::from_millis(1_769_860_800_000);
-        assert_eq!(since("2h").unwrap().before(now).as_millis(), now.as_millis() - 7_200_000);
-        assert_eq!(since("90m").unwrap(), Since::Ago(Duration::from_secs(5_400)));
-        assert_eq!(since("2026-01-31T12:00:00Z").unwrap().before(now), now);
-        for nonsense in ["", "2", "h", "-2h", "two hours", "2hh"] {
-            assert!(since(nonsense).is_err(), "{nonsense}");
-        }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use queue::Clock as _;
 use reqwest::Method;
 
 use super::{Context, ExitStatus};
 use crate::print::{WithHint, clean};
+use crate::since::Since;
+use crate::system::SystemClock;
 
 /// Between two looks when following.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -22,6 +25,39 @@ pub(crate) struct Args {
     /// Go on printing what is new
     #[arg(long, short)]
     follow: bool,
+    /// Only lines of this output
+    #[arg(long, value_name = "OUTPUT")]
+    stream: Option<Output>,
+    /// Only lines that contain this text, whatever the case
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+    /// Only lines printed later: `90m`, `2h`, `3d` ago, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = Since::parse)]
+    since: Option<Since>,
+    /// Begin with so many of the newest lines, up to 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with = "since")]
+    tail: Option<u32>,
+}
+
+/// Where a line came from.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Output {
+    /// Standard output, and the `logger` argument
+    Stdout,
+    /// Standard error, and Python's `logging`
+    Stderr,
+    /// What the server says of replicas
+    System,
+}
+
+impl Output {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::System => "system",
+        }
+    }
 }
 
 /// Prints lines, oldest first.
@@ -36,11 +72,24 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         (None, Some(app)) => format!("apps/{}/logs", client.app_id(app)),
         (None, None) => return Err(WithHint::new("whose logs?", "name an app, or a run with `--run`").into()),
     };
+    let since = args.since.map(|since| since.before(SystemClock.now()));
     let mut token: Option<String> = None;
     loop {
-        let mut ask = client.control(Method::GET, &path).query("direction", "forward");
-        if let Some(token) = &token {
-            ask = ask.query("nextToken", token);
+        let mut ask = client.control(Method::GET, &path);
+        // Without a direction the newest lines come; from the second page on the token says it all.
+        match (&token, args.tail) {
+            (Some(token), _) => ask = ask.query("nextToken", token),
+            (None, Some(tail)) => ask = ask.query("pageSize", tail),
+            (None, None) => ask = ask.query("direction", "forward"),
+        }
+        if let Some(since) = since.filter(|_| token.is_none()) {
+            ask = ask.query("afterDate", since.to_string());
+        }
+        if let Some(stream) = args.stream {
+            ask = ask.query("stream", stream.as_str());
+        }
+        if let Some(text) = &args.search {
+            ask = ask.query("search", text);
         }
         let page = ask.json().await?;
         for line in page["logs"].as_array().into_iter().flatten() {

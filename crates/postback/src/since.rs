@@ -1,0 +1,62 @@
+//! A time in the past, as people write it.
+
+use std::time::Duration;
+
+use queue::Timestamp;
+
+/// A time in the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    Ago(Duration),
+    At(Timestamp),
+}
+
+impl Since {
+    /// `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z.
+    ///
+    /// # Errors
+    /// When the text is neither; what to write.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if let Some(at) = Timestamp::parse_rfc3339(text) {
+            return Ok(Self::At(at));
+        }
+        let (unit, seconds) = match text.chars().last() {
+            Some('s') => ('s', 1),
+            Some('m') => ('m', 60),
+            Some('h') => ('h', 3_600),
+            Some('d') => ('d', 86_400),
+            _ => return Err("write `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z".to_owned()),
+        };
+        let count: u32 = text[..text.len() - 1]
+            .parse()
+            .map_err(|_| format!("a whole number stands before `{unit}`, as in `2{unit}`"))?;
+        Ok(Self::Ago(Duration::from_secs(u64::from(count) * seconds)))
+    }
+
+    /// The moment, as of now.
+    pub(crate) fn before(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(ago) => {
+                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+                Timestamp::from_millis(now.as_millis().saturating_sub(ago))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_the_past_is_said_in_two_ways() {
+        let now = Timestamp::from_millis(1_769_860_800_000);
+        assert_eq!(Since::parse("2h").unwrap().before(now).as_millis(), now.as_millis() - 7_200_000);
+        assert_eq!(Since::parse("90m").unwrap(), Since::Ago(Duration::from_secs(5_400)));
+        assert_eq!(Since::parse("2026-01-31T12:00:00Z").unwrap().before(now), now);
+        for nonsense in ["", "2", "h", "-2h", "two hours", "2hh"] {
+            assert!(Since::parse(nonsense).is_err(), "{nonsense}");
+        }
+    }
+}
