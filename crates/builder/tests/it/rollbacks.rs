@@ -47,7 +47,7 @@ async fn a_build_that_does_not_start_any_more_leaves_the_live_one() {
     let failed = world.builder.roll_back(&app_id("app"), None).await;
     assert!(matches!(failed, Err(RollbackError::Start(_))), "{failed:?}");
     assert_eq!((world.live("app"), world.status(&former)), (Some(live), BuildStatus::Success));
-    assert_eq!(*world.replicas.discarded.lock().unwrap(), [former.clone()]);
+    assert_eq!(*world.replicas.discarded.lock().unwrap(), *std::slice::from_ref(&former));
     std::fs::remove_dir_all(world.folder(&former).join("app")).unwrap();
     let gone = world.builder.roll_back(&app_id("app"), Some(&former)).await;
     assert!(matches!(gone, Err(RollbackError::Gone(_))), "{gone:?}");
