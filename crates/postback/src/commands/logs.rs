@@ -39,14 +39,11 @@ pub(crate) struct Args {
     tail: Option<u32>,
 }
 
-/// Where a line came from.
+/// Where a line came from: what the server itself says of replicas is `system`.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Output {
-    /// Standard output, and the `logger` argument
     Stdout,
-    /// Standard error, and Python's `logging`
     Stderr,
-    /// What the server says of replicas
     System,
 }
 
