@@ -110,6 +110,11 @@ impl AppConfig {
         self.compute.first().is_some_and(|compute| !compute.eq_ignore_ascii_case("CPU"))
     }
 
+    /// GPUs of a replica: as many as `gpu_count` says, at least one where a GPU is asked for at all.
+    pub fn gpus(&self) -> u32 {
+        if self.wants_gpu() { self.gpu_count.max(1) } else { 0 }
+    }
+
     /// Calls one replica works on at once: 1 on GPUs and for the contract of 2023, whose code
     /// was never called twice at a time; 100 for keyword functions on CPU.
     pub fn concurrency(&self, functions: &[Function]) -> u32 {

@@ -18,6 +18,7 @@ pub mod app;
 pub mod clock;
 pub mod delivery;
 pub mod event;
+pub mod hardware;
 pub mod id;
 pub mod inbox;
 pub mod lease;

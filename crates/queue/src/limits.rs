@@ -104,6 +104,8 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 pub const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 /// Time a replica has to import `main.py`, when an app says nothing.
 pub const START_LIMIT_DEFAULT: Duration = Duration::from_secs(600);
+/// Time that a build's first replica waits for a GPU.
+pub const GPU_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// What a caller may be behind a stream of values, in bytes.
 pub const STREAM_BEHIND_BYTES_MAX: usize = 4 << 20;
 /// Longest `?wait=` of a run query.
@@ -283,6 +285,7 @@ pub const TABLE: &[Limit] = &[
         "the oldest are forgotten; the files of the live one and of two before it are kept",
     ),
     limit("events kept of an app", "1,000", "the oldest make room"),
+    limit("wait of a build's first replica for a GPU", "1 h", "the build fails"),
     limit("requests kept by an inbox", "10,000", "the oldest make room"),
     limit("endpoints of a project with a `bodyBytesMax`", "1,000", "422"),
     limit(

@@ -30,6 +30,7 @@ use crate::delivery::{
     AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, Enabled, EndpointView, Endpoints, Redelivered,
 };
 use crate::event::{AppEvent, StoredEvent};
+use crate::hardware::Hardware;
 use crate::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, ProjectId, RunId};
 use crate::inbox::{CapturedRequest, Inbox};
 use crate::lease::{Lease, Release, Released};
@@ -485,6 +486,15 @@ pub trait Replicas: Send + Sync {
 
     /// The builds of an app of which there are replicas, be it that they finish what they have.
     fn builds_in_use(&self, app: &AppId) -> Vec<BuildId>;
+    /// What replicas can be given here. A node says so if it has more than CPUs.
+    fn hardware(&self) -> Hardware {
+        Hardware::default()
+    }
+
+    /// What replicas of the app are waiting for before they can start, if anything.
+    fn waits_for(&self, _app: &AppId) -> Option<String> {
+        None
+    }
 }
 
 /// The way from outcomes to deliveries.

@@ -19,6 +19,7 @@
 mod brake;
 mod calls;
 pub mod frames;
+pub mod gpus;
 mod load;
 mod member;
 mod memory;
@@ -41,10 +42,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use queue::hardware::Gpu;
 use queue::port::{AppEvents, Logs, Outbox, Registry, Runs, Secrets};
-use queue::{AppId, Clock, Entropy, limits};
+use queue::{AppId, Clock, Entropy, ProjectId, limits};
 use tokio::sync::mpsc;
 
+use gpus::Gpus;
 pub use supervise::{Lifeline, SUBCOMMAND, supervise};
 pub use worker::{Handle, Worker};
 
@@ -60,6 +63,10 @@ pub struct Options {
     pub environment: Vec<(OsString, OsString)>,
     /// The folder that outlives replicas, with one folder for each project.
     pub storage: Option<PathBuf>,
+    /// The GPUs that replicas can be given, from [`gpus::look_up`].
+    pub gpus: Vec<Gpu>,
+    /// Replicas whose GPUs are not there run on CPUs instead.
+    pub cpu_fallback: bool,
     /// Time that calls have to end after the server was asked to stop.
     pub drain_timeout: Duration,
     /// Time a replica has to come back after a call was cancelled.
@@ -76,6 +83,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// The folder of a project that outlives its replicas: `/persistent-storage` of Cerebrium.
+    pub fn storage_of(&self, project: &ProjectId) -> Option<PathBuf> {
+        self.storage.as_ref().map(|storage| storage.join(project.as_str()))
+    }
+
     /// The defaults, for the runner in this folder.
     pub fn new(runner: impl Into<PathBuf>) -> Self {
         Self {
@@ -83,6 +95,8 @@ impl Options {
             runner: runner.into(),
             environment: Vec::new(),
             storage: None,
+            gpus: Vec::new(),
+            cpu_fallback: false,
             drain_timeout: Duration::from_secs(30),
             cancel_grace: limits::CANCEL_GRACE,
             output_max: limits::RUN_OUTPUT_BYTES_MAX,
@@ -107,6 +121,7 @@ pub(crate) struct Ports {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) gpus: Arc<Gpus>,
     /// Takes the apps of runs that went back to the store from a pool that takes nothing more.
     pub(crate) returned: mpsc::UnboundedSender<AppId>,
 }

@@ -39,6 +39,8 @@ pub(crate) struct Member {
     pub(crate) leaves_at: Option<Instant>,
     /// What its processes use, where the app is scaled by it.
     pub(crate) usage: Usage,
+    /// How many it has.
+    pub(crate) gpus: usize,
     pub(crate) load: Arc<Load>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }

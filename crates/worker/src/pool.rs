@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::brake::Brake;
+use crate::gpus::Given;
 use crate::load::Load;
 use crate::member::{Member, Reply, Standing};
 use crate::record::{Recorder, RecorderTask, answer};
@@ -29,7 +30,10 @@ use crate::usage::Usage;
 use crate::waiting::{Closed, Waiting};
 use crate::{Ports, meters};
 
+mod bench;
 mod scaling;
+
+use bench::{Bench, WaitsFor};
 
 /// What a caller can do whose call took too long.
 pub(crate) const WAY_OUT: &str =
@@ -60,6 +64,7 @@ pub(crate) struct Entry {
     recorder: Recorder,
     mailbox: mpsc::UnboundedSender<Message>,
     published: Arc<Published>,
+    waits_for: WaitsFor,
 }
 
 /// What everybody may know about the replicas of an app.
@@ -114,6 +119,11 @@ impl Entry {
     pub(crate) fn builds(&self) -> Vec<BuildId> {
         self.published.builds.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// What replicas wait for before they start.
+    pub(crate) fn waits_for(&self) -> Option<String> {
+        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Why a run or call of a deleted app ends.
@@ -145,6 +155,7 @@ pub(crate) struct Pool {
     recorder: Recorder,
     recorder_task: Option<RecorderTask>,
     published: Arc<Published>,
+    bench: Bench,
     stop: CancellationToken,
     ports: Arc<Ports>,
 }
@@ -166,7 +177,9 @@ impl Pool {
             recorder: recorder.clone(),
             mailbox: sender,
             published: Arc::clone(&published),
+            waits_for: WaitsFor::default(),
         };
+        let bench = Bench::new(&ports.gpus, id.clone(), Arc::clone(&entry.waits_for));
         let pool = Self {
             app: id,
             live: app.and_then(|app| app.live.clone()).map(Arc::new),
@@ -186,6 +199,7 @@ impl Pool {
             recorder,
             recorder_task: Some(recorder_task),
             published,
+            bench,
             stop,
             ports,
         };
@@ -247,6 +261,7 @@ impl Pool {
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.on_ended(ended),
                 Some(claimed) = OptionFuture::from(self.claim.as_mut()) => self.on_claimed(claimed),
                 () = waiting.attention.notified() => {}
+                () = self.bench.news(), if self.bench.listens() => {}
                 () = self.stop.cancelled(), if self.drain_until.is_none() => self.drain(),
                 Some(()) = look_again => {}
             }
@@ -309,7 +324,10 @@ impl Pool {
         if found {
             let text = "the replicas are replaced: a fresh one first, then the others go".to_owned();
             self.tell(EventKind::Restarted, text, Some(&live.id));
-            self.start(live, Standing::Starting);
+            // Without a GPU for it, it waits for the one that an old replica leaves.
+            if let Some(gpus) = self.gpus_for(&live, Instant::now()) {
+                self.start(live, Standing::Starting, gpus);
+            }
         }
     }
 
@@ -331,9 +349,12 @@ impl Pool {
         let mut next = None;
         let mut look_by = |moment: Instant| next = Some(next.map_or(moment, |at: Instant| at.min(moment)));
         if self.closed.is_some() {
+            self.bench.clear();
             self.close_down(now).into_iter().for_each(&mut look_by);
         }
+        self.start_firsts(now).into_iter().for_each(&mut look_by);
         let Some(live) = self.live.clone() else {
+            self.bench.rest_unless_first();
             let wakes = self.waiting.demand(false).backlog;
             self.store_pauses(now).filter(|_| wakes).into_iter().for_each(&mut look_by);
             return next;
@@ -341,6 +362,8 @@ impl Pool {
 
         let rules = Rules::of(&live);
         let rules = if self.closed.is_some() { rules.for_what_is_left() } else { rules };
+        let is_waited_for = self.bench.is_waited_for();
+        let rules = rules.on_hardware(self.bench.room(&live), is_waited_for);
         self.let_rolled_out_go(now).into_iter().for_each(&mut look_by);
         let active = u32::try_from(self.serving_or_starting()).unwrap_or(u32::MAX);
         let fresh = self.of_live_build();
@@ -350,28 +373,38 @@ impl Pool {
 
         // Those of the build before help with the work, but are not those that must always be there.
         let least = rules.least.saturating_sub(fresh);
-        let missing = verdict.wanted.saturating_sub(active).max(least);
+        let replacing = active == 0 && self.members.values().any(|member| member.counts() && member.outdated);
+        let missing = verdict.wanted.saturating_sub(active).max(least).max(u32::from(replacing));
         if missing > 0 {
             match self.brake.holds_until(now) {
-                Some(moment) => look_by(moment),
+                Some(moment) => {
+                    self.bench.rest_unless_first();
+                    look_by(moment);
+                }
                 None => {
                     // After a failed start one replica shows whether it was worth trying again.
                     let missing =
                         if self.brake.on_trial() { missing.min(1).saturating_sub(active) } else { missing };
-                    if missing > 0 {
-                        self.tell_scaled(active, active + missing, verdict.reason);
+                    let given: Vec<Given> = (0..missing).map_while(|_| self.gpus_for(&live, now)).collect();
+                    let starting = u32::try_from(given.len()).unwrap_or(missing);
+                    if starting > 0 {
+                        self.tell_scaled(active, active + starting, verdict.reason);
                     }
-                    for _ in 0..missing {
-                        self.start(Arc::clone(&live), Standing::Starting);
+                    for gpus in given {
+                        self.start(Arc::clone(&live), Standing::Starting, gpus);
                     }
                 }
             }
-        } else if active > verdict.kept {
-            let gone = self.let_go(active - verdict.kept, fresh.saturating_sub(rules.most));
+        } else {
+            self.bench.rest_unless_first();
+            let spare = active.saturating_sub(verdict.kept);
+            let gone = if spare > 0 { self.let_go(spare, fresh.saturating_sub(rules.most)) } else { 0 };
             if gone > 0 {
-                self.tell_scaled(active, active - gone, Reason::Quiet(rules.cooldown));
+                let reason = if is_waited_for { Reason::WaitedFor } else { Reason::Quiet(rules.cooldown) };
+                self.tell_scaled(active, active - gone, reason);
             }
         }
+        self.make_room(now).into_iter().for_each(&mut look_by);
         self.claim_if_needed(now).into_iter().for_each(&mut look_by);
         self.publish_count();
         next
@@ -406,14 +439,16 @@ impl Pool {
         }
     }
 
-    fn start(&mut self, build: Arc<Build>, standing: Standing) {
+    fn start(&mut self, build: Arc<Build>, standing: Standing, gpus: Given) {
         let id = ReplicaId::generate(&*self.ports.entropy);
         let load = Arc::new(Load::new());
         let (orders, to_replica) = mpsc::unbounded_channel();
+        let gpus_count = gpus.count();
         let plan = Plan {
             id: id.clone(),
             build: Arc::clone(&build),
             first: matches!(standing, Standing::First(_)),
+            gpus,
             load: Arc::clone(&load),
             orders: to_replica,
             started: self.started_sender.clone(),
@@ -430,6 +465,7 @@ impl Pool {
             outdated: false,
             leaves_at: None,
             usage: Usage::default(),
+            gpus: gpus_count,
             load,
             orders,
         };
@@ -455,7 +491,7 @@ impl Pool {
         match message {
             Message::StartFirst { build, reply } => {
                 if self.closed.is_none() {
-                    self.start(build, Standing::First(Some(reply)));
+                    self.bench.push_first(build, reply);
                 }
             }
             Message::Switch(app) => {
@@ -464,6 +500,7 @@ impl Pool {
                 }
             }
             Message::Discard(build) => {
+                self.bench.discard(&build);
                 let discarded =
                     self.members.values_mut().filter(|member| matches!(member.standing, Standing::First(_)));
                 discarded.filter(|member| member.build.id == build).for_each(Member::leave);

@@ -56,6 +56,13 @@ impl Rules {
         Self { least: 0, buffer: 0, metric: Metric::ConcurrencyUtilization, target: 100, ..self }
     }
 
+    /// The same where there is hardware for so many, and somebody else may wait for what is idle.
+    pub(crate) fn on_hardware(self, room: Option<u32>, is_waited_for: bool) -> Self {
+        let most = room.map_or(self.most, |room| self.most.min(room));
+        let cooldown = if is_waited_for { Duration::ZERO } else { self.cooldown };
+        Self { most, least: self.least.min(most), cooldown, ..self }
+    }
+
     /// The places of the replicas say it all.
     fn follows_places_alone(&self) -> bool {
         self.metric == Metric::ConcurrencyUtilization && self.target >= 100
@@ -103,6 +110,8 @@ pub(crate) enum Reason {
     Least(u32),
     /// Nothing asked for more for so long.
     Quiet(Duration),
+    /// Another app has a use for what is idle here.
+    WaitedFor,
 }
 
 impl fmt::Display for Reason {
@@ -130,6 +139,7 @@ impl fmt::Display for Reason {
                 write!(f, "{what} {average:.0} % in use, {target} % is the target")
             }
             Self::Least(least) => write!(f, "`min_replicas` is {least}"),
+            Self::WaitedFor => f.write_str("idle, and another app waits for the GPU"),
             Self::Quiet(cooldown) => write!(f, "fewer would have done for {} s", cooldown.as_secs()),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use queue::app::Function;
+use queue::hardware::Hardware;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::{
     AppEvents, Call, Dispatch, Logs, Outbox, Refused, Registry, Replicas, Runs, Secrets, Slot, StartFailure,
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::gpus::Gpus;
 use crate::pool::{Entry, Message, Pool, WAY_OUT, app_deleted};
 use crate::record::answer;
 use crate::waiting::{LOWEST, WaitingCall};
@@ -74,6 +76,7 @@ impl Worker {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let (returning, returned) = mpsc::unbounded_channel();
+        let gpus = Gpus::new(options.gpus.clone(), options.cpu_fallback);
         let ports = Ports {
             options,
             runs,
@@ -84,6 +87,7 @@ impl Worker {
             outbox,
             clock,
             entropy,
+            gpus,
             returned: returning,
         };
         let (sender, new_pools) = mpsc::unbounded_channel();
@@ -341,8 +345,10 @@ impl Dispatch for Handle {
             Ok(outcome) => outcome,
             Err(_) => {
                 // If it still waits it ends here; else its replica ends it about now.
+                let waits_for = caller.entry.waits_for();
                 caller.withdraw(Code::Timeout, || {
-                    format!("no replica was free within {} s; {WAY_OUT}", limit.as_secs_f64())
+                    let why = waits_for.map_or_else(String::new, |why| format!(": {why}"));
+                    format!("no replica was free within {} s{why}; {WAY_OUT}", limit.as_secs_f64())
                 });
                 outcome.await
             }
@@ -416,5 +422,13 @@ impl Replicas for Handle {
 
     fn builds_in_use(&self, app: &AppId) -> Vec<BuildId> {
         self.existing(app).map_or_else(Vec::new, |entry| entry.builds())
+    }
+
+    fn hardware(&self) -> Hardware {
+        self.shared.ports.gpus.hardware()
+    }
+
+    fn waits_for(&self, app: &AppId) -> Option<String> {
+        self.existing(app).and_then(|entry| entry.waits_for())
     }
 }

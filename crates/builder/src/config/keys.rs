@@ -98,31 +98,6 @@ pub(super) fn either<const N: usize>(words: [&str; N]) -> String {
     words.map(|word| format!("`{word}`")).join(", ")
 }
 
-/// Hardware ids that either generation of Cerebrium knows. What this machine has decides at deploy.
-pub(super) const COMPUTE: &[&str] = &[
-    "CPU",
-    "GPU",
-    "A10",
-    "TURING_4000",
-    "TURING_5000",
-    "TURING_T4",
-    "AMPERE_A4000",
-    "AMPERE_A5000",
-    "AMPERE_A6000",
-    "AMPERE_A100",
-    "AMPERE_A100_40GB",
-    "AMPERE_A100_80GB",
-    "AMPERE_A10",
-    "ADA_L4",
-    "ADA_L40",
-    "HOPPER_H100",
-    "HOPPER_H200",
-    "BLACKWELL_B200",
-    "BLACKWELL_RTX6000",
-    "INF2",
-    "TRN1",
-];
-
 /// The keys a form has, in the order of the documentation.
 pub(super) fn of(form: Form) -> &'static [Key] {
     match form {

@@ -1,12 +1,13 @@
 //! Values: from the source's text to what a key's kind asks for, or what to write instead.
 
+use queue::hardware;
 use queue::rerun::RetryOn;
 use queue::scaling::{Balancing, Metric};
 use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::Config;
 use super::document::{Node, Value};
-use super::keys::{COMPUTE, Effect, either};
+use super::keys::{Effect, either};
 
 /// A step that puts a checked value into its place.
 type Set = Box<dyn FnOnce(&mut Config)>;
@@ -185,13 +186,12 @@ fn compute(node: &Node) -> Result<Vec<String>, String> {
     ids.into_iter()
         .map(|id| {
             let id = id.trim().to_ascii_uppercase();
-            if COMPUTE.contains(&id.as_str()) {
+            // What this machine has decides at deploy; here it is about spelling.
+            if id.starts_with(hardware::OWN_NAME) || hardware::compute_names().any(|known| known == id) {
                 return Ok(id);
             }
-            let nearest = COMPUTE
-                .iter()
+            let nearest = hardware::compute_names()
                 .max_by(|a, b| strsim::jaro_winkler(a, &id).total_cmp(&strsim::jaro_winkler(b, &id)))
-                .copied()
                 .unwrap_or("CPU");
             Err(format!("is `{id}`, which no hardware is called; did you mean `{nearest}`?"))
         })

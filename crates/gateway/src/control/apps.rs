@@ -42,7 +42,9 @@ pub(super) async fn create(
     fields: Fields,
 ) -> Answer<Json<Registered>> {
     let app = AppId::new(&project, &config::name(&fields)?);
-    let mut config = config::read(&fields)?;
+    let hardware = gateway.replicas.hardware();
+    let mut config = config::read(&fields, &hardware)?;
+    let warnings = config::warnings(&fields, &config, &hardware);
     check_endpoints(&gateway, &mut config).await?;
     let token = gateway.entropy.hex(UPLOAD_TOKEN_BYTES);
     let new = NewBuild {
@@ -69,7 +71,7 @@ pub(super) async fn create(
         build_id: build.id,
         app_id: app,
         status: build.status,
-        warnings: config::warnings(&fields),
+        warnings,
     }))
 }
 
@@ -157,6 +159,8 @@ pub(super) struct AppView {
     cpu: String,
     memory: String,
     gpu_count: String,
+    /// What its replicas wait for before they start: a free GPU.
+    waits_for: Option<String>,
     cooldown_period_seconds: String,
     min_replica_count: String,
     max_replica_count: String,
@@ -199,6 +203,7 @@ impl AppView {
             cpu: number(config.cpu),
             memory: number(config.memory),
             gpu_count: config.gpu_count.to_string(),
+            waits_for: gateway.replicas.waits_for(&app.id),
             cooldown_period_seconds: config.cooldown().as_secs().to_string(),
             min_replica_count: config.min_replicas.to_string(),
             max_replica_count: config.replicas_max().to_string(),

@@ -5,6 +5,7 @@
 //! this server cannot do is refused here, before anything is uploaded, never ignored.
 
 use queue::app::AppConfig;
+use queue::hardware::Hardware;
 use queue::limits::{
     REPLICA_CONCURRENCY_MAX, REPLICAS_PER_APP_MAX, RESPONSE_GRACE_PERIOD_MAX, WEBHOOKS_PER_RUN_MAX,
 };
@@ -18,8 +19,6 @@ use super::request::{Fields, invalid, refused};
 use crate::RESERVED_APP_NAMES;
 use crate::problem::{Answer, Problem, clip};
 
-/// What this node's replicas can be given.
-const HARDWARE: &[&str] = &["CPU"];
 /// Idle time at most: a day, then `minReplicaCount` is what was meant.
 const COOLDOWN_SECONDS_MAX: u64 = 86_400;
 
@@ -58,16 +57,14 @@ pub(super) fn name(fields: &Fields) -> Answer<AppName> {
     })
 }
 
-/// The app's configuration.
-pub(super) fn read(fields: &Fields) -> Answer<AppConfig> {
+/// The app's configuration, for a node that has `hardware`.
+pub(super) fn read(fields: &Fields, hardware: &Hardware) -> Answer<AppConfig> {
     refuse_other_runtimes(fields)?;
-    let compute = compute(fields)?;
-    let on_cpu = compute.iter().all(|id| id.eq_ignore_ascii_case("CPU"));
+    let (compute, gpu_count) = compute(fields, hardware)?;
     let mut config = AppConfig {
         python_version: python_version(fields)?,
-        // Old config files say `gpu_count: 1` on CPUs as well; there is none to give.
-        gpu_count: if on_cpu { 0 } else { fields.whole(&["gpuCount"], 0..=64)?.unwrap_or(0) },
         compute,
+        gpu_count,
         cpu: fields.positive(&["cpu"], 1_024.0)?,
         memory: fields.positive(&["memory"], 65_536.0)?,
         start_limit_seconds: fields.whole(
@@ -182,12 +179,17 @@ fn word<T, const N: usize>(
 }
 
 /// What the caller should know although nothing was refused.
-pub(super) fn warnings(fields: &Fields) -> Vec<String> {
-    WITHOUT_EFFECT
-        .iter()
-        .filter(|key| fields.value(&[key]).is_some())
-        .map(|key| format!("`{key}` has no effect on this server"))
-        .collect()
+pub(super) fn warnings(fields: &Fields, config: &AppConfig, hardware: &Hardware) -> Vec<String> {
+    let without_effect = WITHOUT_EFFECT.iter().filter(|key| fields.value(&[key]).is_some());
+    let mut warnings: Vec<String> =
+        without_effect.map(|key| format!("`{key}` has no effect on this server")).collect();
+    if config.wants_gpu() && hardware.choose(&config.compute, config.gpu_count).is_empty() {
+        warnings.push(format!(
+            "{}: the app runs on CPUs, since the server was started with `--cpu-fallback`",
+            lacking(&config.compute, config.gpu_count, hardware)
+        ));
+    }
+    warnings
 }
 
 fn refuse_other_runtimes(fields: &Fields) -> Answer<()> {
@@ -232,23 +234,44 @@ fn refuse_other_runtimes(fields: &Fields) -> Answer<()> {
     }
 }
 
-/// Of the hardware asked for, in order of preference, what there is.
-fn compute(fields: &Fields) -> Answer<Vec<String>> {
-    let asked = fields.texts(&["compute", "hardware"])?;
-    let there = |id: &&String| HARDWARE.iter().any(|have| have.eq_ignore_ascii_case(id.trim()));
-    let available: Vec<String> = asked.iter().filter(there).map(|id| id.trim().to_uppercase()).collect();
-    if available.is_empty() && !asked.is_empty() {
-        let asked = asked.join("`, `");
-        return Err(Problem::unprocessable(
-            "hardware_unavailable",
-            format!(
-                "`compute` asks for `{}`, which this server does not have; it has: {}",
-                clip(&asked),
-                HARDWARE.join(", ")
-            ),
-        ));
+/// Of the hardware asked for, in order of preference, what there is; and the GPUs of a replica.
+fn compute(fields: &Fields, hardware: &Hardware) -> Answer<(Vec<String>, u32)> {
+    let asked: Vec<String> =
+        fields.texts(&["compute", "hardware"])?.iter().map(|id| id.trim().to_uppercase()).collect();
+    let is_cpu = |compute: &[String]| compute.first().is_none_or(|id| id == "CPU");
+    if is_cpu(&asked) {
+        // Old config files say `gpu_count: 1` on CPUs as well; there is none to give.
+        return Ok((asked.into_iter().take(1).collect(), 0));
     }
-    Ok(available)
+    let gpu_count = fields.whole(&["gpuCount"], 0..=64)?.unwrap_or(0).max(1);
+    let chosen = hardware.choose(&asked, gpu_count);
+    if !chosen.is_empty() {
+        let gpu_count = if is_cpu(&chosen) { 0 } else { gpu_count };
+        return Ok((chosen, gpu_count));
+    }
+    if hardware.cpu_fallback {
+        return Ok((asked, gpu_count));
+    }
+    let lacking = lacking(&asked, gpu_count, hardware);
+    Err(Problem::unprocessable(
+        "hardware_unavailable",
+        format!(
+            "{lacking}; it has: {}. Ask for that, or have the server started with `--cpu-fallback`",
+            hardware.described()
+        ),
+    ))
+}
+
+/// What is asked for and not there.
+fn lacking(asked: &[String], gpu_count: u32, hardware: &Hardware) -> String {
+    let names = clip(&asked.join("`, `")).to_string();
+    if asked.iter().any(|id| hardware.count(id) > 0) {
+        format!(
+            "`gpu_count` asks for {gpu_count} GPUs of `{names}`, which this server does not have so many of"
+        )
+    } else {
+        format!("`compute` asks for `{names}`, which this server does not have")
+    }
 }
 
 fn retry_on(fields: &Fields) -> Answer<Option<RetryOn>> {
@@ -276,11 +299,12 @@ fn python_version(fields: &Fields) -> Answer<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use queue::hardware::{Gpu, PlacedGpu};
     use queue::webhook::{EventFilter, WebhookHeaders};
     use serde_json::json;
 
     fn read_json(json: Value) -> Answer<AppConfig> {
-        read(&Fields::from(json))
+        read(&Fields::from(json), &Hardware::default())
     }
 
     #[test]
@@ -347,6 +371,64 @@ mod tests {
             ..AppConfig::default()
         };
         assert_eq!(read_json(serde_json::to_value(&config).unwrap()).unwrap(), config);
+    }
+
+    fn with_gpus(names: &[&str], cpu_fallback: bool) -> Hardware {
+        let gpus = names.iter().enumerate().map(|(number, name)| PlacedGpu {
+            gpu: Gpu { uuid: format!("GPU-{number}"), name: (*name).to_owned(), memory_bytes: 24 << 30 },
+            app: None,
+        });
+        Hardware { gpus: gpus.collect(), cpu_fallback }
+    }
+
+    #[test]
+    fn of_the_gpus_asked_for_those_are_kept_that_there_are() {
+        let hardware = with_gpus(&["NVIDIA A10", "NVIDIA A10"], false);
+        for (request, compute, gpu_count) in [
+            (json!({"compute": "AMPERE_A10"}), vec!["AMPERE_A10"], 1),
+            (json!({"compute": "ampere_a10", "gpuCount": 2}), vec!["AMPERE_A10"], 2),
+            (json!({"hardware": "GPU", "gpuCount": 0}), vec!["GPU"], 1),
+            (json!({"compute": ["HOPPER_H100", "AMPERE_A10"]}), vec!["AMPERE_A10"], 1),
+            (json!({"compute": ["HOPPER_H100", "CPU"], "gpuCount": 1}), vec!["CPU"], 0),
+            (json!({"compute": ["CPU", "AMPERE_A10"], "gpuCount": 1}), vec!["CPU"], 0),
+            (json!({}), vec![], 0),
+        ] {
+            let config = read(&Fields::from(request.clone()), &hardware).unwrap();
+            assert_eq!(
+                (config.compute, config.gpu_count),
+                (compute.iter().map(ToString::to_string).collect(), gpu_count),
+                "{request}"
+            );
+        }
+        for (request, said) in [
+            (
+                json!({"compute": "HOPPER_H100"}),
+                "`HOPPER_H100`, which this server does not have; it has: CPU, AMPERE_A10 (2 × NVIDIA A10, 24 GiB each)",
+            ),
+            (json!({"compute": "AMPERE_A10", "gpuCount": 3}), "`gpu_count` asks for 3 GPUs of `AMPERE_A10`"),
+            (json!({"compute": "AMPERE_A10", "gpuCount": 65}), "from 0 to 64"),
+        ] {
+            let problem = read(&Fields::from(request), &hardware).unwrap_err();
+            assert!(problem.message.contains(said), "{}", problem.message);
+        }
+    }
+
+    #[test]
+    fn a_server_that_falls_back_to_cpus_takes_what_it_has_not_and_says_so() {
+        let hardware = with_gpus(&["NVIDIA A10"], true);
+        let told = |request: Value| {
+            let fields = Fields::from(request);
+            let config = read(&fields, &hardware).unwrap();
+            (config.compute.clone(), warnings(&fields, &config, &hardware))
+        };
+        let (compute, said) = told(json!({"compute": "HOPPER_H100"}));
+        assert_eq!(compute, ["HOPPER_H100"], "a server that has it may take the app over");
+        assert!(
+            said[0].contains("`HOPPER_H100`, which this server does not have: the app runs on CPUs"),
+            "{said:?}"
+        );
+        assert_eq!(told(json!({"compute": "AMPERE_A10"})).1, [""; 0]);
+        assert_eq!(told(json!({"compute": "CPU"})).1, [""; 0]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod config;
 mod deliveries;
 mod endpoints;
 mod events;
+mod hardware;
 mod inboxes;
 mod keys;
 mod logs;

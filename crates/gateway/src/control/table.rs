@@ -4,8 +4,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
 use super::{
-    apps, builds, deliveries, endpoints, events, inboxes, keys, logs, openapi, projects, results, runs,
-    secrets,
+    apps, builds, deliveries, endpoints, events, hardware, inboxes, keys, logs, openapi, projects, results,
+    runs, secrets,
 };
 use crate::Gateway;
 
@@ -82,6 +82,15 @@ pub(super) static ROUTES: &[Route] = &[
         summary: "the key's project",
         answer: "`[{id, name}]`",
         on: |method| on(method, projects::list),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v2/projects/{project}/hardware",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "the GPUs of the server, and which of them the project's replicas have",
+        answer: "`{gpus: [{id, name, compute, memoryBytes, inUse, appId}], cpuFallback}`",
+        on: |method| on(method, hardware::list),
     },
     Route {
         method: Method::GET,

@@ -58,6 +58,8 @@ enum Action {
         /// Name or id of the app
         app: String,
     },
+    /// List the GPUs of the server, and which apps have them
+    Hardware,
     /// Delete an app; its queued runs end as cancelled, and their webhooks are told
     Delete {
         /// Name or id of the app
@@ -136,6 +138,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             client.control(Method::POST, &path).json().await?;
             printer.done(&format!("the replicas of {app} are being replaced"));
         }
+        Action::Hardware => {
+            let hardware = client.control(Method::GET, "hardware").json().await?;
+            if printer.wants_json() {
+                printer.json(&hardware);
+            } else {
+                print_hardware(printer, &hardware);
+            }
+        }
         Action::Delete { app } => {
             let path = format!("apps/{}", client.app_id(&app));
             client.control(Method::DELETE, &path).json().await?;
@@ -177,5 +187,29 @@ async fn events(
         }
         let after = page["nextToken"].as_str().unwrap_or("0").to_owned();
         ask = client.control(Method::GET, &path).query("after", after);
+    }
+}
+
+fn print_hardware(printer: Printer, hardware: &Value) {
+    let text = |gpu: &Value, key: &str| gpu[key].as_str().unwrap_or_default().to_owned();
+    let gpus = hardware["gpus"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let row = |gpu: &Value| {
+        let gib = gpu["memoryBytes"].as_f64().unwrap_or_default() / f64::from(1 << 30);
+        let has_it = match (gpu["appId"].as_str(), gpu["inUse"].as_bool()) {
+            (Some(app), _) => app,
+            (None, Some(true)) => "another project",
+            (None, _) => "free",
+        };
+        vec![
+            text(gpu, "compute"),
+            text(gpu, "name"),
+            format!("{gib:.1} GiB"),
+            has_it.to_owned(),
+            text(gpu, "id"),
+        ]
+    };
+    printer.table(&["COMPUTE", "GPU", "MEMORY", "APP", "ID"], &gpus.iter().map(row).collect::<Vec<_>>());
+    if gpus.is_empty() {
+        printer.hint("this server gives its replicas CPUs only; `postback serve` logs which GPUs it finds");
     }
 }

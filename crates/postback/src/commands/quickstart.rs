@@ -57,6 +57,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         edge: serve::Edge::default(),
         tuning: serve::Tuning::default(),
         install_apt_packages: false,
+        cpu_fallback: false,
         drain_timeout: 5,
         log: String::new(),
         log_json: false,

@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Let builds install the Debian packages that apps ask for; the server must be root
     #[arg(long, env = "POSTBACK_INSTALL_APT_PACKAGES")]
     pub(crate) install_apt_packages: bool,
+    /// Take apps that ask for GPUs which this machine does not have, and run them on its CPUs
+    #[arg(long, env = "POSTBACK_CPU_FALLBACK")]
+    pub(crate) cpu_fallback: bool,
     /// Seconds that runs under way get to finish after SIGTERM
     #[arg(long, env = "POSTBACK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     pub(crate) drain_timeout: u64,
@@ -146,6 +149,7 @@ impl Args {
                 ..delivery::Caps::default()
             },
             install_apt_packages: self.install_apt_packages,
+            cpu_fallback: self.cpu_fallback,
             allow_open_apps: self.policy.allow_open_apps,
             trusted_proxies: self.policy.trusted_proxy,
             cors_origins: self.policy.cors_origins,

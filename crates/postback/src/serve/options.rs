@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) delivery_caps: delivery::Caps,
     /// Builds may install Debian packages.
     pub(crate) install_apt_packages: bool,
+    /// Apps whose GPUs are not there run on CPUs.
+    pub(crate) cpu_fallback: bool,
     /// `disable_auth = true` in an app's config is honoured.
     pub(crate) allow_open_apps: bool,
     /// Proxies whose `X-Forwarded-*` is believed.

@@ -12,6 +12,7 @@ use delivery::{Engine, OwnServer, Rules};
 use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use queue::hardware::Gpu;
 use queue::port::{
     AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs,
     Secrets,
@@ -20,6 +21,7 @@ use queue::{Clock, Entropy};
 use store::Store;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+use worker::gpus::{NoGpus, Nvml};
 use worker::{Lifeline, Worker};
 
 use super::open_files::OpenFiles;
@@ -32,6 +34,11 @@ use crate::system::{OsEntropy, SystemClock};
 /// Buckets of every histogram of seconds: from a fast acknowledgement to a long run.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 180.0, 900.0];
+
+/// What replicas find in their environment as the server has it. Folders of CUDA's libraries are among it.
+const INHERITED: &[&str] =
+    &["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "HF_HOME", "LD_LIBRARY_PATH", VISIBLE_DEVICES];
+const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
 
 /// Every room of a running server.
 pub(super) struct Rooms {
@@ -116,8 +123,9 @@ impl Rooms {
         let mut worker_options = worker::Options::new(embedded::unpack_runner(&options.data_dir)?);
         worker_options.supervisor = supervisor.clone();
         worker_options.drain_timeout = options.drain_timeout;
-        worker_options.environment =
-            inherited(&["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "HF_HOME", "CUDA_VISIBLE_DEVICES"]);
+        worker_options.environment = inherited(INHERITED);
+        worker_options.gpus = gpus();
+        worker_options.cpu_fallback = options.cpu_fallback;
         worker_options.storage = Some(options.data_dir.join("storage"));
         let worker = Worker::new(
             worker_options,
@@ -242,6 +250,25 @@ impl Rooms {
             builder: self.builder.clone(),
             metrics: self.metrics.clone(),
             outbox: Arc::clone(&self.outbox),
+        }
+    }
+}
+
+/// The GPUs that replicas can be given.
+fn gpus() -> Vec<Gpu> {
+    let visible = std::env::var(VISIBLE_DEVICES).ok();
+    match worker::gpus::look_up(&Nvml, visible.as_deref()) {
+        Ok(gpus) => {
+            for gpu in &gpus {
+                let (id, compute, mib) = (&gpu.uuid, gpu.compute(), gpu.memory_bytes >> 20);
+                tracing::info!(gpu.id = %id, gpu.compute = %compute, gpu.memory_mib = mib, "found a {}", gpu.name);
+            }
+            gpus
+        }
+        Err(NoGpus::NoDriver) => Vec::new(),
+        Err(error) => {
+            tracing::warn!("no GPU can be given to replicas: {error}");
+            Vec::new()
         }
     }
 }

@@ -14,6 +14,7 @@ mod edge;
 mod errors;
 mod faults;
 mod flow;
+mod gpus;
 #[cfg(target_os = "linux")]
 mod honeypot;
 mod keys;

@@ -24,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::calls::{Calls, UnderWay};
 use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start, Values};
+use crate::gpus::Given;
 use crate::load::Load;
 use crate::memory::{LOOK_EVERY, Watch};
 use crate::printed::Printer;
@@ -89,6 +90,7 @@ struct Replica {
     concurrency: usize,
     stage: Stage,
     first: bool,
+    gpus: Given,
     begun: Instant,
     calls: Calls,
     seat: Seat,
@@ -135,7 +137,7 @@ impl Drop for Replica {
 
 impl Replica {
     fn new(plan: Plan) -> (Self, mpsc::UnboundedReceiver<Order>) {
-        let Plan { id, build, first, load, orders, started, waiting, recorder, ports } = plan;
+        let Plan { id, build, first, gpus, load, orders, started, waiting, recorder, ports } = plan;
         let begun = Instant::now();
         let log_of = first.then(|| build.id.clone());
         let replica = Self {
@@ -154,6 +156,7 @@ impl Replica {
             id,
             build,
             first,
+            gpus,
             begun,
             load,
             started,
@@ -216,6 +219,7 @@ impl Replica {
             ("PROJECT_ID", app.project().as_str().to_owned()),
             ("BUILD_ID", self.build_id.as_str().to_owned()),
         ];
+        environment.extend(self.gpus.visible_devices().map(|devices| ("CUDA_VISIBLE_DEVICES", devices)));
         environment.extend(self.storage());
         Start {
             protocol: PROTOCOL,
@@ -240,8 +244,7 @@ impl Replica {
     /// Where the app finds what outlives its replicas.
     fn storage(&self) -> Vec<(&'static str, String)> {
         let options = &self.ports.options;
-        let Some(storage) = &options.storage else { return Vec::new() };
-        let storage = storage.join(self.build.app.project().as_str());
+        let Some(storage) = options.storage_of(&self.build.app.project()) else { return Vec::new() };
         if let Err(error) = std::fs::create_dir_all(&storage) {
             tracing::warn!(%error, folder = %storage.display(), "the storage of a project cannot be made");
             return Vec::new();

@@ -9,6 +9,7 @@ use queue::{ReplicaId, RunId};
 use tokio::sync::mpsc;
 
 use crate::Ports;
+use crate::gpus::Given;
 use crate::load::Load;
 use crate::record::Recorder;
 use crate::waiting::Waiting;
@@ -61,6 +62,8 @@ pub(crate) struct Plan {
     /// It is the build's first: it prints to the build's log, and takes work only after
     /// [`Order::Serve`].
     pub(crate) first: bool,
+    /// Its GPUs, until its process is gone.
+    pub(crate) gpus: Given,
     pub(crate) load: Arc<Load>,
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
     pub(crate) started: mpsc::UnboundedSender<Started>,

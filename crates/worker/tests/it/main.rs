@@ -8,6 +8,7 @@ mod deploys;
 mod events;
 mod frames;
 mod functions;
+mod gpus;
 mod house;
 mod limits;
 mod live;
