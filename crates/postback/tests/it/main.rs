@@ -26,6 +26,7 @@ mod receivers;
 mod releases;
 mod runs;
 mod secrets;
+mod storage;
 mod support;
 mod webhooks;
 mod words;

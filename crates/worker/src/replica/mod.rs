@@ -250,7 +250,7 @@ impl Replica {
             return Vec::new();
         }
         let cache = storage.join(".cache/huggingface");
-        let names = [("PERSISTENT_STORAGE", storage), ("HF_HOME", cache)].into_iter();
+        let names = [("POSTBACK_PERSISTENT_STORAGE", storage), ("HF_HOME", cache)].into_iter();
         // Whoever started the server may keep such a cache of their own.
         let is_set = |name: &str| options.environment.iter().any(|(set, _)| set.to_str() == Some(name));
         names

@@ -5,7 +5,7 @@ import pathlib
 
 
 def run():
-    storage = pathlib.Path(os.environ["PERSISTENT_STORAGE"])
+    storage = pathlib.Path(os.environ["POSTBACK_PERSISTENT_STORAGE"])
     with open(storage / "weights.txt", "w") as file:
         file.write("kept")
     return {
