@@ -29,8 +29,17 @@ const CAPTURED_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Stop {
     /// Somebody stopped the build, or the server stops.
     pub(crate) token: CancellationToken,
-    /// The build's limit.
+    /// The build's limit …
+    pub(crate) limit: Duration,
+    /// … and when it is reached.
     pub(crate) deadline: Instant,
+}
+
+fn spoken(limit: Duration) -> String {
+    match limit.as_secs() {
+        seconds if seconds < 120 => format!("{seconds} s"),
+        seconds => format!("{} minutes", seconds / 60),
+    }
 }
 
 /// Why a command did not do its work.
@@ -42,8 +51,8 @@ pub(crate) enum CommandError {
     Failed { program: String, how: String },
     #[error("the build was stopped")]
     Stopped,
-    #[error("the build took longer than {} minutes", queue::limits::BUILD_LIMIT.as_secs() / 60)]
-    TimedOut,
+    #[error("the build took longer than {}", spoken(*limit))]
+    TimedOut { limit: Duration },
 }
 
 /// How this server runs commands.
@@ -126,7 +135,7 @@ impl Commands {
                 }
                 () = tokio::time::sleep_until(stop.deadline), if ended.is_none() => {
                     self.end(&mut child, group).await;
-                    return Err(CommandError::TimedOut);
+                    return Err(CommandError::TimedOut { limit: stop.limit });
                 }
                 bytes = stdout.fill(), if stdout.open => stdout.split(bytes, |line| read(Stream::Stdout, line)),
                 bytes = stderr.fill(), if stderr.open => stderr.split(bytes, |line| read(Stream::Stderr, line)),
@@ -270,7 +279,7 @@ mod tests {
     }
 
     fn within(limit: Duration) -> Stop {
-        Stop { token: CancellationToken::new(), deadline: Instant::now() + limit }
+        Stop { token: CancellationToken::new(), limit, deadline: Instant::now() + limit }
     }
 
     async fn answer(script: &str) -> Result<String, CommandError> {
@@ -300,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_that_takes_too_long_is_ended() {
-        let stop = within(Duration::from_millis(50));
+        let stop = Stop { limit: Duration::from_secs(3600), ..within(Duration::from_millis(50)) };
         let error = commands().answer(shell("sleep 600"), &stop).await.unwrap_err();
         assert_eq!(error.to_string(), "the build took longer than 60 minutes");
     }

@@ -481,7 +481,8 @@ const TOML: &[Key] = &[
         "cerebrium.dependencies.conda",
         "none",
         Packages { line: super::packages::conda_line, set: |c, v| c.app.conda.extend(v) },
-        "conda packages; the build refuses them with what to do instead",
+        "conda packages, from conda-forge unless the line says `channel::name`; micromamba makes the environment, and a \
+         machine without it is told how to get it",
     ),
     key(
         "cerebrium.dependencies.paths.pip",

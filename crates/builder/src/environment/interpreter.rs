@@ -34,6 +34,11 @@ impl Interpreter {
         format!("{major}.{minor}.{micro}")
     }
 
+    /// What makes environments of two interpreters differ.
+    pub(crate) fn identity(&self) -> String {
+        format!("python {} at {}", self.version_text(), self.path.display())
+    }
+
     fn matches(&self, wanted: Option<&[u32]>) -> bool {
         let (major, minor, micro) = self.version;
         match wanted {

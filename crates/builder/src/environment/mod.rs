@@ -6,6 +6,7 @@
 //! the user see the app's files and may change either, so an app that has some gets an environment for
 //! each build.
 
+mod conda;
 mod interpreter;
 mod pip;
 mod system;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::build_log::BuildLog;
 use crate::command::{CommandError, Commands, Invocation, Stop};
+use conda::Conda;
 use interpreter::{Interpreter, Interpreters};
 use queue::app::AppConfig;
 use uv::Uv;
@@ -40,9 +42,10 @@ pub(crate) enum EnvironmentError {
     #[error("there is no python3 on this machine; install it (`apt install python3`), version 3.8 or later")]
     NoPythonAtAll,
     #[error(
-        "conda packages are not supported by this version: {0}; name their pip counterparts under pip instead"
+        "these conda packages need micromamba, which this machine does not have: {wanted}; put it on the server's PATH or \
+         name it in MAMBA_EXE (https://mamba.readthedocs.io says how to install it), or name their counterparts under pip"
     )]
-    Conda(String),
+    NoConda { wanted: String },
     #[error(
         "these Debian packages are not installed on this machine: {missing}; run `apt install {missing}`, or start the \
          server with `--install-apt-packages`"
@@ -75,6 +78,25 @@ impl From<CommandError> for EnvironmentError {
         match error {
             CommandError::Stopped => Self::Stopped,
             error => Self::Step("a tool failed", error),
+        }
+    }
+}
+
+/// What an environment begins with.
+#[derive(Debug)]
+enum Base {
+    /// An interpreter of this machine.
+    Machine(Interpreter),
+    /// Packages that bring their own.
+    Conda(Conda),
+}
+
+impl Base {
+    /// What makes two environments differ before anything is installed.
+    fn identity(&self) -> String {
+        match self {
+            Self::Machine(interpreter) => interpreter.identity(),
+            Self::Conda(conda) => format!("conda {}", conda.lines().join(", ")),
         }
     }
 }
@@ -125,14 +147,9 @@ impl Environments {
         stop: &Stop,
     ) -> Result<Environment, EnvironmentError> {
         let wanted = Wanted::of(config, app_folder)?;
-        if !wanted.conda.is_empty() {
-            return Err(EnvironmentError::Conda(wanted.conda.join(", ")));
-        }
         system::provide(&self.apt, &self.commands, &self.search_path, &wanted.apt, log, stop).await?;
-        let interpreter = self.interpreter(config.python_version.as_deref(), log, stop).await?;
-        log.say(format!("    python {} at {}", interpreter.version_text(), interpreter.path.display()));
-
-        let key = wanted.key(&interpreter, build);
+        let base = self.base(config.python_version.as_deref(), &wanted, log, stop).await?;
+        let key = wanted.key(&base.identity(), build);
         let folder = self.folder.join(&key);
         let environment = Environment { python: folder.join("bin/python"), key: key.clone() };
         let turn = self.turn(&key);
@@ -151,7 +168,7 @@ impl Environments {
             log.say("==> the environment is there already");
             return Ok(environment);
         }
-        let made = self.make(&wanted, &interpreter, &folder, app_folder, build, log, stop).await;
+        let made = self.make(&wanted, &base, &folder, app_folder, build, log, stop).await;
         if made.is_err() {
             remove(&folder);
         }
@@ -163,7 +180,7 @@ impl Environments {
     async fn make(
         &self,
         wanted: &Wanted,
-        interpreter: &Interpreter,
+        base: &Base,
         folder: &Path,
         app_folder: &Path,
         build: &BuildId,
@@ -175,14 +192,20 @@ impl Environments {
         std::fs::create_dir_all(&self.folder)?;
         log.say("==> making the environment");
         let python = folder.join("bin/python");
-        let arguments = ["-I", "-m", "venv", "--without-pip"].map(OsString::from);
-        let venv = Invocation {
-            program: &interpreter.path,
-            arguments: arguments.into_iter().chain([folder.into()]).collect(),
-            folder: &self.folder,
-            environment: Vec::new(),
-        };
-        self.commands.run(venv, log, stop).await.map_err(step("the environment could not be made"))?;
+        match base {
+            Base::Machine(interpreter) => {
+                let arguments = ["-I", "-m", "venv", "--without-pip"].map(OsString::from);
+                let venv = Invocation {
+                    program: &interpreter.path,
+                    arguments: arguments.into_iter().chain([folder.into()]).collect(),
+                    folder: &self.folder,
+                    environment: Vec::new(),
+                };
+                let made = self.commands.run(venv, log, stop).await;
+                made.map_err(step("the environment could not be made"))?;
+            }
+            Base::Conda(conda) => conda.make(&self.commands, folder, &self.cache, log, stop).await?,
+        }
 
         let has_commands = !wanted.before.is_empty() || !wanted.after.is_empty();
         let mut requirements = wanted.requirements.clone();
@@ -203,11 +226,7 @@ impl Environments {
         if !python.exists() {
             return Err(std::io::Error::other("the commands removed the environment's interpreter").into());
         }
-        let about = serde_json::json!({
-            "python": interpreter.path,
-            "version": interpreter.version_text(),
-            "requirements": wanted.requirements,
-        });
+        let about = serde_json::json!({"base": base.identity(), "requirements": wanted.requirements});
         std::fs::write(folder.join(MARKER), about.to_string())?;
         log.say(format!("    the environment took {}", seconds(began)));
         Ok(())
@@ -283,6 +302,29 @@ impl Environments {
         Ok(())
     }
 
+    /// What the environment is made of before anything is installed.
+    async fn base(
+        &self,
+        version: Option<&str>,
+        wanted: &Wanted,
+        log: &BuildLog,
+        stop: &Stop,
+    ) -> Result<Base, EnvironmentError> {
+        if wanted.conda.is_empty() {
+            let found = self.interpreter(version, log, stop).await?;
+            log.say(format!("    python {} at {}", found.version_text(), found.path.display()));
+            return Ok(Base::Machine(found));
+        }
+        let own = match version {
+            Some(_) => None,
+            // As good as any other, and what the app would get without conda.
+            None => self.interpreters().find(None, stop).await?,
+        };
+        let own = own.map(|found| format!("{}.{}", found.version.0, found.version.1));
+        let version = version.or(own.as_deref());
+        Ok(Base::Conda(Conda::of(&self.commands, &self.search_path, &wanted.conda, version)?))
+    }
+
     async fn interpreter(
         &self,
         version: Option<&str>,
@@ -313,7 +355,9 @@ impl Environments {
                         return Ok(found);
                     }
                 }
-                Err(error @ (CommandError::Stopped | CommandError::TimedOut)) => return Err(error.into()),
+                Err(error @ (CommandError::Stopped | CommandError::TimedOut { .. })) => {
+                    return Err(error.into());
+                }
                 // What uv said is in the log; what there is instead is said below.
                 Err(_) => {}
             }

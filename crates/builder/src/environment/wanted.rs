@@ -6,7 +6,6 @@ use queue::BuildId;
 use queue::app::AppConfig;
 use sha2::{Digest as _, Sha256};
 
-use super::interpreter::Interpreter;
 use crate::archive;
 use crate::config::requirement_lines;
 
@@ -58,14 +57,14 @@ impl Wanted {
     }
 
     /// The environment's name: a hash of all that decides what is in it.
-    pub(super) fn key(&self, interpreter: &Interpreter, build: &BuildId) -> String {
+    /// `base` is what it begins with.
+    pub(super) fn key(&self, base: &str, build: &BuildId) -> String {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         };
-        add(interpreter.path.as_os_str().as_encoded_bytes());
-        add(interpreter.version_text().as_bytes());
+        add(base.as_bytes());
         let mut requirements = self.requirements.clone();
         requirements.sort();
         for line in &requirements {
@@ -96,14 +95,29 @@ fn reads_files_of_the_app(line: &str) -> bool {
 
 fn read_if_there(path: &Path) -> std::io::Result<Option<String>> {
     match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => Ok(Some(text_of(&bytes))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+/// Lists are UTF-8, but for those that PowerShell wrote: `pip freeze > requirements.txt` makes UTF-16 there.
+fn text_of(bytes: &[u8]) -> String {
+    let units = |bytes: &[u8], unit: fn([u8; 2]) -> u16| -> String {
+        let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+        String::from_utf16_lossy(&units)
+    };
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => units(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => units(rest, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
+        bytes => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::interpreter::Interpreter;
     use super::*;
 
     fn wanted(config: &AppConfig, files: &[(&str, &str)]) -> Wanted {
@@ -119,7 +133,7 @@ mod tests {
         let config =
             AppConfig { pip: texts(requirements), shell_commands: texts(commands), ..AppConfig::default() };
         let interpreter = Interpreter { version, path: "/usr/bin/python3".into() };
-        wanted(&config, &[]).key(&interpreter, &build.parse().unwrap())
+        wanted(&config, &[]).key(&interpreter.identity(), &build.parse().unwrap())
     }
 
     const A: &str = "b-000000000000000a";
@@ -140,7 +154,7 @@ mod tests {
         let key = |overrides: &[&str]| {
             let pip_overrides = overrides.iter().map(|&line| line.to_owned()).collect();
             let config = AppConfig { pip: vec!["a".into()], pip_overrides, ..AppConfig::default() };
-            wanted(&config, &[]).key(&interpreter, &A.parse().unwrap())
+            wanted(&config, &[]).key(&interpreter.identity(), &A.parse().unwrap())
         };
         assert_ne!(key(&[]), key(&["b; python_version < '0'"]));
         assert_eq!(key(&["b"]), key(&["b"]));
@@ -158,6 +172,20 @@ mod tests {
                 key(&requirements, &commands, (3, 11, 7), A),
                 key(&requirements, &commands, (3, 11, 7), B)
             );
+        }
+    }
+
+    #[test]
+    fn lists_that_other_systems_wrote_are_read() {
+        let utf_16 = |unit: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            "\u{feff}numpy\r\ntorch==2\r\n".encode_utf16().flat_map(unit).collect()
+        };
+        let with_mark = "\u{feff}numpy\r\ntorch==2\r\n".as_bytes().to_vec();
+        for bytes in [with_mark, utf_16(u16::to_le_bytes), utf_16(u16::to_be_bytes)] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("requirements.txt"), &bytes).unwrap();
+            let wanted = Wanted::of(&AppConfig::default(), folder.path()).unwrap();
+            assert_eq!(wanted.requirements, ["numpy", "torch==2"], "{bytes:?}");
         }
     }
 

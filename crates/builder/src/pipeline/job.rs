@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use queue::app::Function;
 use queue::event::{AppEvent, EventKind};
-use queue::limits::BUILD_LIMIT;
 use queue::port::{StartFailure, StoreError};
 use queue::registry::{Build, BuildStatus, Prepared};
 use tokio::time::Instant;
@@ -120,7 +119,8 @@ impl Inner {
             }
         };
         let began = Instant::now();
-        let stop = Stop { token: token.clone(), deadline: began + BUILD_LIMIT };
+        let limit = self.build_limit;
+        let stop = Stop { token: token.clone(), limit, deadline: began + limit };
         self.unpack(build, log).await?;
         let folder = self.folders.app(&build.id);
         let environment = self.environments.prepare(&build.config, &build.id, &folder, log, &stop).await?;

@@ -16,12 +16,13 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
-use queue::limits::UPLOAD_BYTES_MAX;
+use queue::limits::{BUILD_LIMIT, UPLOAD_BYTES_MAX};
 use queue::port::{
     AppEvents, Builds, Logs, Registry, Replicas, RollbackError, StoreError, Stored, UploadError,
 };
@@ -53,6 +54,8 @@ pub struct Options {
     pub environment: Vec<(OsString, OsString)>,
     /// Builds may install Debian packages, if the server is root.
     pub install_apt_packages: bool,
+    /// Time a build has to prepare its environment.
+    pub build_limit: Duration,
 }
 
 impl Options {
@@ -64,6 +67,7 @@ impl Options {
             supervisor: Vec::new(),
             environment: Vec::new(),
             install_apt_packages: false,
+            build_limit: BUILD_LIMIT,
         }
     }
 }
@@ -83,6 +87,7 @@ struct Inner {
     replicas: Arc<dyn Replicas>,
     clock: Arc<dyn Clock>,
     turns: Semaphore,
+    build_limit: Duration,
     jobs: Mutex<HashMap<BuildId, Running>>,
     tasks: TaskTracker,
     /// The server stops: builds end without a verdict and begin again with the next one.
@@ -131,6 +136,7 @@ impl Builder {
                 replicas,
                 clock,
                 turns: Semaphore::new(BUILDS_AT_ONCE),
+                build_limit: options.build_limit,
                 jobs: Mutex::default(),
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
@@ -256,6 +262,9 @@ fn is_handed_over(name: &std::ffi::OsStr) -> bool {
         "CARGO_HOME",
         "RUSTUP_HOME",
         "PYENV_ROOT",
+        "MAMBA_EXE",
+        "MAMBARC",
+        "CONDARC",
         "DEBIAN_FRONTEND",
         "SOURCE_DATE_EPOCH",
     ];

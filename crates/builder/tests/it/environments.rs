@@ -103,3 +103,99 @@ async fn two_builds_of_the_same_environment_make_it_once() {
     assert_eq!(world.status(&second), BuildStatus::Success, "{log}");
     assert_eq!(log.matches("==> making the environment").count(), 1, "{log}");
 }
+
+/// A package of one module, with a build backend of its own, so that nothing has to be fetched to build it.
+fn package(folder: &std::path::Path, name: &str) {
+    std::fs::create_dir_all(folder).unwrap();
+    let backend = format!(
+        "import os, zipfile\n\
+         def build_wheel(folder, config_settings=None, metadata_directory=None):\n    \
+         name = '{name}-1.0-py3-none-any.whl'\n    \
+         info = '{name}-1.0.dist-info/'\n    \
+         with zipfile.ZipFile(os.path.join(folder, name), 'w') as wheel:\n        \
+         wheel.writestr('{name}.py', 'here = True')\n        \
+         wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n')\n        \
+         wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n        \
+         wheel.writestr(info + 'RECORD', '')\n    \
+         return name\n"
+    );
+    std::fs::write(folder.join("backend.py"), backend).unwrap();
+    let project = format!(
+        "[project]\nname = \"{name}\"\nversion = \"1.0\"\n\
+         [build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n"
+    );
+    std::fs::write(folder.join("pyproject.toml"), project).unwrap();
+}
+
+fn committed(folder: &std::path::Path) {
+    for arguments in [
+        vec!["init", "--quiet", "--initial-branch", "main"],
+        vec!["add", "."],
+        vec!["-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "-m", "first"],
+        vec!["tag", "v1"],
+    ] {
+        let done = std::process::Command::new("git").current_dir(folder).args(&arguments).output().unwrap();
+        assert!(done.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+#[tokio::test]
+async fn requirements_come_from_git_from_folders_and_from_files_that_files_name() {
+    let place = tempfile::tempdir().unwrap();
+    for name in ["one", "two", "three"] {
+        package(&place.path().join(name), &format!("pb_test_{name}"));
+    }
+    committed(&place.path().join("one"));
+    committed(&place.path().join("two"));
+    let at = place.path().display();
+    // The first as a table has it, `pb = "git+…"`, whose key need not be the package's name.
+    let listed = format!("git+file://{at}/one\n# more\n-r more.txt\npb-test-two @ git+file://{at}/two@v1\n");
+    let more = format!("file://{at}/three\n");
+    let main = "import pb_test_one, pb_test_two, pb_test_three\ndef predict(): ...";
+    let files = &[("main.py", main), ("requirements.txt", listed.as_str()), ("more.txt", more.as_str())];
+    let world = World::new();
+    let build = world.deploy("app", files, |_| ()).await;
+    if world.is_offline(&build) {
+        return;
+    }
+    assert_eq!(world.status(&build), BuildStatus::Success, "{}", world.log());
+    // What lies in a folder of somebody's may change: no other build gets this environment.
+    let again = world.deploy("app", files, |_| ()).await;
+    let python = |build| world.build(build).prepared.unwrap().python;
+    assert_eq!(world.status(&again), BuildStatus::Success, "{}", world.log());
+    assert_ne!(python(&build), python(&again));
+}
+
+#[tokio::test]
+async fn an_environment_that_nobody_uses_any_more_is_collected_with_age() {
+    let world = World::new();
+    let files = &[("main.py", "def predict(): ...")];
+    let folder_of = |build: &queue::BuildId| {
+        let python = world.build(build).prepared.unwrap().python;
+        std::path::PathBuf::from(python.strip_suffix("/bin/python").unwrap())
+    };
+    let with_command = |app: &mut queue::app::AppConfig| app.shell_commands = vec!["true".into()];
+    let used = world.deploy("used", files, |_| ()).await;
+    let gone = world.deploy("gone", files, with_command).await;
+    let (used, gone) = (folder_of(&used), (folder_of(&gone), gone));
+    assert_ne!(used, gone.0);
+    // Long ago, both; the app of the one was deleted since.
+    for folder in [&used, &gone.0] {
+        let marker = std::fs::File::options().append(true).open(folder.join("postback-complete")).unwrap();
+        marker.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
+    world.builder.collect().await;
+    assert!(used.exists() && gone.0.exists(), "each has a build");
+    world.registry.live.lock().unwrap().remove(&crate::world::app_id("gone"));
+    world.registry.builds.lock().unwrap().remove(&gone.1);
+    world.builder.collect().await;
+    assert!(used.exists() && !gone.0.exists());
+
+    // One that was used lately stays for the next deploy.
+    let late = world.deploy("late", files, with_command).await;
+    let folder = folder_of(&late);
+    world.registry.live.lock().unwrap().remove(&crate::world::app_id("late"));
+    world.registry.builds.lock().unwrap().remove(&late);
+    world.builder.collect().await;
+    assert!(folder.exists() && !world.folder(&late).exists());
+}

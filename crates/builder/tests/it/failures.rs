@@ -92,14 +92,17 @@ async fn a_machine_with_neither_uv_nor_pip_is_told_what_to_install() {
 
 #[tokio::test]
 async fn packages_that_are_not_python_are_told_what_to_do_about() {
-    let world = World::new();
+    let world = World::with(|options| {
+        // A machine that has micromamba is taken for one that has not.
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).filter(|folder| !folder.join("micromamba").exists());
+        set(options, "PATH", std::env::join_paths(folders).unwrap());
+        options.environment.retain(|(name, _)| name != "MAMBA_EXE");
+    });
     let conda = world.deploy("app", GOOD, |app| app.conda = vec!["cuda=11.8".into()]).await;
     assert_eq!(world.status(&conda), BuildStatus::BuildFailure);
-    assert!(
-        world.log().contains("conda packages are not supported by this version: cuda=11.8"),
-        "{}",
-        world.log()
-    );
+    let log = world.log();
+    assert!(log.contains("need micromamba, which this machine does not have: cuda=11.8; put it on"), "{log}");
     let apt = world.deploy("app", GOOD, |app| app.apt = vec!["no-package-of-this-name=1".into()]).await;
     if world.log().contains("this machine has no dpkg") {
         return;

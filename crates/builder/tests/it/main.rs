@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
+mod conda;
 mod environments;
 mod failures;
 mod rollbacks;

@@ -45,6 +45,23 @@ async fn a_supervised_build_ends_through_its_supervisor() {
 }
 
 #[tokio::test]
+async fn a_build_that_hangs_ends_at_its_limit_with_all_it_started() {
+    let world = World::with(|options| options.build_limit = std::time::Duration::from_secs(3));
+    let build = world.begin("app", GOOD, |app| app.shell_commands = vec![WAITS.into()]).await;
+    assert_eq!(world.end_of(&build).await, BuildStatus::BuildFailure);
+    let log = world.log();
+    assert!(log.ends_with("shell_commands: the build took longer than 3 s\n"), "{log}");
+    // On a machine that was too busy to begin with the commands there is nothing to look for.
+    for line in log.lines() {
+        let pid = line.strip_prefix("stdout| child ").or_else(|| line.strip_prefix("stdout| self "));
+        if let Some(pid) = pid {
+            world.until(|| (!runs(pid)).then_some(())).await;
+        }
+    }
+    assert_eq!(world.live("app"), None);
+}
+
+#[tokio::test]
 async fn the_newest_build_of_an_app_wins() {
     let world = World::new();
     let older = world.begin("app", GOOD, |app| app.shell_commands = vec![WAITS.into()]).await;
