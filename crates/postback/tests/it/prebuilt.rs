@@ -29,6 +29,10 @@ const MODELS: [Model; 5] = [
     }),
 ];
 
+/// Models whose weights come from the hub: `runner/tests/test_prebuilt.py` tests what they do without it, `script/models`
+/// runs them.
+const FROM_THE_HUB: [&str; 3] = ["chat", "dreambooth", "whisper"];
+
 fn postback(stage: &Stage, arguments: &[&str]) -> String {
     let output = stage.home.command().args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -67,7 +71,8 @@ async fn every_model_of_the_catalogue_is_deployed_and_works() {
     let listed: Value = serde_json::from_str(&postback(&stage, &["prebuilt", "list", "--json"])).unwrap();
     let listed: Vec<_> =
         listed.as_array().unwrap().iter().map(|model| model["name"].as_str().unwrap()).collect();
-    let named = MODELS.map(|(name, ..)| name);
+    let mut named: Vec<_> = MODELS.iter().map(|(name, ..)| *name).chain(FROM_THE_HUB).collect();
+    named.sort_unstable();
     assert_eq!(listed, named, "a model without a row here is not tested");
 
     for (name, returns, is_right) in MODELS {
@@ -101,6 +106,19 @@ async fn every_model_of_the_catalogue_is_deployed_and_works() {
         }
         postback(&stage, &["apps", "delete", name]);
     }
+}
+
+#[test]
+fn a_model_that_needs_a_gpu_is_refused_where_there_is_none() {
+    // None is visible, whatever this machine has.
+    let home = testkit::server::Home::new(crate::support::binary()).with_env("CUDA_VISIBLE_DEVICES", "");
+    let stage = Stage::on(home);
+    let output = stage.home.command().args(["prebuilt", "deploy", "dreambooth"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("`GPU`, which this server does not have; it has: CPU"),
+        "{said}"
+    );
 }
 
 #[test]
