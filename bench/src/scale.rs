@@ -220,7 +220,15 @@ async fn finish_one(store: &Store, run: NewRun) -> anyhow::Result<()> {
     for due in due {
         let report = AttemptReport { status_code: Some(200), ..AttemptReport::default() };
         let (id, url, attempt) = (due.id, due.url, due.attempt);
-        store.complete(AttemptEnd { id, url, attempt, ended_at: at, verdict: Verdict::Delivered, report });
+        store.complete(AttemptEnd {
+            id,
+            project: Some(due.project),
+            url,
+            attempt,
+            ended_at: at,
+            verdict: Verdict::Delivered,
+            report,
+        });
     }
     Ok(())
 }

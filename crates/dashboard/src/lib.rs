@@ -2,9 +2,15 @@
 //!
 //! | path below `/dashboard` | what it shows |
 //! |---|---|
+//! | `/` | how it goes: what waits, what happened lately, what failed last |
 //! | `/sign-in` | asks for the private key once, and keeps a signed cookie instead of it |
+//! | `/apps`, `/apps/{app}` | the project's apps, and one: settings, functions, secrets by name, runs, log |
 //! | `/runs` | the project's runs, by app and state, page by page |
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
+//! | `/deliveries` | what was told to receivers, and what still is to be |
+//! | `/endpoints` | endpoints that were disabled or set, with what waits for them |
+//! | `/inboxes` | temporary endpoints of our own |
+//! | `/keys` | the project's keys, and replacing each |
 //!
 //! Promises:
 //! - whoever is not signed in sees nothing but the sign-in page;
@@ -12,8 +18,15 @@
 //! - what models, callers and receivers wrote is shown as inert text;
 //! - everything can be read without a script.
 
+mod apps;
 mod assets;
+mod chart;
+mod deliveries;
 mod error;
+mod inboxes;
+mod keys;
+mod log;
+mod overview;
 mod runs;
 #[cfg(test)]
 mod sample;
@@ -28,8 +41,10 @@ use axum::Router;
 use axum::middleware;
 use axum::routing::{get, post};
 use pages::Hosts;
-use queue::Clock;
-use queue::port::{Deliveries, Dispatch, Logs, Outbox, Registry, Runs};
+use queue::port::{
+    Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs, Secrets, Traffic,
+};
+use queue::{Clock, Entropy};
 use url::Url;
 
 /// What the dashboard asks of the other rooms.
@@ -38,10 +53,17 @@ pub struct Ports {
     pub runs: Arc<dyn Runs>,
     pub deliveries: Arc<dyn Deliveries>,
     pub registry: Arc<dyn Registry>,
+    pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<dyn Logs>,
     pub dispatch: Arc<dyn Dispatch>,
+    pub replicas: Arc<dyn Replicas>,
+    pub builds: Arc<dyn Builds>,
     pub outbox: Arc<dyn Outbox>,
+    pub inboxes: Arc<dyn Inboxes>,
+    pub secrets: Arc<dyn Secrets>,
+    pub keyring: Arc<dyn Keyring>,
     pub clock: Arc<dyn Clock>,
+    pub entropy: Arc<dyn Entropy>,
 }
 
 /// What the room is told at its start.
@@ -76,13 +98,23 @@ impl Dashboard {
         let Options { public_url, allowed_hosts } = &self.shared.options;
         let hosts = Hosts::new(public_url, allowed_hosts.clone());
         Router::new()
-            .route("/dashboard", get(runs::first))
+            .route("/dashboard", get(overview::show))
             .route("/dashboard/sign-in", get(session::ask).post(session::sign_in))
             .route("/dashboard/sign-out", post(session::sign_out))
+            .route("/dashboard/apps", get(apps::list))
+            .route("/dashboard/apps/{app}", get(apps::show))
+            .route("/dashboard/apps/{app}/restart", post(apps::restart))
+            .route("/dashboard/apps/{app}/delete", post(apps::delete))
             .route("/dashboard/runs", get(runs::list))
             .route("/dashboard/runs/{run}", get(runs::show))
             .route("/dashboard/runs/{run}/cancel", post(runs::cancel))
             .route("/dashboard/runs/{run}/deliveries/{delivery}/redeliver", post(runs::redeliver))
+            .route("/dashboard/deliveries", get(deliveries::list))
+            .route("/dashboard/deliveries/redeliver", post(deliveries::redeliver))
+            .route("/dashboard/endpoints", get(deliveries::endpoints))
+            .route("/dashboard/endpoints/{endpoint}/enable", post(deliveries::enable))
+            .route("/dashboard/inboxes", get(inboxes::list).post(inboxes::create))
+            .route("/dashboard/keys", get(keys::show).post(keys::rotate))
             .route("/dashboard/assets/{name}", get(assets::serve))
             .layer(middleware::from_fn(session::refuse_foreign_changes))
             .layer(middleware::map_response(pages::lock_down_to_forms))

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::Shared;
 use crate::assets::Frame;
 use crate::error::{Shown, Trouble};
+use crate::log::Line;
 use crate::session::SignedIn;
 use crate::timeline::{self, Moment};
 use crate::{shape, words};
@@ -35,11 +36,6 @@ const STATES: [RunState; 6] = [
     RunState::Expired,
 ];
 
-/// `/dashboard`
-pub(crate) async fn first() -> Redirect {
-    Redirect::to("/dashboard/runs")
-}
-
 #[derive(Deserialize)]
 pub(crate) struct Narrow {
     app: Option<String>,
@@ -49,19 +45,19 @@ pub(crate) struct Narrow {
 
 /// A run in the list.
 pub(crate) struct Row {
-    id: String,
-    app: String,
-    function: String,
-    state: RunState,
-    accepted: String,
-    ago: String,
-    took: String,
+    pub(crate) id: String,
+    pub(crate) app: String,
+    pub(crate) function: String,
+    pub(crate) state: RunState,
+    pub(crate) accepted: String,
+    pub(crate) ago: String,
+    pub(crate) took: String,
     /// Why it failed, in a word.
-    error: String,
+    pub(crate) error: String,
 }
 
 impl Row {
-    fn of(run: &RunView, now: Timestamp) -> Self {
+    pub(crate) fn of(run: &RunView, now: Timestamp) -> Self {
         let until = run.ended_at.unwrap_or(now);
         Self {
             id: run.id.to_string(),
@@ -153,23 +149,6 @@ struct Told {
     url: String,
     state: DeliveryState,
     attempts: usize,
-}
-
-struct Line {
-    at: String,
-    stream: &'static str,
-    text: String,
-}
-
-impl Line {
-    fn of(stored: &StoredLine) -> Self {
-        let at = shape::moment(stored.line.at);
-        Self {
-            at: at.get(11..).unwrap_or(&at).to_owned(),
-            stream: stored.line.stream.as_str(),
-            text: visible(&stored.line.text).into_owned(),
-        }
-    }
 }
 
 #[derive(Template)]

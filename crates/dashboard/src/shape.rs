@@ -16,10 +16,15 @@ pub(crate) fn duration(duration: Duration) -> String {
         _ if millis < 10.0 => format!("{millis:.1} ms"),
         _ if millis < 1_000.0 => format!("{millis:.0} ms"),
         0..60 => format!("{:.2} s", millis / 1e3),
-        60..3_600 => format!("{} min {} s", secs / 60, secs % 60),
-        3_600..86_400 => format!("{} h {} min", secs / 3_600, secs % 3_600 / 60),
-        _ => format!("{} d {} h", secs / 86_400, secs % 86_400 / 3_600),
+        60..3_600 => two(secs / 60, "min", secs % 60, "s"),
+        3_600..86_400 => two(secs / 3_600, "h", secs % 3_600 / 60, "min"),
+        _ => two(secs / 86_400, "d", secs % 86_400 / 3_600, "h"),
     }
+}
+
+/// Two units, or the larger one alone when it says all.
+fn two(large: u64, unit: &str, small: u64, smaller: &str) -> String {
+    if small == 0 { format!("{large} {unit}") } else { format!("{large} {unit} {small} {smaller}") }
 }
 
 /// How long ago, or in how long: `3 min ago`, `in 4 h`.
@@ -70,6 +75,7 @@ mod tests {
         assert_eq!(shown(17_300), "17 ms");
         assert_eq!(shown(1_204_000), "1.20 s");
         assert_eq!(shown(185_000_000), "3 min 5 s");
+        assert_eq!(shown(900_000_000), "15 min");
         assert_eq!(shown(7_800_000_000), "2 h 10 min");
         assert_eq!(shown(273_600_000_000), "3 d 4 h");
     }

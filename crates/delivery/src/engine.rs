@@ -239,6 +239,7 @@ impl Shared {
         let health = health(&seen);
         self.deliveries.complete(AttemptEnd {
             id: due.id,
+            project: Some(due.project),
             url: due.url,
             attempt: due.attempt,
             ended_at: now,

@@ -129,6 +129,8 @@ pub struct DueDelivery {
 pub struct AttemptEnd {
     /// Which delivery.
     pub id: DeliveryId,
+    /// Of which project; `None` when nothing was sent, which says nothing about the receiver and is not counted.
+    pub project: Option<ProjectId>,
     /// Where it went.
     pub url: EndpointUrl,
     /// Which attempt of it.

@@ -36,6 +36,7 @@ pub mod run;
 pub mod scaling;
 pub mod shortage;
 pub mod signature;
+pub mod traffic;
 pub mod webhook;
 
 pub use clock::{Clock, Entropy, Timestamp};

@@ -7,6 +7,7 @@
 //! | [`Registry`] | gateway, worker, builder, delivery, inbox | store |
 //! | [`Secrets`] | gateway, worker | store |
 //! | [`Inboxes`] | gateway, inbox, delivery | store |
+//! | [`Traffic`] | dashboard | store |
 //! | [`Logs`] | gateway, worker, builder | store |
 //! | [`AppEvents`] | gateway, worker, builder | store |
 //! | [`Dispatch`] | gateway | worker |
@@ -44,6 +45,7 @@ use crate::registry::{
 use crate::run::{
     CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
 };
+use crate::traffic::{Slice, Span, Standing};
 use crate::webhook::Metadata;
 
 /// Why the store could not do what it was asked.
@@ -371,6 +373,23 @@ pub trait AppEvents: Send + Sync {
 
     /// Events of an app, oldest first: up to `limit` after the cursor, or without one the newest.
     async fn events(&self, app: &AppId, after: Option<i64>, limit: usize) -> Stored<Vec<StoredEvent>>;
+}
+
+/// Figures of what happened, and of what is to be done.
+#[async_trait]
+pub trait Traffic: Send + Sync {
+    /// What happened in a project, or with one of its apps, slice by slice up to `now`, oldest first. Deliveries are
+    /// counted for the whole project only.
+    async fn traffic(
+        &self,
+        project: &ProjectId,
+        app: Option<&AppId>,
+        span: Span,
+        now: Timestamp,
+    ) -> Stored<Vec<Slice>>;
+
+    /// How a project stands at the moment.
+    async fn standing(&self, project: &ProjectId) -> Stored<Standing>;
 }
 
 /// What became of a value that a caller was to be told.

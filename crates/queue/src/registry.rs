@@ -192,6 +192,20 @@ impl App {
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.live.as_ref()?.functions.iter().find(|function| function.name == name)
     }
+
+    /// Where it stands with so many replicas, in the words that Cerebrium's clients colour: `active`, `cold`,
+    /// `pending`, `deploying` and whatever holds `error`.
+    pub const fn standing(&self, replicas: usize) -> &'static str {
+        match (self.latest_status, &self.live) {
+            (BuildStatus::Building | BuildStatus::Initializing, _) => "deploying",
+            (_, Some(_)) if replicas > 0 => "active",
+            (_, Some(_)) => "cold",
+            (BuildStatus::BuildFailure, None) => "build_error",
+            (BuildStatus::InitFailure | BuildStatus::InitTimeout, None) => "init_error",
+            (BuildStatus::Cancelled, None) => "cancelled",
+            (BuildStatus::Pending | BuildStatus::Success, None) => "pending",
+        }
+    }
 }
 
 /// Where a build stands. The words are those that Cerebrium's clients know.

@@ -15,6 +15,7 @@ use crate::deliveries::Failing;
 use crate::fault::Fault;
 use crate::results::ResultFiles;
 use crate::row;
+use crate::traffic::Tally;
 use crate::vault::Vault;
 
 /// What a job sees: the open transaction, what the writer knows by heart, and what is to happen once
@@ -178,6 +179,8 @@ impl Books {
 pub(crate) struct Effects {
     /// Runs that ended.
     pub(crate) ended: Vec<RunId>,
+    /// What is counted.
+    pub(crate) tally: Tally,
     /// Projects, keys, apps or builds changed.
     pub(crate) registry: bool,
     /// Inboxes that were made.

@@ -323,7 +323,15 @@ fn note_unsent(committer: &Committer, begun: Begun, verdict: Verdict, reason: &'
 fn unsent(begun: &Begun, ended_at: Timestamp, verdict: Verdict, reason: &str) -> AttemptEnd {
     let report =
         AttemptReport { reason: Some(reason.to_owned()), thin: begun.thin, ..AttemptReport::default() };
-    AttemptEnd { id: begun.id, url: begun.url.clone(), attempt: begun.attempt, ended_at, verdict, report }
+    AttemptEnd {
+        id: begun.id,
+        project: None,
+        url: begun.url.clone(),
+        attempt: begun.attempt,
+        ended_at,
+        verdict,
+        report,
+    }
 }
 
 /// The ends of the attempts that a former process had under way: nobody knows whether they arrived, so

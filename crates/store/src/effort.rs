@@ -248,7 +248,7 @@ fn end(store: &Store, due: &DueDelivery, verdict: Verdict) {
     let reason = (verdict != Verdict::Delivered).then(|| "http_status".to_owned());
     let report = AttemptReport { reason, ..AttemptReport::default() };
     let (id, url, attempt) = (due.id, due.url.clone(), due.attempt);
-    store.complete(AttemptEnd { id, url, attempt, ended_at: NOW, verdict, report });
+    store.complete(AttemptEnd { id, project: Some(project()), url, attempt, ended_at: NOW, verdict, report });
 }
 
 /// Statements that are more work where there is more.

@@ -43,6 +43,7 @@ mod runs;
 mod secrets;
 mod snapshot;
 mod store;
+mod traffic;
 mod upkeep;
 mod vault;
 mod writer;

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use crate::fault::Fault;
 use crate::readers::Readers;
 use crate::snapshot::Snapshot;
+use crate::traffic::Unwritten;
 use crate::vault::Vault;
 
 /// Shared by the writer and all clones of the store.
@@ -20,6 +21,7 @@ pub(crate) struct Memory {
     registry: RwLock<Arc<Snapshot>>,
     inboxes: RwLock<HashMap<InboxId, Inbox>>,
     waiting: Mutex<HashMap<RunId, Waiting>>,
+    unwritten: Unwritten,
     readers: Readers,
     vault: Vault,
 }
@@ -35,6 +37,7 @@ impl Memory {
             registry: RwLock::new(Arc::new(Snapshot::load(conn, &vault)?)),
             inboxes: RwLock::new(crate::inboxes::load(conn, &vault)?),
             waiting: Mutex::default(),
+            unwritten: Unwritten::default(),
             readers,
             vault,
         })
@@ -104,6 +107,11 @@ impl Memory {
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<RunId, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Figures that are to be written down.
+    pub(crate) fn unwritten(&self) -> &Unwritten {
+        &self.unwritten
     }
 
     pub(crate) fn readers(&self) -> &Readers {

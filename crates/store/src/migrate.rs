@@ -20,7 +20,8 @@ pub(crate) const DATABASE: &[&str] = &[
     include_str!("../migrations/sqlite/0010_max_attempts.sql"),
     include_str!("../migrations/sqlite/0011_chores_and_lists.sql"),
     include_str!("../migrations/sqlite/0012_app_secrets.sql"),
-    include_str!("../migrations/sqlite/0014_app_events.sql"),
+    include_str!("../migrations/sqlite/0013_app_events.sql"),
+    include_str!("../migrations/sqlite/0014_traffic.sql"),
 ];
 /// The steps of `logs.db`.
 pub(crate) const LOGS: &[&str] = &[include_str!("../migrations/sqlite-logs/0001_lines.sql")];

@@ -315,6 +315,7 @@ impl Store {
     /// Writes what still waits, tidies the files up and lets go of the directory. Calls that come
     /// after it are told that the store is closed. A second call has nothing to do.
     pub async fn close(&self) {
+        self.write_traffic();
         self.inner.committer.close().await;
         self.inner.logs.close().await;
         let threads = std::mem::take(&mut *self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner));

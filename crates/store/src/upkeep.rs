@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::deliveries::{GIVEN_UP, KEEPS_RUN, LAST_TRIED, forget_old, remove_of_run};
 use crate::fault::Fault;
 use crate::results::ResultFiles;
-use crate::{Store, row, secrets};
+use crate::{Store, row, secrets, traffic};
 
 /// Runs removed in one transaction.
 const REMOVED_PER_BATCH: i64 = 200;
@@ -69,6 +69,7 @@ impl Store {
         pruned.going_undelivered = self.going_undelivered(now).await?;
         self.inner.committer.end(move |batch| secrets::forget_expired(batch, now)).await?;
         self.inner.committer.end(move |batch| forget_old(batch, undelivered)).await?;
+        self.inner.committer.end(move |batch| traffic::forget_old(batch, now)).await?;
         let keep = self.inner.memory.registry();
         let builds = keep.apps.values().flat_map(|app| {
             let live = app.live.as_ref().map(|build| build.id.as_str().to_owned());

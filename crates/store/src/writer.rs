@@ -308,6 +308,7 @@ impl Writer {
     /// Lets everybody see what is durable now.
     fn publish(&mut self, effects: Effects) -> Result<(), Fault> {
         self.memory.ended(&effects.ended);
+        self.memory.unwritten().add(effects.tally);
         if effects.registry {
             self.memory.reload_registry(&self.conn)?;
         }

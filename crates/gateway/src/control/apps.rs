@@ -123,7 +123,7 @@ impl AppRow {
             id: app.id.clone(),
             name: app.id.name().to_string(),
             project_id: app.id.project(),
-            status: status(app, replicas),
+            status: app.standing(replicas),
             latest_build_id: app.latest_build.clone(),
             last_build_status: app.latest_status,
             live_build_id: app.live.as_ref().map(|build| build.id.clone()),
@@ -131,20 +131,6 @@ impl AppRow {
             created_at: app.created_at,
             updated_at: app.updated_at,
         }
-    }
-}
-
-/// Where an app stands, in the words that Cerebrium's clients colour: `active`, `cold`, `pending`,
-/// `deploying` and whatever holds `error`.
-fn status(app: &App, replicas: usize) -> &'static str {
-    match (app.latest_status, &app.live) {
-        (BuildStatus::Building | BuildStatus::Initializing, _) => "deploying",
-        (_, Some(_)) if replicas > 0 => "active",
-        (_, Some(_)) => "cold",
-        (BuildStatus::BuildFailure, None) => "build_error",
-        (BuildStatus::InitFailure | BuildStatus::InitTimeout, None) => "init_error",
-        (BuildStatus::Cancelled, None) => "cancelled",
-        (BuildStatus::Pending | BuildStatus::Success, None) => "pending",
     }
 }
 

@@ -15,7 +15,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use queue::hardware::Gpu;
 use queue::port::{
     AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs,
-    Secrets,
+    Secrets, Traffic,
 };
 use queue::{Clock, Entropy};
 use store::Store;
@@ -98,6 +98,7 @@ impl Rooms {
         let inboxes: Arc<dyn Inboxes> = shared.clone();
         let secrets: Arc<dyn Secrets> = shared.clone();
         let events: Arc<dyn AppEvents> = shared.clone();
+        let traffic: Arc<dyn Traffic> = shared.clone();
         let logs: Arc<dyn Logs> = shared;
 
         let public = Url::parse(public_url).context("the public address is no URL")?;
@@ -162,21 +163,32 @@ impl Rooms {
                 shutdown: stop_accepting,
             },
         );
+        let keyring: Arc<dyn queue::port::Keyring> = Arc::new(Keyring::new(
+            options.data_dir.clone(),
+            registry.clone(),
+            clock.clone(),
+            entropy.clone(),
+        ));
         let dashboard = Dashboard::new(
             dashboard::Ports {
                 runs: runs.clone(),
                 deliveries: deliveries.clone(),
                 registry: registry.clone(),
+                traffic,
                 logs: logs.clone(),
                 dispatch: dispatch.clone(),
+                replicas: replicas.clone(),
+                builds: builds.clone(),
                 outbox: outbox.clone(),
+                inboxes: inboxes.clone(),
+                secrets: secrets.clone(),
+                keyring: keyring.clone(),
                 clock: clock.clone(),
+                entropy: entropy.clone(),
             },
             dashboard::Options { public_url: public, allowed_hosts: Vec::new() },
         );
         let render = metrics.clone();
-        let keyring =
-            Keyring::new(options.data_dir.clone(), registry.clone(), clock.clone(), entropy.clone());
         let ports = gateway::Ports {
             runs,
             deliveries,
@@ -189,7 +201,7 @@ impl Rooms {
             outbox,
             guard,
             builds,
-            keyring: Arc::new(keyring),
+            keyring,
             secrets,
             clock,
             entropy,

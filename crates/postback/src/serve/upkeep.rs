@@ -1,4 +1,5 @@
-//! What a server does beside its work: removes what is past its keeping, folds its histograms.
+//! What a server does beside its work: removes what is past its keeping, folds its
+//! histograms, writes its figures down.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +36,10 @@ pub(super) async fn run(upkeep: Upkeep, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = fold.tick() => upkeep.metrics.run_upkeep(),
+            _ = fold.tick() => {
+                upkeep.metrics.run_upkeep();
+                upkeep.store.write_traffic();
+            }
             _ = watch.tick() => watch_clock(&upkeep, &mut drift).await,
             _ = prune.tick() => {
                 watch_clock(&upkeep, &mut drift).await;

@@ -4,6 +4,7 @@ use reqwest::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::json as object;
+use testkit::receiver::{Evil, Fault};
 use testkit::recorder::Recorder;
 
 use crate::support::{PATIENCE, Stage, json};
@@ -37,6 +38,16 @@ impl Visitor {
         let response = self.open(path).await;
         assert_eq!(response.status(), 200, "{path}");
         response.text().await.unwrap()
+    }
+
+    /// Opens a page until it says all of this.
+    async fn until(&self, path: &str, said: &[&str]) -> String {
+        let began = std::time::Instant::now();
+        loop {
+            let page = self.page(path).await;
+            let Some(missing) = said.iter().find(|said| !page.contains(**said)) else { return page };
+            assert!(began.elapsed() < PATIENCE, "`{missing}` is missing: {page}");
+        }
     }
 
     /// Presses a button.
@@ -153,4 +164,124 @@ async fn a_run_is_cancelled_by_its_button() {
     let again = visitor.press(&format!("/dashboard/runs/{run}/cancel"), &[]).await;
     assert_eq!(again.status(), 409);
     assert!(again.text().await.unwrap().contains("cancelled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_overview_tells_what_happened_and_what_failed_last_also_after_a_restart() {
+    let mut stage = Stage::basic();
+    let mut visitor = Visitor::of(&stage);
+    visitor.sign_in(&stage.keys.private_key.clone()).await;
+    assert!(visitor.page("/dashboard").await.contains("Nothing has happened yet"));
+    for value in 0..3 {
+        json(stage.call(&stage.v4("basic/echo"), object!({"value": value}).to_string()).await).await;
+    }
+    let failed = stage.call(&stage.v4("basic/fail"), object!({"message": "<b>no</b>"}).to_string()).await;
+    assert_eq!(failed.status(), 500);
+    let recorder = Recorder::start().await.unwrap();
+    let request = object!({"value": 1, "webhook_endpoint": recorder.url("hook")}).to_string();
+    json(stage.call(&stage.v4("basic/echo"), request).await).await;
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() == 1).await);
+
+    let told = ["4 succeeded", "1 failed, cancelled or expired", "1 delivered", "own code raised an error"];
+    visitor.until("/dashboard", &told).await;
+    assert!(!visitor.page("/dashboard?span=7d").await.contains("<b>no"));
+    let server = stage.server.take().unwrap();
+    assert!(tokio::task::block_in_place(|| server.terminate()).success());
+    stage.restart().await;
+    visitor.until("/dashboard?span=24h", &told).await;
+}
+
+#[tokio::test]
+async fn an_app_is_shown_restarted_and_deleted_only_by_who_types_its_name() {
+    let stage = Stage::basic();
+    let mut visitor = Visitor::of(&stage);
+    visitor.sign_in(&stage.keys.private_key.clone()).await;
+    assert!(visitor.page("/dashboard/apps").await.contains("/dashboard/apps/basic"));
+    let hostile = "<script>alert(1)</script>";
+    json(stage.call(&stage.v4("basic/speak"), object!({"line": hostile}).to_string()).await).await;
+    let set =
+        stage.home.command().args(["secrets", "set", "TOKEN=hush-hush", "--app", "basic"]).output().unwrap();
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+
+    let began = std::time::Instant::now();
+    let mut page = visitor.page("/dashboard/apps/basic").await;
+    while !page.contains("alert(1)") {
+        assert!(began.elapsed() < PATIENCE, "what it printed is not shown: {page}");
+        page = visitor.page("/dashboard/apps/basic").await;
+    }
+    for said in ["active", "echo", "curl ", "TOKEN", "speak", "/dashboard/runs/"] {
+        assert!(page.contains(said), "`{said}` is missing: {page}");
+    }
+    assert!(!page.contains("<script>alert") && !page.contains("hush-hush"), "{page}");
+
+    let pressed = visitor.press("/dashboard/apps/basic/restart", &[]).await;
+    assert_eq!((pressed.status().as_u16(), location(&pressed)), (303, "/dashboard/apps/basic"));
+    let unsure = visitor.press("/dashboard/apps/basic/delete", &[("name", "basics")]).await;
+    assert_eq!(unsure.status(), 409);
+    assert!(visitor.page("/dashboard/apps").await.contains("/dashboard/apps/basic"));
+    let sure = visitor.press("/dashboard/apps/basic/delete", &[("name", "basic")]).await;
+    assert_eq!((sure.status().as_u16(), location(&sure)), (303, "/dashboard/apps"));
+    assert_eq!(visitor.open("/dashboard/apps/basic").await.status(), 404);
+}
+
+#[tokio::test]
+async fn what_a_receiver_refused_is_listed_and_delivered_once_it_is_enabled() {
+    let stage = Stage::basic();
+    let mut visitor = Visitor::of(&stage);
+    visitor.sign_in(&stage.keys.private_key.clone()).await;
+    let gone = Evil::start(Fault::status("410 Gone", &[])).await.unwrap();
+    let (address, receiver) = (gone.address(), gone.url(""));
+    let request = object!({"value": 1, "webhook_endpoint": gone.url("hook")}).to_string();
+    let answer = json(stage.call(&stage.v4("basic/echo"), request).await).await;
+    let run = answer["run_id"].as_str().unwrap();
+
+    let began = std::time::Instant::now();
+    let mut page = visitor.page("/dashboard/endpoints").await;
+    while !page.contains("/enable\"") {
+        assert!(began.elapsed() < PATIENCE, "{page}");
+        page = visitor.page("/dashboard/endpoints").await;
+    }
+    let receiver: String = url::form_urlencoded::byte_serialize(receiver.as_bytes()).collect();
+    let listed = visitor.page(&format!("/dashboard/deliveries?state=disabled&receiver={receiver}")).await;
+    assert!(listed.contains(run) && listed.contains("410"), "{listed}");
+    assert!(!visitor.page("/dashboard/deliveries?state=delivered").await.contains(run));
+    assert_eq!(visitor.open("/dashboard/deliveries?receiver=nonsense").await.status(), 409);
+
+    drop(gone);
+    let began = std::time::Instant::now();
+    let recorder = loop {
+        match Recorder::start_at(address).await {
+            Ok(recorder) => break recorder,
+            // The one before is on its way out.
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    let button = page.split("action=\"").find(|part| part.contains("/enable\"")).unwrap();
+    let pressed = visitor.press(button.split('"').next().unwrap(), &[]).await;
+    assert_eq!(pressed.status(), 303);
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() == 1).await);
+    assert_eq!(recorder.arrivals()[0].json()["run_id"], run);
+}
+
+#[tokio::test]
+async fn an_inbox_is_made_with_a_click_and_a_replaced_key_is_told_once() {
+    let stage = Stage::empty();
+    let mut visitor = Visitor::of(&stage);
+    visitor.sign_in(&stage.keys.private_key.clone()).await;
+    let made = visitor.press("/dashboard/inboxes", &[]).await;
+    assert_eq!(made.status(), 303);
+    let inbox = location(&made).to_owned();
+    assert!(visitor.page(&inbox).await.contains("/inbox/"));
+    assert!(visitor.page("/dashboard/inboxes").await.contains(inbox.split('?').next().unwrap()));
+
+    let replaced = visitor.press("/dashboard/keys", &[("kind", "publicKey")]).await;
+    assert_eq!(replaced.status(), 200);
+    assert_eq!(replaced.headers()["cache-control"], "no-store");
+    let page = replaced.text().await.unwrap();
+    let fresh = page.split("id=\"fresh\"").nth(1).and_then(|rest| rest.split(['>', '<']).nth(1)).unwrap();
+    assert!(fresh.starts_with("public-") && fresh != stage.keys.public_key, "{fresh}");
+    assert!(!visitor.page("/dashboard/keys").await.contains(fresh), "it is told once");
+    let unknown = visitor.press("/dashboard/keys", &[("kind", "masterKey")]).await;
+    assert_eq!(unknown.status(), 404);
 }

@@ -2,6 +2,7 @@
 
 use queue::delivery::{AttemptEnd, DeliveryState, EndpointState, Verdict};
 use queue::run::EndpointUrl;
+use queue::traffic::Happened;
 use queue::webhook::Schedule;
 use queue::{DeliveryId, ProjectId, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
@@ -12,6 +13,7 @@ use crate::batch::Batch;
 use crate::chores::{self, Work};
 use crate::fault::Fault;
 use crate::row;
+use crate::traffic::Whose;
 
 pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fault> {
     let state = match end.verdict {
@@ -52,7 +54,14 @@ pub(crate) fn complete(batch: &mut Batch<'_>, end: &AttemptEnd) -> Result<(), Fa
         ])?;
     if changed == 0 {
         tracing::debug!(delivery.id = %end.id, delivery.attempt = end.attempt, "an attempt ended that is not under way");
-    } else if end.verdict == Verdict::Delivered {
+        return Ok(());
+    }
+    let delivered = end.verdict == Verdict::Delivered;
+    let what = if delivered { Happened::Delivered } else { Happened::NotDelivered };
+    if let Some(project) = end.project.clone() {
+        batch.effects.tally.add(Whose::Project(project), what, end.ended_at, report.duration);
+    }
+    if delivered {
         failing::note_success(batch, end)?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use rusqlite::params;
 use super::end::{Cause, end_without_lease};
 use crate::batch::Batch;
 use crate::fault::Fault;
+use crate::traffic::Whose;
 use crate::{row, secrets};
 
 pub(crate) fn accept(batch: &mut Batch<'_>, run: &NewRun, claim: Claim) -> Result<Accepted, Fault> {
@@ -131,6 +132,8 @@ pub(crate) fn record_call(batch: &mut Batch<'_>, call: &CallRecord) -> Result<()
             call.error.as_ref().map(row::to_json),
             call.metadata.as_ref().map(Metadata::as_str),
         ])?;
+    let took = call.ended_at.since(call.accepted_at);
+    batch.effects.tally.add(Whose::App(app.number), call.ending.into(), call.ended_at, took);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
 use crate::secrets::{Brought, Sealed};
+use crate::traffic::Whose;
 
 /// A run that ended just now.
 pub(crate) struct Ended {
@@ -175,7 +176,7 @@ impl Told {
 
 /// The guarded move into a terminal state. `None` when the guard did not hold.
 fn set_outcome(
-    batch: &Batch<'_>,
+    batch: &mut Batch<'_>,
     run: RunId,
     outcome: &Outcome,
     guard: &Guard<'_>,
@@ -194,7 +195,7 @@ fn set_outcome(
         .query_row(params![run.into_bytes(), guard], |row| Ok(Told::read(row)))
         .optional()?
         .transpose()?;
-    if told.is_some() {
+    if let Some(told) = &told {
         batch
             .sql(&format!(
                 "UPDATE runs SET state = ?3, token = NULL, incarnation = NULL, ended_at = ?4, status_code = ?5,
@@ -210,6 +211,8 @@ fn set_outcome(
                 outcome.error.as_ref().map(row::to_json),
                 outcome.build.as_ref().map(AsRef::<str>::as_ref),
             ])?;
+        let took = outcome.ended_at.since(run.accepted_at());
+        batch.effects.tally.add(Whose::App(told.app), outcome.ending.into(), outcome.ended_at, took);
     }
     Ok(told)
 }

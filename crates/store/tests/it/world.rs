@@ -200,7 +200,8 @@ impl<S: Engine> World<S> {
             thin: due.thin,
         };
         let (id, url, attempt) = (due.id, due.url.clone(), due.attempt);
-        self.store.complete(AttemptEnd { id, url, attempt, ended_at: self.now(), verdict, report });
+        let project = Some(due.project.clone());
+        self.store.complete(AttemptEnd { id, project, url, attempt, ended_at: self.now(), verdict, report });
     }
 
     /// Returns when all that was noted without waiting is visible.

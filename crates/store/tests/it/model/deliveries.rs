@@ -389,6 +389,7 @@ impl Model {
             let report = AttemptReport { reason, thin, ..AttemptReport::default() };
             self.complete(&AttemptEnd {
                 id,
+                project: None,
                 url: delivery.url.clone(),
                 attempt: u32::try_from(delivery.attempts.len()).unwrap_or(u32::MAX),
                 ended_at: now,

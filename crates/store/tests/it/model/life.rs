@@ -356,7 +356,7 @@ impl<R: Rig> Life<R> {
             ..AttemptReport::default()
         };
         let url = self.model.delivery(id).map_or_else(|| url(URLS[0]), |(_, delivery)| delivery.url.clone());
-        Call::Complete(AttemptEnd { id, url, attempt, ended_at: now, verdict, report })
+        Call::Complete(AttemptEnd { id, project: None, url, attempt, ended_at: now, verdict, report })
     }
 }
 

@@ -21,6 +21,7 @@ mod model;
 mod opening;
 mod restart;
 mod thin;
+mod traffic;
 mod unreadable;
 mod upkeep;
 mod vault;

@@ -68,6 +68,7 @@ async fn what_a_run_told_on_its_way_keeps_nothing() {
     let id = queue::DeliveryId::outcome(lease.run, 0);
     let end = AttemptEnd {
         id,
+        project: None,
         url: crate::world::url(A),
         attempt: 1,
         ended_at: world.now(),

@@ -1,0 +1,291 @@
+//! The list of apps, and the page of one.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use http::StatusCode;
+use pages::inert::visible;
+use queue::app::{AppConfig, Contract, Function};
+use queue::log::{LogQuery, LogScope};
+use queue::registry::{App, Build};
+use queue::run::RunFilter;
+use queue::{AppId, AppName, ProjectId, Timestamp};
+use serde::Deserialize;
+
+use crate::Shared;
+use crate::assets::Frame;
+use crate::error::{Shown, Trouble};
+use crate::log::Line;
+use crate::runs::Row;
+use crate::session::SignedIn;
+use crate::shape;
+
+/// Runs on an app's page.
+const PAGE_RUNS: usize = 10;
+/// Lines of its log there: the newest.
+const PAGE_LINES: usize = 200;
+
+/// An app in the list.
+struct AppRow {
+    name: String,
+    standing: &'static str,
+    replicas: usize,
+    /// The newest build's status, when it is not the one that serves.
+    newest: Option<&'static str>,
+    functions: String,
+    updated: String,
+}
+
+impl AppRow {
+    fn of(app: &App, replicas: usize, now: Timestamp) -> Self {
+        let live = app.live.as_ref();
+        let names = live.into_iter().flat_map(|build| &build.functions).map(|function| &*function.name);
+        Self {
+            name: app.id.name().to_string(),
+            standing: app.standing(replicas),
+            replicas,
+            newest: live.filter(|live| live.id != app.latest_build).map(|_| app.latest_status.as_str()),
+            functions: names.collect::<Vec<_>>().join(", "),
+            updated: shape::relative(app.updated_at, now),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "apps.html")]
+struct AppsPage {
+    frame: Frame,
+    rows: Vec<AppRow>,
+}
+
+/// `/dashboard/apps`
+pub(crate) async fn list(SignedIn(project): SignedIn, State(room): State<Arc<Shared>>) -> Shown<Response> {
+    let apps = room.ports.registry.apps(Some(&project)).await?;
+    let now = room.ports.clock.now();
+    let row = |app: &Arc<App>| AppRow::of(app, room.ports.replicas.count(&app.id), now);
+    let page =
+        AppsPage { frame: Frame::new(Some(project.to_string())), rows: apps.iter().map(row).collect() };
+    Ok(pages::html(StatusCode::OK, &page))
+}
+
+/// A fact about an app: a word and what it is.
+struct Fact {
+    what: &'static str,
+    is: String,
+}
+
+/// A function, and how it is called.
+struct Callable {
+    name: String,
+    parameters: String,
+    curl: String,
+}
+
+impl Callable {
+    fn of(function: &Function, endpoint: &str) -> Self {
+        let declared = function.parameters.iter().map(|parameter| {
+            if parameter.required { parameter.name.clone() } else { format!("{}?", parameter.name) }
+        });
+        let any = function.takes_any.then(|| "…".to_owned());
+        // Under the contract of 2023 the parameters are not the body's keys.
+        let named = function.parameters.iter().filter(|_| function.contract != Contract::Item);
+        let sample = serde_json::Map::from_iter(
+            named
+                .filter(|parameter| parameter.required)
+                .map(|parameter| (parameter.name.clone(), serde_json::Value::from("…"))),
+        );
+        let body = serde_json::Value::from(sample).to_string().replace('\'', "'\\''");
+        let name = &function.name;
+        Self {
+            parameters: declared.chain(any).collect::<Vec<_>>().join(", "),
+            curl: format!(
+                "curl {endpoint}/{name} -H \"Authorization: Bearer $POSTBACK_API_KEY\" -d '{body}'"
+            ),
+            name: visible(name).into_owned(),
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "app.html")]
+struct AppPage {
+    frame: Frame,
+    name: String,
+    standing: &'static str,
+    id: String,
+    facts: Vec<Fact>,
+    functions: Vec<Callable>,
+    project_secrets: Vec<String>,
+    app_secrets: Vec<String>,
+    runs: Vec<Row>,
+    lines: Vec<Line>,
+    /// Seconds after which the page looks again by itself; none while nothing is to come.
+    look_every: u8,
+}
+
+/// `/dashboard/apps/{app}`
+pub(crate) async fn show(
+    SignedIn(project): SignedIn,
+    State(room): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Shown<Response> {
+    let app = room.app(&project, &name).await?;
+    let filter = RunFilter {
+        project: project.clone(),
+        app: Some(app.id.clone()),
+        async_only: false,
+        state: None,
+        before: None,
+        limit: PAGE_RUNS,
+    };
+    let runs = room.ports.runs.runs(filter).await?;
+    let build = match &app.live {
+        Some(live) => Some(live.clone()),
+        None => room.ports.registry.build(&app.latest_build).await?,
+    };
+    // Before there is a replica, what the newest build says is what people come for.
+    let scope = match &app.live {
+        Some(_) => LogScope::App(app.id.clone()),
+        None => LogScope::Build(app.latest_build.clone()),
+    };
+    let query = LogQuery { scope, after: None, since: None, limit: PAGE_LINES, newest: true };
+    let lines = room.ports.logs.read(query).await?;
+    let now = room.ports.clock.now();
+    let replicas = room.ports.replicas.count(&app.id);
+    let page = AppPage {
+        frame: Frame::new(Some(project.to_string())),
+        name: app.id.name().to_string(),
+        standing: app.standing(replicas),
+        id: app.id.to_string(),
+        facts: facts(&app, build.as_ref(), replicas, now),
+        functions: {
+            let endpoint = room.endpoint(&app.id);
+            let functions = build.iter().flat_map(|build| &build.functions);
+            functions.map(|function| Callable::of(function, &endpoint)).collect()
+        },
+        project_secrets: room.ports.secrets.secret_names(&project, None).await?,
+        app_secrets: room.ports.secrets.secret_names(&project, Some(&app.id)).await?,
+        runs: runs.iter().map(|run| Row::of(run, now)).collect(),
+        lines: lines.iter().map(Line::of).collect(),
+        look_every: if app.latest_status.is_final() { 0 } else { 2 },
+    };
+    Ok(pages::html(StatusCode::OK, &page))
+}
+
+fn facts(app: &App, build: Option<&Build>, replicas: usize, now: Timestamp) -> Vec<Fact> {
+    let fallback = AppConfig::default();
+    let config = build.map_or(&fallback, |build| &build.config);
+    let size = |value: Option<f64>, unit: &str| value.map(|value| format!("{value} {unit}"));
+    let rows = [
+        ("Replicas", Some(format!("{replicas} of {} to {}", config.min_replicas, config.replicas_max()))),
+        ("Calls at once per replica", build.map(|build| build.concurrency().to_string())),
+        ("Kept idle for", Some(shape::duration(config.cooldown()))),
+        ("A call may take", Some(shape::duration(config.response_grace_period()))),
+        ("Hardware", Some(if config.compute.is_empty() { "CPU".into() } else { config.compute.join(", ") })),
+        ("Cores", size(config.cpu, "")),
+        ("Memory", size(config.memory, "GB")),
+        ("Python", Some(config.python_version.clone().unwrap_or_else(|| "the machine's own".into()))),
+        ("Live build", app.live.as_ref().map(|live| live.id.to_string())),
+        ("Newest build", Some(format!("{}, {}", app.latest_build, app.latest_status.as_str()))),
+        ("First deployed", Some(shape::relative(app.created_at, now))),
+        ("Last changed", Some(shape::relative(app.updated_at, now))),
+    ];
+    rows.into_iter()
+        .filter_map(|(what, is)| Some(Fact { what, is: visible(is?.trim()).into_owned() }))
+        .collect()
+}
+
+impl Shared {
+    async fn app(&self, project: &ProjectId, name: &str) -> Shown<Arc<App>> {
+        let Ok(name) = name.parse::<AppName>() else { return Err(Trouble::Unknown("app")) };
+        let app = self.ports.registry.app(&AppId::new(project, &name)).await?;
+        app.ok_or(Trouble::Unknown("app"))
+    }
+
+    /// Where an app's functions are called: `/{function}` follows.
+    fn endpoint(&self, app: &AppId) -> String {
+        let base = self.options.public_url.as_str().trim_end_matches('/');
+        format!("{base}/v4/{}/{}", app.project(), app.name())
+    }
+}
+
+/// `POST /dashboard/apps/{app}/restart`
+pub(crate) async fn restart(
+    SignedIn(project): SignedIn,
+    State(room): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Shown<Response> {
+    let app = room.app(&project, &name).await?;
+    room.ports.replicas.restart(&app.id);
+    tracing::info!(app.id = %app.id, "the replicas of an app are replaced");
+    Ok(Redirect::to(&format!("/dashboard/apps/{}", app.id.name())).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Sure {
+    /// The app's name, typed again.
+    name: String,
+}
+
+/// `POST /dashboard/apps/{app}/delete`
+pub(crate) async fn delete(
+    SignedIn(project): SignedIn,
+    State(room): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Form(sure): Form<Sure>,
+) -> Shown<Response> {
+    let app = room.app(&project, &name).await?;
+    if sure.name.trim() != app.id.name().as_str() {
+        return Err(Trouble::Refused(format!(
+            "Nothing was deleted: type the app's name, `{}`, to say that you mean it.",
+            app.id.name()
+        )));
+    }
+    // A visitor who closes the page must not leave it half done.
+    let deleted = tokio::spawn(async move {
+        let ports = &room.ports;
+        if !app.latest_status.is_final() {
+            ports.builds.cancel(&app.latest_build).await?;
+        }
+        ports.registry.delete_app(&app.id).await?;
+        ports.replicas.retire(&app.id);
+        ports.outbox.wake();
+        tracing::info!(app.id = %app.id, "an app was deleted");
+        Ok::<_, Trouble>(())
+    });
+    match deleted.await {
+        Ok(done) => done?,
+        Err(_) => return Err(Trouble::Refused("Deleting it failed half-way; try again.".into())),
+    }
+    Ok(Redirect::to("/dashboard/apps").into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use queue::app::Parameter;
+
+    #[test]
+    fn a_function_shows_its_parameters_and_a_line_to_call_it_with() {
+        let parameter = |name: &str, required| Parameter { name: name.into(), required };
+        let function = Function {
+            name: "predict".into(),
+            contract: Contract::Keywords,
+            parameters: vec![parameter("prompt", true), parameter("steps", false)],
+            takes_any: true,
+            streams: false,
+        };
+        let shown = Callable::of(&function, "http://127.0.0.1:4100/v4/p-11111111/demo");
+        assert_eq!(shown.parameters, "prompt, steps?, …");
+        assert_eq!(
+            shown.curl,
+            "curl http://127.0.0.1:4100/v4/p-11111111/demo/predict -H \"Authorization: Bearer $POSTBACK_API_KEY\" \
+             -d '{\"prompt\":\"…\"}'"
+        );
+        let item = Function { contract: Contract::Item, ..function };
+        assert!(Callable::of(&item, "").curl.ends_with("-d '{}'"));
+    }
+}
