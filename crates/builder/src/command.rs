@@ -3,10 +3,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use queue::contain::{Policy, Tier, supervised};
 use queue::limits::LOG_LINE_BYTES_MAX;
 use queue::log::Stream;
 use rustix::process::{Pid, Signal};
@@ -62,6 +63,21 @@ pub(crate) struct Commands {
     pub(crate) supervisor: Vec<OsString>,
     /// The environment of every command.
     pub(crate) environment: Vec<(OsString, OsString)>,
+    /// How commands that run code of strangers are contained: what each is granted comes on top.
+    pub(crate) policy: Policy,
+    /// Such commands have their temporary folders below it.
+    pub(crate) scratch: PathBuf,
+}
+
+/// What a command runs that is not ours, and what it needs for that.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Strangers {
+    /// Programs that it runs.
+    pub(crate) programs: Vec<PathBuf>,
+    /// Files and folders that it may read.
+    pub(crate) read: Vec<PathBuf>,
+    /// Folders that it may write to.
+    pub(crate) write: Vec<PathBuf>,
 }
 
 /// One command.
@@ -71,6 +87,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) folder: &'a Path,
     /// Beside the environment of every command.
     pub(crate) environment: Vec<(OsString, OsString)>,
+    /// It runs code of strangers: an app's commands, or the builds of packages.
+    pub(crate) strangers: Option<Strangers>,
 }
 
 impl Commands {
@@ -120,7 +138,8 @@ impl Commands {
         if stop.token.is_cancelled() {
             return Err(CommandError::Stopped);
         }
-        let mut child = self.spawn(invocation)?;
+        let tmp = self.tmp_for(invocation)?;
+        let mut child = self.spawn(invocation, tmp.as_ref().map(tempfile::TempDir::path))?;
         let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         let mut stdout = Lines::new(child.stdout.take());
         let mut stderr = Lines::new(child.stderr.take());
@@ -156,9 +175,35 @@ impl Commands {
         }
     }
 
-    fn spawn(&self, invocation: &Invocation<'_>) -> Result<Child, CommandError> {
-        let mut words =
-            self.supervisor.iter().map(OsString::as_os_str).chain([invocation.program.as_os_str()]);
+    /// A temporary folder for a command that is contained.
+    fn tmp_for(&self, invocation: &Invocation<'_>) -> Result<Option<tempfile::TempDir>, CommandError> {
+        if invocation.strangers.is_none() || self.policy.tier == Tier::S0 {
+            return Ok(None);
+        }
+        let made = std::fs::create_dir_all(&self.scratch)
+            .and_then(|()| tempfile::Builder::new().prefix("build-").tempdir_in(&self.scratch));
+        made.map(Some).map_err(|source| CommandError::Spawn { program: name(invocation.program), source })
+    }
+
+    /// What a command is granted: what it needs, and a temporary folder.
+    fn policy_of(&self, invocation: &Invocation<'_>, tmp: Option<&Path>) -> Policy {
+        let (Some(strangers), Some(tmp)) = (&invocation.strangers, tmp) else { return Policy::default() };
+        let texts = |paths: &[PathBuf]| {
+            paths.iter().filter_map(|path| Some(path.to_str()?.to_owned())).collect::<Vec<_>>()
+        };
+        let mut policy = self.policy.clone();
+        policy.programs.extend(texts(&strangers.programs));
+        policy.read.extend(texts(&strangers.read));
+        policy.write.extend(texts(&strangers.write));
+        policy.tmp = tmp.to_str().map(str::to_owned);
+        policy
+    }
+
+    fn spawn(&self, invocation: &Invocation<'_>, tmp: Option<&Path>) -> Result<Child, CommandError> {
+        let policy = self.policy_of(invocation, tmp);
+        let own_tmp = tmp.map(|tmp| if policy.tier >= Tier::S2 { Path::new("/tmp") } else { tmp });
+        let supervisor = supervised(&self.supervisor, &policy);
+        let mut words = supervisor.iter().map(OsString::as_os_str).chain([invocation.program.as_os_str()]);
         let first = words.next().unwrap_or(OsStr::new(""));
         let mut command = Command::new(first);
         command
@@ -168,6 +213,7 @@ impl Commands {
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(invocation.environment.iter().map(|(name, value)| (name, value)))
+            .envs(own_tmp.map(|tmp| ("TMPDIR", tmp)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -266,7 +312,12 @@ mod tests {
     use super::*;
 
     fn commands() -> Commands {
-        Commands { supervisor: Vec::new(), environment: vec![("GIVEN".into(), "yes".into())] }
+        Commands {
+            supervisor: Vec::new(),
+            environment: vec![("GIVEN".into(), "yes".into())],
+            policy: Policy::default(),
+            scratch: std::env::temp_dir(),
+        }
     }
 
     fn shell(script: &str) -> Invocation<'_> {
@@ -275,6 +326,7 @@ mod tests {
             arguments: vec!["-c".into(), script.into()],
             folder: Path::new("/"),
             environment: vec![("OWN".into(), "too".into())],
+            strangers: None,
         }
     }
 

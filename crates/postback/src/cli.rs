@@ -47,6 +47,8 @@ enum Command {
     Secrets(commands::secrets::Args),
     /// Show and replace the project's keys, and choose how webhooks are signed
     Keys(commands::keys::Args),
+    /// Look at this machine: what a server has here, what is missing, and the command that mends it
+    Doctor(commands::doctor::Args),
     /// Print a completion script for a shell
     Completions(commands::completions::Args),
 }
@@ -82,6 +84,7 @@ impl Cli {
             Command::Inbox(args) => commands::inbox::run(args, &context).await,
             Command::Secrets(args) => commands::secrets::run(args, &context).await,
             Command::Keys(args) => commands::keys::run(args, &context).await,
+            Command::Doctor(args) => commands::doctor::run(args, &context).await,
             Command::Completions(args) => commands::completions::run(args, &context),
         }
     }

@@ -25,9 +25,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Replicas are started through this binary. That way is taken before anything else: it must not
     // have threads, and nobody calls it by hand.
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == worker::SUBCOMMAND) {
-        return worker::supervise(arguments);
+    if let Some(ended) = worker::launcher(std::env::args_os().skip(1)) {
+        return ended;
     }
     let cli = cli::Cli::parse();
     // One provider for every TLS connection, the client's and the deliveries'.

@@ -26,6 +26,12 @@ pub struct AppConfig {
     pub cpu: Option<f64>,
     /// Memory per replica in GB; one that holds more is ended.
     pub memory: Option<f64>,
+    /// Processes and threads of a replica at once; one that has more is ended.
+    pub processes: Option<u32>,
+    /// What a replica may write to its own folders, in GB; one that writes more is ended.
+    pub disk: Option<f64>,
+    /// The code and what it starts reach no network.
+    pub no_network: bool,
     /// Replicas kept even when idle.
     pub min_replicas: u32,
     /// Replicas at most.
@@ -91,6 +97,18 @@ impl AppConfig {
     /// Idle time before a spare replica stops.
     pub fn cooldown(&self) -> Duration {
         Duration::from_secs(self.cooldown_seconds.unwrap_or(10))
+    }
+
+    /// Processes and threads of a replica at once.
+    pub fn processes(&self) -> u64 {
+        self.processes.unwrap_or(limits::REPLICA_PROCESSES_DEFAULT).min(limits::REPLICA_PROCESSES_MAX).into()
+    }
+
+    /// What a replica may write to its folder and `/tmp`, in bytes.
+    pub fn disk(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
+        let bytes = self.disk.map(|gigabytes| (gigabytes * f64::from(1 << 30)) as u64);
+        bytes.unwrap_or(limits::REPLICA_DISK_BYTES_DEFAULT)
     }
 
     /// Limit of one attempt of an asynchronous run, and of a v4 call.

@@ -16,6 +16,7 @@
 pub mod answer;
 pub mod app;
 pub mod clock;
+pub mod contain;
 pub mod delivery;
 pub mod event;
 pub mod hardware;

@@ -126,6 +126,12 @@ pub const ROLL_OUT_MAX: Duration = Duration::from_secs(6 * 3600);
 pub const SCALING_TARGET_MAX: u32 = 1_000_000;
 /// Calls one replica works on at once, at most.
 pub const REPLICA_CONCURRENCY_MAX: u32 = 1_000;
+/// Processes and threads of one replica at once, when an app says nothing.
+pub const REPLICA_PROCESSES_DEFAULT: u32 = 4_096;
+/// Processes and threads of one replica at once, whatever an app says.
+pub const REPLICA_PROCESSES_MAX: u32 = 32_768;
+/// What a replica may write to its folder and `/tmp`, in bytes, when an app says nothing.
+pub const REPLICA_DISK_BYTES_DEFAULT: u64 = 50 << 30;
 /// One webhook attempt: time to connect, TLS included.
 pub const DELIVERY_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// One webhook attempt in all: DNS, connect, TLS, headers and body.
@@ -257,6 +263,22 @@ pub const TABLE: &[Limit] = &[
     ),
     limit("log of a run", "1 MiB", "head and tail are kept, the count of dropped bytes between them"),
     limit("what a run prints, kept or not", "1 GiB", "the run ends as `output_limit`"),
+    limit(
+        "memory of a replica",
+        "none, unless `memory` says so",
+        "the replica is ended, and the attempt ends as `out_of_memory`",
+    ),
+    limit(
+        "processes and threads of a replica",
+        "`processes`: 4,096 by default, 32,768 at most",
+        "the replica is ended, and the attempt ends as `worker_crashed`",
+    ),
+    limit(
+        "what a replica writes to its folder and `/tmp`",
+        "`disk`: 50 GB by default",
+        "the replica is ended, and the attempt ends as `worker_crashed`; one file of that size gives `OSError`",
+    ),
+    limit("open files of a replica", "as the server's, 65,536 at most", "`OSError` in the app's code"),
     limit("deaths of its replica under a run", "3", "the run ends as `crash_loop`"),
     limit("losses of the server under a run", "20", "the run ends as `interrupted`"),
     limit(

@@ -20,6 +20,7 @@ mod ahead;
 mod app_events;
 mod app_secrets;
 mod batch;
+mod check;
 mod chores;
 mod committer;
 mod connection;
@@ -48,6 +49,7 @@ mod upkeep;
 mod vault;
 mod writer;
 
+pub use check::{Health, check};
 pub use lock::Holder;
 pub use store::{Bounds, OpenError, Options, Store};
 pub use upkeep::Pruned;

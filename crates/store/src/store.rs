@@ -26,7 +26,7 @@ use crate::vault::{KeyFileError, Vault};
 use crate::writer::Writer;
 use crate::{migrate, recovery};
 
-const DATABASE_FILE: &str = "postback.db";
+pub(crate) const DATABASE_FILE: &str = "postback.db";
 const KEY_FILE: &str = "secret.key";
 
 /// How to open a store.

@@ -21,7 +21,7 @@ impl Process {
 
     /// Whether it only watches over another one.
     pub fn is_supervisor(&self) -> bool {
-        self.command.contains("__supervise")
+        ["__supervise", "__confine"].iter().any(|word| self.command.contains(word))
     }
 
     /// SIGKILL. `false` when it was gone already.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Home {
     binary: PathBuf,
     folder: tempfile::TempDir,
+    scratch: PathBuf,
     port: u16,
     listen_on: &'static str,
     flags: Vec<String>,
@@ -42,10 +44,16 @@ impl Home {
         let probe = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = probe.local_addr().expect("a bound socket has an address").port();
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let scratch = folder.path().join("scratch");
+        std::fs::create_dir(&scratch).expect("the folder is ours");
+        // Apps may run as users of their own.
+        std::fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o777))
+            .expect("the folder is ours");
         Self {
             binary: binary.into(),
             data_dir: folder.path().join("data"),
             folder,
+            scratch,
             port,
             listen_on: "127.0.0.1",
             environment: Vec::new(),
@@ -97,9 +105,9 @@ impl Home {
         self.data_dir.clone()
     }
 
-    /// A folder for the test's own files.
+    /// A folder for the test's own files, which apps may read and write.
     pub fn scratch(&self) -> &Path {
-        self.folder.path()
+        &self.scratch
     }
 
     fn log_file(&self) -> PathBuf {
@@ -115,6 +123,11 @@ impl Home {
     /// `http://127.0.0.1:…`
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The port that the servers listen on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The command line's program with this home's data directory and server.
@@ -154,6 +167,7 @@ impl Home {
             .arg("serve")
             .args(["--listen", &format!("{}:{}", self.listen_on, self.port)])
             .args(&self.flags)
+            .env("POSTBACK_SHARE_WITH_APPS", &self.scratch)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

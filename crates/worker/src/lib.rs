@@ -18,6 +18,8 @@
 
 mod brake;
 mod calls;
+mod contain;
+mod disk;
 pub mod frames;
 pub mod gpus;
 mod load;
@@ -42,13 +44,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use queue::contain::Policy;
 use queue::hardware::Gpu;
 use queue::port::{AppEvents, Logs, Outbox, Registry, Runs, Secrets};
 use queue::{AppId, Clock, Entropy, ProjectId, limits};
 use tokio::sync::mpsc;
 
+pub use contain::{Containment, Groups, Lack, Machine, examine};
 use gpus::Gpus;
-pub use supervise::{Lifeline, SUBCOMMAND, supervise};
+pub use supervise::{Lifeline, launcher};
 pub use worker::{Handle, Worker};
 
 /// How replicas are run.
@@ -61,6 +65,14 @@ pub struct Options {
     pub runner: PathBuf,
     /// The whole environment of a replica's process: `PATH`, `HOME`, `LANG`, `TMPDIR` and the like.
     pub environment: Vec<(OsString, OsString)>,
+    /// How replicas are contained: what each is granted comes on top.
+    pub policy: Policy,
+    /// Where replicas get control groups, if there are any to be had.
+    pub groups: Option<Groups>,
+    /// Every app has a user of its own; the server must be root.
+    pub identities: bool,
+    /// Replicas have their temporary folders below it.
+    pub scratch: PathBuf,
     /// The folder that outlives replicas, with one folder for each project.
     pub storage: Option<PathBuf>,
     /// The GPUs that replicas can be given, from [`gpus::look_up`].
@@ -94,6 +106,10 @@ impl Options {
             supervisor: Vec::new(),
             runner: runner.into(),
             environment: Vec::new(),
+            policy: Policy::default(),
+            groups: None,
+            identities: false,
+            scratch: std::env::temp_dir(),
             storage: None,
             gpus: Vec::new(),
             cpu_fallback: false,

@@ -46,6 +46,20 @@ pub(crate) fn dies_with_starter(command: &mut Command) {
     }
 }
 
+/// Does `step` between fork and exec. Only for processes that have one thread: there the child may do whatever
+/// its parent may, since nobody else can hold a lock.
+#[cfg(target_os = "linux")]
+pub(crate) fn before_exec(
+    command: &mut Command,
+    step: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    // SAFETY: by the promise above the child is a whole copy of its parent: no lock is held by a thread that
+    // it lacks, so allocating and writing are as safe as before the fork.
+    unsafe {
+        command.pre_exec(step);
+    }
+}
+
 /// Takes over a descriptor that this process was started with, and keeps it from its children.
 pub(crate) fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
     if descriptor <= 2 {

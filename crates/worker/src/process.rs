@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use queue::contain::supervised;
 use queue::log::Stream;
 use queue::outcome::{Code, RunError};
 use queue::registry::Prepared;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::Options;
 use crate::printed::Splitter;
+use crate::replica::Grants;
 
 /// The environment variable with the number of the inherited socket.
 const SOCKET_VARIABLE: &str = "POSTBACK_SOCKET_FD";
@@ -55,17 +57,19 @@ pub(crate) struct Process {
 pub(crate) fn start(
     options: &Options,
     prepared: &Prepared,
+    grants: &Grants,
 ) -> io::Result<(Process, UnixStream, mpsc::Receiver<Printed>)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    let mut words = options.supervisor.iter().map(OsString::as_os_str).chain([OsStr::new(&prepared.python)]);
+    let supervisor = supervised(&options.supervisor, &grants.policy);
+    let mut words = supervisor.iter().map(OsString::as_os_str).chain([OsStr::new(&prepared.python)]);
     let mut command = std::process::Command::new(words.next().unwrap_or_default());
     command
         .args(words)
         .arg(&options.runner)
         .current_dir(&prepared.folder)
         .env_clear()
-        .envs(options.environment.iter().map(|(name, value)| (name, value)))
+        .envs(options.environment.iter().chain(&grants.environment).map(|(name, value)| (name, value)))
         .env(SOCKET_VARIABLE, theirs.as_raw_fd().to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -12,16 +12,20 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getrlimit, setrlimit};
+use queue::contain::{END_OF_OPTIONS, POLICY, Policy};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, setrlimit};
 use tokio::net::unix::pipe::Receiver;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::contain::{self, Contained};
+
 /// The hidden subcommand of the binary.
-pub const SUBCOMMAND: &str = "__supervise";
+const SUBCOMMAND: &str = "__supervise";
 
 const LIFELINE: &str = "--lifeline";
 const OPEN_FILES: &str = "--open-files";
@@ -60,23 +64,38 @@ impl Lifeline {
     }
 
     /// What to put before a command so that it is supervised: `program` is the path of an
-    /// executable that calls [`supervise`] with what follows [`SUBCOMMAND`].
+    /// executable that calls [`launcher`] with its arguments.
     pub fn prefix(&self, program: &Path) -> Vec<OsString> {
         let descriptor = self.read.as_raw_fd().to_string();
         let mut words = vec![program.into(), SUBCOMMAND.into(), LIFELINE.into(), descriptor.into()];
         if let Some(open_files) = self.open_files {
             words.extend([OPEN_FILES.into(), open_files.to_string().into()]);
         }
-        words.push("--".into());
+        words.push(END_OF_OPTIONS.into());
         words
     }
 }
 
+/// Does what this program's own hidden subcommands are for; `None` when the arguments name none of them. To be
+/// asked before anything else: the process must have no other thread.
+pub fn launcher(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.into_iter();
+    let first = args.next()?;
+    if first == SUBCOMMAND {
+        return Some(supervise(args));
+    }
+    #[cfg(target_os = "linux")]
+    if first == contain::ENTER {
+        return Some(contain::enter(args));
+    }
+    (first == contain::NOTHING).then(|| contain::nothing(args))
+}
+
 /// Runs a command to its end and takes everything it started with it.
 ///
-/// `args` are those after [`SUBCOMMAND`]: `[--lifeline FD] [--open-files N] -- COMMAND ARG…`. Ends as the command
-/// ended: with its exit status, or by the same signal. The process must have no other thread.
-pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// `args` are those after [`SUBCOMMAND`]: `[--lifeline FD] [--open-files N] [--policy POLICY] -- COMMAND ARG…`. Ends
+/// as the command ended: with its exit status, or by the same signal.
+fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let (lifeline, command) = match parse(args) {
         Ok(parsed) => parsed,
         Err(why) => return refuse(&why),
@@ -91,13 +110,18 @@ pub fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, Command), String> {
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, Contained), String> {
     let mut args = args.into_iter();
     let mut lifeline = None;
+    let mut policy = Policy::default();
     loop {
         let argument = args.next().ok_or("no command given")?;
-        if argument == "--" {
+        if argument == END_OF_OPTIONS {
             break;
+        }
+        if argument == POLICY {
+            policy = contain::read_policy(&args.next().ok_or("no policy given")?)?;
+            continue;
         }
         if argument == OPEN_FILES {
             let number = args.next().and_then(|number| number.to_str()?.parse().ok());
@@ -111,9 +135,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, C
         let number = number.ok_or("`--lifeline` needs the number of a descriptor")?;
         lifeline = Some(crate::posix::adopt(number).map_err(|error| format!("no lifeline: {error}"))?);
     }
-    let mut command = Command::new(args.next().ok_or("no command given")?);
-    command.args(args);
-    Ok((lifeline, command))
+    let words: Vec<_> = args.collect();
+    if words.is_empty() {
+        return Err("no command given".to_owned());
+    }
+    let contained = contain::contained(&policy, &words);
+    Ok((lifeline, contained.map_err(|error| format!("cannot contain the command: {error}"))?))
 }
 
 /// Lowers what this process and its children may open.
@@ -124,12 +151,13 @@ fn limit_open_files(number: u64) -> Result<(), String> {
 }
 
 #[expect(clippy::print_stderr, reason = "the process is a launcher; its stderr is the replica's log")]
-fn refuse(why: &str) -> ExitCode {
+pub(crate) fn refuse(why: &str) -> ExitCode {
     eprintln!("postback supervisor: {why}");
     ExitCode::from(CANNOT_RUN)
 }
 
-async fn watch(lifeline: Option<OwnedFd>, mut command: Command) -> io::Result<WaitStatus> {
+async fn watch(lifeline: Option<OwnedFd>, mut contained: Contained) -> io::Result<ExitStatus> {
+    let command = &mut contained.command;
     // Fails where the starter has done it already.
     let _ = rustix::process::setsid();
     #[cfg(target_os = "linux")]
@@ -139,11 +167,12 @@ async fn watch(lifeline: Option<OwnedFd>, mut command: Command) -> io::Result<Wa
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    crate::posix::dies_with_starter(&mut command);
+    crate::posix::dies_with_starter(command);
     let child = command.stdin(std::process::Stdio::null()).spawn().map_err(|error| {
         io::Error::new(error.kind(), format!("cannot start {}: {error}", command.get_program().display()))
     })?;
     let child = Pid::from_child(&child);
+    contained.started()?;
 
     let mut status = None;
     while status.is_none() {
@@ -155,10 +184,11 @@ async fn watch(lifeline: Option<OwnedFd>, mut command: Command) -> io::Result<Wa
             _ = children.recv() => status = reap(child)?.status,
         }
     }
-    Ok(match end_all(child)? {
+    let ended = match end_all(child)? {
         Some(killed) => status.unwrap_or(killed),
         None => status.ok_or_else(|| io::Error::other("the command vanished"))?,
-    })
+    };
+    Ok(contained.end().unwrap_or(ended))
 }
 
 /// Nothing is ever written to the lifeline: readable means closed.
@@ -171,7 +201,7 @@ async fn gone(lifeline: Option<&Receiver>) {
 
 struct Reaped {
     /// How the command ended, if it was among them.
-    status: Option<WaitStatus>,
+    status: Option<ExitStatus>,
     /// Whether there are children left.
     some_left: bool,
 }
@@ -181,7 +211,7 @@ fn reap(child: Pid) -> io::Result<Reaped> {
     let mut status = None;
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, ended))) if pid == child => status = Some(ended),
+            Ok(Some((pid, ended))) if pid == child => status = Some(ExitStatus::from_raw(ended.as_raw())),
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Ok(None) => return Ok(Reaped { status, some_left: true }),
             Err(rustix::io::Errno::CHILD) => return Ok(Reaped { status, some_left: false }),
@@ -191,7 +221,7 @@ fn reap(child: Pid) -> io::Result<Reaped> {
 }
 
 /// Kills until no descendant is left; how the command ended, if that was not known yet.
-fn end_all(child: Pid) -> io::Result<Option<WaitStatus>> {
+fn end_all(child: Pid) -> io::Result<Option<ExitStatus>> {
     let mut status = None;
     loop {
         // The group of a command that was reaped is signalled all the same: its number stays taken
@@ -237,11 +267,11 @@ fn descendants() -> Vec<Pid> {
     Vec::new()
 }
 
-fn end_as(status: WaitStatus) -> ExitCode {
-    if let Some(code) = status.exit_status() {
+fn end_as(status: ExitStatus) -> ExitCode {
+    if let Some(code) = status.code() {
         return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }
-    let signal = status.terminating_signal().unwrap_or(libc::SIGKILL);
+    let signal = status.signal().unwrap_or(libc::SIGKILL);
     // The command dumped its core, if it was to; a second one of the supervisor helps nobody.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = setrlimit(Resource::Core, none);

@@ -132,6 +132,14 @@ use Effect::{
     Text, Waits, Warned, Whole,
 };
 
+const PROCESSES: Effect = Whole { min: 8, max: 32_768, set: |c, v| c.app.processes = Some(narrow(v)) };
+const PROCESSES_FOR: &str = "ours: processes and threads of a replica at once; one that has more is ended";
+const DISK: Effect = Number { min: 0.01, max: 100_000.0, set: |c, v| c.app.disk = Some(v) };
+const DISK_FOR: &str =
+    "ours: what a replica may write to its folder and `/tmp`, in GB; one that writes more is ended";
+const NETWORK: Effect = Flag(|c, v| c.app.no_network = !v);
+const NETWORK_FOR: &str =
+    "ours: with `false` the app's replicas reach no network; needs tier S1, see `containment.md`";
 const ENDPOINTS: Effect = List(|c, v| c.app.webhook_endpoints = v);
 const ENDPOINTS_FOR: &str = "up to 8 addresses that get the results of asynchronous runs that name none";
 const HEADERS: Effect = Headers(|c, v| c.app.webhook_headers = Some(v));
@@ -209,6 +217,9 @@ const YAML: &[Key] = &[
         List(|c, v| c.app.shell_commands = v),
         "commands run in the app's folder after the packages are installed",
     ),
+    key("postback.processes", "4096", PROCESSES, PROCESSES_FOR),
+    key("postback.disk", "50", DISK, DISK_FOR),
+    key("postback.network", "`true`", NETWORK, NETWORK_FOR),
     key("postback.webhook_endpoints", "none", ENDPOINTS, ENDPOINTS_FOR),
     key("postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
     key("postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),
@@ -405,6 +416,9 @@ const TOML: &[Key] = &[
         Effect::RetryOn(|c, v| c.app.retry_on = Some(v)),
         RETRY_ON,
     ),
+    key("cerebrium.postback.processes", "4096", PROCESSES, PROCESSES_FOR),
+    key("cerebrium.postback.disk", "50", DISK, DISK_FOR),
+    key("cerebrium.postback.network", "`true`", NETWORK, NETWORK_FOR),
     key("cerebrium.postback.webhook_endpoints", "none", ENDPOINTS, ENDPOINTS_FOR),
     key("cerebrium.postback.webhook_headers", "none", HEADERS, HEADERS_FOR),
     key("cerebrium.postback.webhook_events_filter", "`[completed]`", EVENTS, EVENTS_FOR),

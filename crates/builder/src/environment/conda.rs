@@ -67,6 +67,7 @@ impl Conda {
             arguments: options.into_iter().chain(self.lines.iter().map(OsString::from)).collect(),
             folder: Path::new("/"),
             environment: vec![("MAMBA_NO_BANNER".into(), "1".into())],
+            strangers: None,
         };
         let made = commands.run(invocation, log, stop).await;
         made.map_err(super::step("the conda packages could not be installed"))?;

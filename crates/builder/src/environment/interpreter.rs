@@ -100,6 +100,7 @@ impl Interpreters<'_> {
             arguments: ["-I", "-S", "-c", PROBE].map(Into::into).to_vec(),
             folder: Path::new("/"),
             environment: Vec::new(),
+            strangers: None,
         };
         match self.commands.answer(invocation, &stop).await {
             Ok(answer) => Ok(read_probe(&answer)),

@@ -24,7 +24,7 @@ use tokio::sync::Mutex as Turn;
 use tokio::time::Instant;
 
 use crate::build_log::BuildLog;
-use crate::command::{CommandError, Commands, Invocation, Stop};
+use crate::command::{CommandError, Commands, Invocation, Stop, Strangers};
 use conda::Conda;
 use interpreter::{Interpreter, Interpreters};
 use queue::app::AppConfig;
@@ -200,6 +200,7 @@ impl Environments {
                     arguments: arguments.into_iter().chain([folder.into()]).collect(),
                     folder: &self.folder,
                     environment: Vec::new(),
+                    strangers: None,
                 };
                 let made = self.commands.run(venv, log, stop).await;
                 made.map_err(step("the environment could not be made"))?;
@@ -296,6 +297,11 @@ impl Environments {
                 ("VIRTUAL_ENV".into(), folder.into()),
                 ("BUILD_ID".into(), build.as_str().into()),
             ],
+            strangers: Some(Strangers {
+                programs: vec![folder.join("bin/python")],
+                read: self.search_path.iter().filter(|folder| folder.is_dir()).cloned().collect(),
+                write: vec![folder.to_owned(), app_folder.to_owned()],
+            }),
         };
         self.commands.run(invocation, log, stop).await.map_err(step(what))?;
         log.say(format!("    {what} took {}", seconds(began)));

@@ -86,6 +86,7 @@ async fn install(
             arguments: arguments.into_iter().map(OsString::from).collect(),
             folder: Path::new("/"),
             environment: vec![("DEBIAN_FRONTEND".into(), "noninteractive".into())],
+            strangers: None,
         };
         commands
             .run(invocation, log, stop)
@@ -102,7 +103,8 @@ async fn is_installed(
     stop: &Stop,
 ) -> Result<bool, EnvironmentError> {
     let arguments = ["--show", "--showformat=${db:Status-Status}", "--", name].map(OsString::from).to_vec();
-    let invocation = Invocation { program, arguments, folder: Path::new("/"), environment: Vec::new() };
+    let invocation =
+        Invocation { program, arguments, folder: Path::new("/"), environment: Vec::new(), strangers: None };
     match commands.answer(invocation, stop).await {
         Ok(status) => Ok(status.lines().any(|status| status == "installed")),
         Err(CommandError::Stopped) => Err(EnvironmentError::Stopped),

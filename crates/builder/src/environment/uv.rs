@@ -6,17 +6,28 @@ use std::path::{Path, PathBuf};
 use super::interpreter::{Interpreter, Interpreters};
 use super::pip;
 use crate::build_log::BuildLog;
-use crate::command::{CommandError, Commands, Invocation, Stop};
+use crate::command::{CommandError, Commands, Invocation, Stop, Strangers};
 
 /// What pip is asked for: uv keeps the options used here within these.
 const REQUIREMENT: &str = "uv>=0.5,<1";
+
+/// Below the cache.
+const PACKAGES: &str = "packages";
 
 /// A uv that works, and the environment that it needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Uv {
     program: PathBuf,
     environment: Vec<(OsString, OsString)>,
+    /// Where it keeps what it downloaded.
+    packages: PathBuf,
 }
+
+/// Beginnings of variables that may name files of certificates, credentials and packages.
+const NAMING_FILES: &[&str] =
+    &["SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC", "UV_", "PIP_", "GIT_SSL_", "NIX_SSL_"];
+/// Files below the home that uv and git read.
+const OF_HOME: &[&str] = &[".netrc", ".config/uv", ".gitconfig", ".config/git", ".git-credentials"];
 
 /// Why there is no uv.
 #[derive(Debug, thiserror::Error)]
@@ -55,10 +66,11 @@ impl Uv {
         let machine = interpreters.find(None, stop).await?;
         let environment = handed_over(commands, cache, machine.as_ref(), stop).await?;
         let installed = cache.join("uv/bin/uv");
+        let packages = cache.join(PACKAGES);
         for folder in interpreters.search_path {
             let program = folder.join("uv");
             if program.is_file() && works(commands, &program, stop).await? {
-                return Ok(Self { program, environment });
+                return Ok(Self { program, environment, packages });
             }
         }
         if !works(commands, &installed, stop).await? {
@@ -66,7 +78,7 @@ impl Uv {
             log.say("==> installing uv, once for this machine");
             install(commands, cache, &machine, stop).await?;
         }
-        Ok(Self { program: installed, environment })
+        Ok(Self { program: installed, environment, packages })
     }
 
     /// Installs requirements into an environment, from the cache when the index cannot be reached.
@@ -94,9 +106,22 @@ impl Uv {
             }
             arguments
         };
-        match commands.run(self.invocation(arguments(false), folder), log, stop).await {
+        // Packages without a wheel are built here, by code of their own.
+        let environment = python.parent().and_then(Path::parent).unwrap_or(python);
+        let strangers = Strangers {
+            programs: vec![python.to_owned()],
+            read: self.named_files(commands),
+            write: vec![environment.to_owned(), folder.to_owned(), self.packages.clone()],
+        };
+        std::fs::create_dir_all(&self.packages)
+            .map_err(|source| CommandError::Spawn { program: "uv".to_owned(), source })?;
+        let contained = |offline| Invocation {
+            strangers: Some(strangers.clone()),
+            ..self.invocation(arguments(offline), folder)
+        };
+        match commands.run(contained(false), log, stop).await {
             Err(error @ CommandError::Failed { .. }) => {
-                let offline = self.invocation(arguments(true), folder);
+                let offline = contained(true);
                 if commands.answer(offline, stop).await.is_err() {
                     return Err(error);
                 }
@@ -105,6 +130,21 @@ impl Uv {
             }
             other => other,
         }
+    }
+
+    /// Files and folders that the environment names, and those that are found without a name.
+    fn named_files(&self, commands: &Commands) -> Vec<PathBuf> {
+        let variables = || commands.environment.iter().chain(&self.environment);
+        let names_files = |name: &str| {
+            let name = name.to_ascii_uppercase();
+            NAMING_FILES.iter().any(|beginning| name.starts_with(beginning))
+        };
+        let named = variables()
+            .filter(|(name, _)| name.to_str().is_some_and(names_files))
+            .flat_map(|(_, value)| std::env::split_paths(value).collect::<Vec<_>>());
+        let home = variables().find(|(name, _)| name == "HOME").map(|(_, home)| PathBuf::from(home));
+        let of_home = home.iter().flat_map(|home| OF_HOME.iter().map(|file| home.join(file)));
+        named.chain(of_home).filter(|path| path.is_absolute() && path.exists()).collect()
     }
 
     /// An interpreter of this version that uv knows of, such as one it manages itself, or one that was fetched
@@ -144,7 +184,8 @@ impl Uv {
     }
 
     fn invocation<'a>(&'a self, arguments: Vec<OsString>, folder: &'a Path) -> Invocation<'a> {
-        Invocation { program: &self.program, arguments, folder, environment: self.environment.clone() }
+        let environment = self.environment.clone();
+        Invocation { program: &self.program, arguments, folder, environment, strangers: None }
     }
 }
 
@@ -157,7 +198,8 @@ async fn works(commands: &Commands, program: &Path, stop: &Stop) -> Result<bool,
         return Ok(false);
     }
     let arguments = vec!["--version".into()];
-    let invocation = Invocation { program, arguments, folder: Path::new("/"), environment: Vec::new() };
+    let invocation =
+        Invocation { program, arguments, folder: Path::new("/"), environment: Vec::new(), strangers: None };
     match commands.answer(invocation, stop).await {
         Ok(answer) => Ok(answer.starts_with("uv ")),
         Err(CommandError::Stopped) => Err(CommandError::Stopped),
@@ -175,8 +217,13 @@ async fn handed_over(
     let mut listing = String::new();
     if let Some(machine) = machine {
         let arguments = ["-m", "pip", "config", "list"].map(Into::into).to_vec();
-        let invocation =
-            Invocation { program: &machine.path, arguments, folder: Path::new("/"), environment: Vec::new() };
+        let invocation = Invocation {
+            program: &machine.path,
+            arguments,
+            folder: Path::new("/"),
+            environment: Vec::new(),
+            strangers: None,
+        };
         listing = match commands.answer(invocation, stop).await {
             Ok(listing) => listing,
             Err(CommandError::Stopped) => return Err(CommandError::Stopped),
@@ -195,7 +242,7 @@ async fn handed_over(
         }
     }
     let mut environment = pip::for_uv(&pip::settings(&listing), &commands.environment);
-    environment.push(("UV_CACHE_DIR".into(), cache.join("packages").into()));
+    environment.push(("UV_CACHE_DIR".into(), cache.join(PACKAGES).into()));
     environment.push(("UV_NO_PROGRESS".into(), "1".into()));
     environment.push(("NO_COLOR".into(), "1".into()));
     Ok(environment)
@@ -213,7 +260,9 @@ async fn install(commands: &Commands, cache: &Path, machine: &Interpreter, stop:
             ("PIP_DISABLE_PIP_VERSION_CHECK".into(), "1".into()),
             ("PIP_NO_INPUT".into(), "1".into()),
         ];
-        commands.answer(Invocation { program, arguments, folder: cache, environment }, stop).await
+        commands
+            .answer(Invocation { program, arguments, folder: cache, environment, strangers: None }, stop)
+            .await
     };
     let pip_install: Vec<OsString> = ["-m", "pip", "install", "--quiet", "--target"]
         .map(OsString::from)

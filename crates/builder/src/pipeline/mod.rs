@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use queue::contain::Policy;
 use queue::limits::{BUILD_LIMIT, UPLOAD_BYTES_MAX};
 use queue::port::{
     AppEvents, Builds, Logs, Registry, Replicas, RollbackError, StoreError, Stored, UploadError,
@@ -52,6 +53,10 @@ pub struct Options {
     /// The server's own environment. `PATH` says where interpreters and tools are; of the rest only what
     /// builds need is handed over to commands, no secrets of the server.
     pub environment: Vec<(OsString, OsString)>,
+    /// How commands that run code of strangers are contained: what each is granted comes on top.
+    pub policy: Policy,
+    /// Such commands have their temporary folders below it.
+    pub scratch: PathBuf,
     /// Builds may install Debian packages, if the server is root.
     pub install_apt_packages: bool,
     /// Time a build has to prepare its environment.
@@ -62,6 +67,8 @@ impl Options {
     /// No supervisor, and an empty environment: set what the server has.
     pub fn new(data_dir: PathBuf, cache_dir: PathBuf) -> Self {
         Self {
+            policy: Policy::default(),
+            scratch: data_dir.join("tmp"),
             data_dir,
             cache_dir,
             supervisor: Vec::new(),
@@ -119,7 +126,8 @@ impl Builder {
             .map(|path| std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect())
             .unwrap_or_default();
         let environment = options.environment.into_iter().filter(|(name, _)| is_handed_over(name)).collect();
-        let commands = Commands { supervisor: options.supervisor, environment };
+        let (policy, scratch) = (options.policy, absolute(options.scratch));
+        let commands = Commands { supervisor: options.supervisor, environment, policy, scratch };
         Self {
             inner: Arc::new(Inner {
                 folders: Folders::new(data_dir.join("builds")),

@@ -22,6 +22,9 @@ use crate::problem::{Answer, Problem, clip};
 /// Idle time at most: a day, then `minReplicaCount` is what was meant.
 const COOLDOWN_SECONDS_MAX: u64 = 86_400;
 
+/// A replica has some threads before the app's code begins.
+const PROCESSES_MIN: u64 = 8;
+
 /// Keys of options that change nothing here. They are named to the caller when they are set.
 const WITHOUT_EFFECT: &[&str] = &["containerRuntime", "dockerAuth"];
 
@@ -67,6 +70,9 @@ pub(super) fn read(fields: &Fields, hardware: &Hardware) -> Answer<AppConfig> {
         gpu_count,
         cpu: fields.positive(&["cpu"], 1_024.0)?,
         memory: fields.positive(&["memory"], 65_536.0)?,
+        processes: fields.whole(&["processes"], PROCESSES_MIN..=u64::from(limits::REPLICA_PROCESSES_MAX))?,
+        disk: fields.positive(&["disk"], 100_000.0)?,
+        no_network: fields.flag(&["noNetwork"])?.unwrap_or(false),
         start_limit_seconds: fields.whole(
             &["deploymentInitializationTimeout", "startLimitSeconds"],
             1..=limits::BUILD_LIMIT.as_secs(),
@@ -345,6 +351,9 @@ mod tests {
             compute: vec!["CPU".into()],
             cpu: Some(0.5),
             memory: Some(1.5),
+            processes: Some(64),
+            disk: Some(0.5),
+            no_network: true,
             min_replicas: 1,
             max_replicas: Some(3),
             cooldown_seconds: Some(5),

@@ -5,6 +5,7 @@ pub(crate) mod call;
 pub(crate) mod completions;
 pub(crate) mod deliveries;
 pub(crate) mod deploy;
+pub(crate) mod doctor;
 pub(crate) mod endpoints;
 pub(crate) mod inbox;
 pub(crate) mod init;

@@ -37,6 +37,8 @@ pub(crate) struct Args {
     once: bool,
     #[command(flatten)]
     policy: Policy,
+    #[command(flatten)]
+    isolation: serve::Isolation,
 }
 
 /// Shows the whole thing.
@@ -56,6 +58,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         policy: args.policy,
         edge: serve::Edge::default(),
         tuning: serve::Tuning::default(),
+        isolation: args.isolation,
         install_apt_packages: false,
         cpu_fallback: false,
         drain_timeout: 5,
@@ -66,6 +69,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
 
     let mut server = Server::start_on(options, listener).await.context("the server did not start")?;
     printer.done(&format!("a server is up at {}", server.public_url));
+    printer.note(&format!("  {}", server.containment));
     let shown = show(&server, printer, &temporary.path().join("example")).await;
     let stopped = match &shown {
         Ok(()) if !args.once => {

@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use ipnet::IpNet;
 
 pub(crate) use edge::Edge;
+use queue::contain::{Sandbox, Tier};
 
 use super::{Context, ExitStatus};
 use crate::serve::{EXIT_PART_FAILED, EXIT_STORE_FAILED, Options, Server, Stopped};
@@ -38,6 +39,8 @@ pub(crate) struct Args {
     pub(crate) edge: Edge,
     #[command(flatten)]
     pub(crate) tuning: Tuning,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
     /// Let builds install the Debian packages that apps ask for; the server must be root
     #[arg(long, env = "POSTBACK_INSTALL_APT_PACKAGES")]
     pub(crate) install_apt_packages: bool,
@@ -64,6 +67,44 @@ pub(crate) struct Tuning {
     /// Changes that a transaction waits for, so that counting instructions repeats. It makes everything slower.
     #[arg(long, env = "POSTBACK_STORE_BATCH_FILL", hide = true, value_name = "COUNT")]
     pub(crate) store_batch_fill: Option<usize>,
+}
+
+/// How far code of users is kept from the rest of the machine; shared with `quickstart` and `doctor`.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Isolation {
+    /// How far code of apps is contained: as far as the machine can (auto), at least with namespaces or not
+    /// at all (strict), or not (off); `postback doctor` shows what this machine can
+    #[arg(long, env = "POSTBACK_SANDBOX", default_value = "auto", value_name = "HOW")]
+    pub(crate) sandbox: How,
+    /// Folders of this machine that apps may read and write, beside their own
+    #[arg(long, env = "POSTBACK_SHARE_WITH_APPS", value_delimiter = ',', value_name = "DIR,…")]
+    pub(crate) share_with_apps: Vec<PathBuf>,
+}
+
+/// The words of `--sandbox`.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(crate) enum How {
+    #[default]
+    Auto,
+    Strict,
+    Off,
+    /// For tests: no more than this tier.
+    #[value(hide = true)]
+    S1,
+    #[value(hide = true)]
+    S2,
+}
+
+impl From<How> for Sandbox {
+    fn from(how: How) -> Self {
+        match how {
+            How::Auto => Self::Auto,
+            How::Strict => Self::Strict,
+            How::Off => Self::Off,
+            How::S1 => Self::AtMost(Tier::S1),
+            How::S2 => Self::AtMost(Tier::S2),
+        }
+    }
 }
 
 /// Where the key file lies; shared with `keys rotate`.
@@ -148,6 +189,8 @@ impl Args {
                 per_receiver: self.policy.deliveries_per_receiver.into(),
                 ..delivery::Caps::default()
             },
+            sandbox: self.isolation.sandbox.into(),
+            shared_with_apps: shared(self.isolation.share_with_apps)?,
             install_apt_packages: self.install_apt_packages,
             cpu_fallback: self.cpu_fallback,
             allow_open_apps: self.policy.allow_open_apps,
@@ -156,6 +199,17 @@ impl Args {
             drain_timeout: Duration::from_secs(self.drain_timeout),
         })
     }
+}
+
+/// Folders that are there, by their real and absolute paths.
+fn shared(folders: Vec<PathBuf>) -> anyhow::Result<Vec<PathBuf>> {
+    let real = |folder: PathBuf| {
+        let real = folder.canonicalize();
+        real.with_context(|| {
+            format!("`--share-with-apps {}` names no folder that is there", folder.display())
+        })
+    };
+    folders.into_iter().map(real).collect()
 }
 
 /// `https://models.example.com`, without a path and without a slash at its end.
@@ -181,6 +235,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     if let Some(credentials) = &server.credentials {
         printer.note(&format!("project {}; its keys: `postback keys show`", credentials.project_id));
     }
+    printer.note(&server.containment);
     printer.note("stop it with Ctrl-C");
     let stopped = server.wait().await;
     match stopped {

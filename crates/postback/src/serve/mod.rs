@@ -5,6 +5,7 @@
 //! their runs back, let attempts under way end, sync and close the store.
 
 mod drift;
+mod launch;
 mod open_files;
 mod options;
 mod rooms;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use delivery::OwnServer;
 use gateway::listener::{self, Drained, ListenerOptions};
+pub(crate) use launch::{Launch, search_path};
 use open_files::OpenFiles;
 pub(crate) use options::Options;
 use rooms::Rooms;
@@ -40,6 +42,8 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// The address people and webhooks use, without a slash at its end.
     pub(crate) public_url: String,
+    /// How far code of apps is contained, and why not further.
+    pub(crate) containment: String,
     /// The first project's keys; `None` when their file was removed.
     pub(crate) credentials: Option<Credentials>,
     rooms: Rooms,
@@ -85,7 +89,12 @@ impl Server {
             .with_context(|| format!("failed to make the data directory `{}`", options.data_dir.display()))?;
         restrict(&options.data_dir)?;
         let files = OpenFiles::raise();
+        let (sandbox, scratch) = (options.sandbox, options.data_dir.join("tmp"));
+        let launch = tokio::task::spawn_blocking(move || Launch::prepare(sandbox, &scratch, files.inherited));
         let store = rooms::open_store(&options).await?;
+        let launch = launch.await??;
+        let containment = launch.summary();
+        tracing::info!(containment.tier = %launch.containment.tier, "{containment}");
         let bound = match taken {
             Some(taken) => taken.set_nonblocking(true).and_then(|()| TcpListener::from_std(taken)),
             None => TcpListener::bind(options.listen).await,
@@ -103,7 +112,7 @@ impl Server {
         let (stop_accepting, stop_working, stop_delivering) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (rooms, worker, delivery) =
-            Rooms::wire(&options, store, address, &public_url, files, stop_accepting.clone())?;
+            Rooms::wire(&options, store, address, &public_url, launch, stop_accepting.clone())?;
         let credentials = rooms.ensure_credentials(&options.data_dir).await?;
 
         let working = tokio::spawn(worker.run(stop_working.clone()));
@@ -120,6 +129,7 @@ impl Server {
         Ok(Self {
             address,
             public_url,
+            containment,
             credentials,
             rooms,
             stop_accepting,
@@ -168,6 +178,7 @@ impl Server {
             () = interrupted() => tracing::warn!("second signal: giving up on what is under way"),
             () = tokio::time::sleep(limit) => tracing::warn!("draining took too long: giving up on what is under way"),
         }
+        rooms.leave();
         rooms.store.close().await;
         tracing::info!("stopped");
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gateway::RateLimits;
 use gateway::listener::ListenerOptions;
 use ipnet::IpNet;
+use queue::contain::Sandbox;
 
 /// A server's options, resolved: no environment is read below this point.
 #[derive(Clone, Debug)]
@@ -29,6 +30,10 @@ pub(crate) struct Options {
     pub(crate) allow_webhook_ports: Vec<u16>,
     /// Deliveries under way at once.
     pub(crate) delivery_caps: delivery::Caps,
+    /// How far code of apps and builds is contained.
+    pub(crate) sandbox: Sandbox,
+    /// Folders of this machine that apps may read and write, beside their own.
+    pub(crate) shared_with_apps: Vec<PathBuf>,
     /// Builds may install Debian packages.
     pub(crate) install_apt_packages: bool,
     /// Apps whose GPUs are not there run on CPUs.

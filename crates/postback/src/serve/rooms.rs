@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -12,6 +12,7 @@ use delivery::{Engine, OwnServer, Rules};
 use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use queue::contain::Policy;
 use queue::hardware::Gpu;
 use queue::port::{
     AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs,
@@ -22,9 +23,9 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use worker::gpus::{NoGpus, Nvml};
-use worker::{Lifeline, Worker};
+use worker::{Groups, Lifeline, Worker};
 
-use super::open_files::OpenFiles;
+use super::launch::Launch;
 use super::{Options, upkeep};
 use crate::credentials::{self, Credentials};
 use crate::embedded;
@@ -49,6 +50,7 @@ pub(super) struct Rooms {
     dashboard: Dashboard,
     metrics: PrometheusHandle,
     outbox: Arc<dyn Outbox>,
+    groups: Option<Groups>,
     /// Kept for as long as the server lives: replicas and build commands end when it closes.
     _lifeline: Lifeline,
 }
@@ -75,7 +77,7 @@ impl Rooms {
         store: Store,
         address: SocketAddr,
         public_url: &str,
-        files: OpenFiles,
+        launch: Launch,
         stop_accepting: CancellationToken,
     ) -> anyhow::Result<(Self, Worker, Engine)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -85,10 +87,14 @@ impl Rooms {
             .context("the histograms' buckets are malformed")?
             .install_recorder()
             .context("failed to set up the metrics")?;
-        let lifeline = Lifeline::open().context("failed to open the lifeline of replicas")?;
-        let lifeline = lifeline.with_open_files(files.inherited);
-        let program = std::env::current_exe().context("failed to find this program's own file")?;
-        let supervisor = lifeline.prefix(&program);
+        let Launch { lifeline, supervisor, containment } = launch;
+        let policy = Policy {
+            write: texts(&options.shared_with_apps)?,
+            network: containment.network(vec![address.port()]),
+            ..containment.template()
+        };
+        let scratch = options.data_dir.join("tmp");
+        clear(&scratch);
 
         let result_links = store.result_links(public_url);
         let shared = Arc::new(store.clone());
@@ -123,6 +129,10 @@ impl Rooms {
 
         let mut worker_options = worker::Options::new(embedded::unpack_runner(&options.data_dir)?);
         worker_options.supervisor = supervisor.clone();
+        worker_options.policy.clone_from(&policy);
+        worker_options.groups.clone_from(&containment.groups);
+        worker_options.identities = containment.identities;
+        worker_options.scratch.clone_from(&scratch);
         worker_options.drain_timeout = options.drain_timeout;
         worker_options.environment = inherited(INHERITED);
         worker_options.gpus = gpus();
@@ -143,7 +153,11 @@ impl Rooms {
         let replicas: Arc<dyn Replicas> = Arc::new(worker.handle());
 
         let builder = Builder::new(
-            builder_options(options, supervisor),
+            builder::Options {
+                policy: Policy { network: policy.network.clone(), ..containment.template() },
+                scratch,
+                ..builder_options(options, supervisor)
+            },
             registry.clone(),
             logs.clone(),
             events.clone(),
@@ -232,6 +246,7 @@ impl Rooms {
             dashboard,
             metrics,
             outbox: own_outbox,
+            groups: containment.groups,
             _lifeline: lifeline,
         };
         Ok((rooms, worker, delivery))
@@ -253,6 +268,13 @@ impl Rooms {
     /// When store or file refuse.
     pub(super) async fn ensure_credentials(&self, data_dir: &Path) -> anyhow::Result<Option<Credentials>> {
         credentials::ensure(data_dir, &self.store, &SystemClock, &OsEntropy).await
+    }
+
+    /// Leaves nothing behind in the system, once no replica is left.
+    pub(super) fn leave(&self) {
+        if let Some(groups) = &self.groups {
+            groups.remove();
+        }
     }
 
     /// What upkeep works on.
@@ -282,6 +304,24 @@ fn gpus() -> Vec<Gpu> {
             tracing::warn!("no GPU can be given to replicas: {error}");
             Vec::new()
         }
+    }
+}
+
+fn texts(folders: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let text = |folder: &PathBuf| folder.to_str().map(str::to_owned);
+    let texts = folders
+        .iter()
+        .map(|folder| text(folder).with_context(|| format!("{} is not UTF-8", folder.display())));
+    texts.collect()
+}
+
+/// Empties the folder of what replicas and builds of an earlier process left in it.
+fn clear(scratch: &Path) {
+    match std::fs::remove_dir_all(scratch) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, folder = %scratch.display(), "old temporary files could not be removed");
+        }
+        _ => {}
     }
 }
 

@@ -6,6 +6,7 @@ mod backlog;
 mod bursts;
 mod chance;
 mod cli;
+mod containment;
 mod corpus;
 mod crash;
 mod dashboard;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    worker::supervise(std::env::args_os().skip(2))
+    worker::launcher(std::env::args_os().skip(1)).unwrap_or(ExitCode::FAILURE)
 }

@@ -23,22 +23,12 @@ pub(super) enum Fate {
     Failed(StartFailure),
     /// It was not ready in time.
     TooSlow,
-    /// It held more memory than it may.
-    OutOfMemory(Excess),
+    /// It held more than it may.
+    Excess(Excess),
     /// A call did not come back after it was cancelled.
     Stuck,
     /// It was told to end at once.
     Killed,
-}
-
-/// What is said of a replica that held too much memory.
-fn beyond(Excess { found, limit }: Excess) -> String {
-    format!(
-        "the replica held {} MiB of memory, more than the {} MiB of `memory` in the app's config, and was ended; \
-         raise `memory` or give it less to do at once",
-        found >> 20,
-        limit >> 20
-    )
 }
 
 impl Replica {
@@ -54,7 +44,7 @@ impl Replica {
                 }
                 Fate::Broken(why) => self
                     .not_started(BuildStatus::InitFailure, format!("the runner broke the protocol: {why}")),
-                Fate::OutOfMemory(excess) => self.not_started(BuildStatus::InitFailure, beyond(excess)),
+                Fate::Excess(excess) => self.not_started(BuildStatus::InitFailure, excess.to_string()),
                 Fate::Exited(_) | Fate::Stuck => {
                     let why = format!("the replica ended while it imported {ENTRY}: {exit}");
                     match self.not_started(BuildStatus::InitFailure, why) {
@@ -70,7 +60,13 @@ impl Replica {
                 let why = format!("the replica broke the protocol and was ended: {why}");
                 RunError::new(Code::ProtocolError, why)
             }
-            Fate::OutOfMemory(excess) => RunError::new(Code::OutOfMemory, beyond(*excess)),
+            Fate::Excess(excess) => {
+                let code = match excess {
+                    Excess::Memory { .. } => Code::OutOfMemory,
+                    Excess::Processes { .. } | Excess::Disk { .. } => Code::WorkerCrashed,
+                };
+                RunError::new(code, excess.to_string())
+            }
             Fate::Stuck => RunError::new(
                 Code::Interrupted,
                 "another call on the same replica did not end at its limit, so the replica was ended; try again",

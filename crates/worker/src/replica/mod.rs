@@ -26,21 +26,23 @@ use crate::calls::{Calls, UnderWay};
 use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start, Values};
 use crate::gpus::Given;
 use crate::load::Load;
-use crate::memory::{LOOK_EVERY, Watch};
+use crate::memory::Watch;
 use crate::printed::Printer;
 use crate::process::{Printed, Process};
 use crate::record::{Recorder, answer};
 use crate::telling::Telling;
 use crate::waiting::{Seat, Waiting, Work};
-use crate::{FAR, Ports, meters, process};
+use crate::{FAR, Ports, disk, meters, process};
 
 mod early;
 mod ending;
+mod grants;
 mod misfit;
 mod orders;
 mod printing;
 
 use ending::Fate;
+pub(crate) use grants::Grants;
 pub(crate) use orders::{End, Ended, Order, Plan, Started};
 
 /// The file that a runner imports.
@@ -179,7 +181,11 @@ impl Replica {
                 return End::Hindered(StartFailure { status: BuildStatus::InitFailure, error });
             }
         };
-        let (mut process, socket, mut printed) = match process::start(&self.ports.options, &prepared) {
+        let started = self.grants(&prepared).and_then(|grants| {
+            let started = process::start(&self.ports.options, &prepared, &grants)?;
+            Ok((started, grants))
+        });
+        let ((mut process, socket, mut printed), grants) = match started {
             Ok(started) => started,
             Err(error) if is_shortage(&error) => {
                 let why = format!(
@@ -197,18 +203,29 @@ impl Replica {
         meters::replica_started();
         self.load.set_root(process.id());
         self.outgoing.start(&self.start_frame(prepared.folder, secrets));
-        let mut fate = self.work(&mut process, &socket, &mut printed, orders).await;
+        let mut watch = process.id().map(|root| Watch::new(root, self.bounds(), grants.group.clone()));
+        let filled = disk::beyond(grants.folders(), self.build.config.disk(), disk::LOOK_EVERY);
+        let mut fate = tokio::select! {
+            biased;
+            fate = self.work(&mut process, &mut watch, &socket, &mut printed, orders) => fate,
+            excess = filled => Fate::Excess(excess),
+        };
         self.waiting.leave(&mut self.seat);
         self.hand_back();
         let exit = match fate {
             Fate::Exited(exit) => exit,
             _ => process.kill().await,
         };
+        if let (Fate::Exited(_), Some(excess)) = (&fate, watch.as_ref().and_then(Watch::told)) {
+            fate = Fate::Excess(excess);
+        }
         if !matches!(fate, Fate::Broken(_) | Fate::Failed(_)) {
             // What it said before it ended may explain the end.
             while let Ok(Reading::More) = self.read(&socket).map_err(|said| fate = said) {}
         }
         self.print_the_rest(&mut printed).await;
+        // Nobody is left who could use it; there may be much of it.
+        tokio::task::spawn_blocking(move || drop(grants));
         self.end(fate, exit)
     }
 
@@ -244,11 +261,7 @@ impl Replica {
     /// Where the app finds what outlives its replicas.
     fn storage(&self) -> Vec<(&'static str, String)> {
         let options = &self.ports.options;
-        let Some(storage) = options.storage_of(&self.build.app.project()) else { return Vec::new() };
-        if let Err(error) = std::fs::create_dir_all(&storage) {
-            tracing::warn!(%error, folder = %storage.display(), "the storage of a project cannot be made");
-            return Vec::new();
-        }
+        let Some(storage) = self.storage_folder() else { return Vec::new() };
         let cache = storage.join(".cache/huggingface");
         let names = [("POSTBACK_PERSISTENT_STORAGE", storage), ("HF_HOME", cache)].into_iter();
         // Whoever started the server may keep such a cache of their own.
@@ -262,6 +275,7 @@ impl Replica {
     async fn work(
         &mut self,
         process: &mut Process,
+        watch: &mut Option<Watch>,
         socket: &UnixStream,
         printed: &mut mpsc::Receiver<Printed>,
         orders: &mut mpsc::UnboundedReceiver<Order>,
@@ -270,9 +284,7 @@ impl Replica {
         tokio::pin!(timer);
         let mut timer_at = self.begun;
         let mut printing = true;
-        let memory = self.build.config.memory.zip(process.id());
-        let mut memory = memory.map(|(limit, root)| Watch::new(root, limit));
-        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut looks = tokio::time::interval(watch.as_ref().map_or(FAR, Watch::pause));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (waiting, bell) = (Arc::clone(&self.waiting), self.seat.bell());
         loop {
@@ -321,8 +333,8 @@ impl Replica {
                     Ok(_) => ControlFlow::Continue(()),
                     Err(_) => return self.closed(process).await,
                 },
-                _ = looks.tick(), if memory.is_some() => match memory.as_mut().and_then(Watch::look) {
-                    Some(excess) => ControlFlow::Break(Fate::OutOfMemory(excess)),
+                _ = looks.tick() => match watch.as_mut().and_then(Watch::look) {
+                    Some(excess) => ControlFlow::Break(Fate::Excess(excess)),
                     None => ControlFlow::Continue(()),
                 },
                 lines = printed.recv(), if printing => {

@@ -3,6 +3,8 @@
 
 mod calls;
 mod cancels;
+#[cfg(target_os = "linux")]
+mod contained;
 mod crashes;
 mod deploys;
 mod events;
