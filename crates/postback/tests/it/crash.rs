@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use testkit::checker::{Known, Victim};
+use testkit::server::Home;
 
 use crate::chance::{Chance, number};
 use crate::load::Load;
-use crate::support::Stage;
+use crate::support::{Stage, app_folder, binary};
 
 const RUNS: u64 = 2_500;
 const KILLS: u64 = 50;
@@ -43,7 +44,9 @@ async fn every_acknowledged_run_survives_kills_at_random_moments() {
     let runs = number("POSTBACK_PROVE_RUNS").unwrap_or(RUNS);
     let mut chance = Chance::new();
 
-    let mut stage = Stage::basic();
+    // Replicas are found by the process ids that their code knows: those of the machine, without namespaces.
+    let mut stage = Stage::on(Home::new(binary()).with_env("POSTBACK_SANDBOX", "s1"));
+    stage.deploy(&app_folder("basic"), &["basic"]);
     let load = Load::new(&stage).await.with_large_results(LARGE_EVERY);
     let (median, slow) = fsync_figure(stage.home.scratch());
     let next = AtomicU64::new(0);
