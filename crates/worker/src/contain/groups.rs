@@ -267,8 +267,8 @@ mod tests {
         }
     }
 
-    fn read(path: PathBuf) -> String {
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
     const BOUNDS: Bounds = Bounds { memory: Some(1 << 30), processes: 64, cpu: Some(1.5) };
@@ -284,10 +284,10 @@ mod tests {
         let ours = format!("{own}/postback-{server}");
         write(&root.path().join(&ours), &there[..1]);
         let groups = Groups::find(root.path(), &format!("0::/{own}\n"), server).unwrap();
-        let handed_on = read(root.path().join(own).join("cgroup.subtree_control"));
+        let handed_on = read(&root.path().join(own).join("cgroup.subtree_control"));
         assert_eq!(handed_on, "+memory +pids +cpu");
         let group = groups.make("r-1", BOUNDS).unwrap();
-        let file = |name: &str| read(root.path().join(&ours).join("r-1").join(name));
+        let file = |name: &str| read(&root.path().join(&ours).join("r-1").join(name));
         assert_eq!(file("memory.max"), (1_u64 << 30).to_string());
         assert_eq!([file("memory.swap.max"), file("memory.oom.group")], ["0", "1"]);
         assert_eq!([file("pids.max"), file("cpu.max")], ["64", "150000 100000"]);
@@ -310,7 +310,7 @@ mod tests {
         }
         let groups = Groups::find(root.path(), membership, 7).unwrap();
         let group = groups.make("r-1", BOUNDS).unwrap();
-        let file = |name: &str| read(root.path().join(name));
+        let file = |name: &str| read(&root.path().join(name));
         assert_eq!(file("memory/a/b/postback-7/r-1/memory.limit_in_bytes"), (1_u64 << 30).to_string());
         assert_eq!(file("pids/postback-7/r-1/pids.max"), "64");
         assert_eq!(file("cpu/c/postback-7/r-1/cpu.cfs_quota_us"), "150000");

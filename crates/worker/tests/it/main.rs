@@ -1,5 +1,5 @@
 //! The worker against real replicas: the real runner, real processes, and a store in memory.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it skips")]
 
 mod calls;
 mod cancels;
