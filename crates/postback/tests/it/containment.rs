@@ -281,7 +281,7 @@ async fn an_app_without_a_network_has_none() {
 async fn the_doctor_says_what_the_machine_has_and_how_to_mend_the_rest() {
     let home = Home::new(binary());
     let mut doctor = home.command();
-    let output = doctor.args(["doctor", "--limits"]).env("PATH", "/nowhere").output().unwrap();
+    let output = doctor.arg("doctor").env("PATH", "/nowhere").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "there is no Python on that PATH");
     let said = String::from_utf8(output.stdout).unwrap();
     let mut settings = insta::Settings::clone_current();
@@ -292,6 +292,9 @@ async fn the_doctor_says_what_the_machine_has_and_how_to_mend_the_rest() {
     } else {
         println!("SKIP: this machine has no Landlock: {said}");
     }
+    let limits = home.command().args(["doctor", "--limits"]).output().unwrap();
+    let limits = String::from_utf8(limits.stdout).unwrap();
+    assert!(queue::limits::TABLE.iter().all(|limit| limits.contains(limit.what)), "{limits}");
     let json = home.command().args(["doctor", "--json"]).output().unwrap();
     let found: Value = serde_json::from_slice(&json.stdout).unwrap();
     let about: Vec<_> =
