@@ -10,9 +10,12 @@ use http::StatusCode;
 use pages::inert::visible;
 use queue::app::{AppConfig, Contract, Function};
 use queue::log::{LogQuery, LogScope};
-use queue::registry::{App, Build};
+use queue::event::StoredEvent;
+use queue::port::RollbackError;
+use queue::registry::{App, Build, BuildStatus};
 use queue::run::RunFilter;
-use queue::{AppId, AppName, ProjectId, Timestamp};
+use queue::traffic::Span;
+use queue::{AppId, AppName, BuildId, ProjectId, Timestamp};
 use serde::Deserialize;
 
 use crate::Shared;
@@ -21,10 +24,13 @@ use crate::error::{Shown, Trouble};
 use crate::log::Line;
 use crate::runs::Row;
 use crate::session::SignedIn;
-use crate::shape;
+use crate::{chart, overview, shape};
 
 /// Runs on an app's page.
 const PAGE_RUNS: usize = 10;
+/// Builds, and events: the newest.
+const PAGE_BUILDS: usize = 10;
+const PAGE_EVENTS: usize = 30;
 /// Lines of its log there: the newest.
 const PAGE_LINES: usize = 200;
 
@@ -109,6 +115,34 @@ impl Callable {
     }
 }
 
+/// A build in the list of an app.
+struct BuildRow {
+    id: String,
+    status: &'static str,
+    live: bool,
+    /// It can become live again.
+    former: bool,
+    made: String,
+}
+
+/// Something that happened to the app.
+struct EventRow {
+    at: String,
+    kind: &'static str,
+    text: String,
+}
+
+impl EventRow {
+    fn of(stored: &StoredEvent) -> Self {
+        let event = &stored.event;
+        Self {
+            at: shape::moment(event.at),
+            kind: event.kind.as_str(),
+            text: visible(&event.text).into_owned(),
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "app.html")]
 struct AppPage {
@@ -120,6 +154,10 @@ struct AppPage {
     functions: Vec<Callable>,
     project_secrets: Vec<String>,
     app_secrets: Vec<String>,
+    /// The last day, drawn.
+    chart: String,
+    builds: Vec<BuildRow>,
+    events: Vec<EventRow>,
     runs: Vec<Row>,
     lines: Vec<Line>,
     /// Seconds after which the page looks again by itself; none while nothing is to come.
@@ -154,6 +192,10 @@ pub(crate) async fn show(
     let query = LogQuery { scope, after: None, since: None, limit: PAGE_LINES, newest: true };
     let lines = room.ports.logs.read(query).await?;
     let now = room.ports.clock.now();
+    let day = room.ports.traffic.traffic(&project, Some(&app.id), Span::Day, now).await?;
+    let builds = room.ports.registry.builds(&app.id, PAGE_BUILDS).await?;
+    let mut events = room.ports.events.events(&app.id, None, PAGE_EVENTS).await?;
+    events.reverse();
     let replicas = room.ports.replicas.count(&app.id);
     let page = AppPage {
         frame: Frame::new(Some(project.to_string())),
@@ -168,6 +210,9 @@ pub(crate) async fn show(
         },
         project_secrets: room.ports.secrets.secret_names(&project, None).await?,
         app_secrets: room.ports.secrets.secret_names(&project, Some(&app.id)).await?,
+        chart: chart::draw(&overview::RUNS, &day, Span::Day),
+        builds: builds.iter().map(|build| room.build_row(&app, build, now)).collect(),
+        events: events.iter().map(EventRow::of).collect(),
         runs: runs.iter().map(|run| Row::of(run, now)).collect(),
         lines: lines.iter().map(Line::of).collect(),
         look_every: if app.latest_status.is_final() { 0 } else { 2 },
@@ -205,6 +250,17 @@ impl Shared {
         app.ok_or(Trouble::Unknown("app"))
     }
 
+    fn build_row(&self, app: &App, build: &Build, now: Timestamp) -> BuildRow {
+        let live = app.live.as_ref().is_some_and(|live| live.id == build.id);
+        BuildRow {
+            id: build.id.to_string(),
+            status: build.status.as_str(),
+            live,
+            former: !live && build.status == BuildStatus::Success && self.ports.builds.is_kept(build),
+            made: shape::relative(build.created_at, now),
+        }
+    }
+
     /// Where an app's functions are called: `/{function}` follows.
     fn endpoint(&self, app: &AppId) -> String {
         let base = self.options.public_url.as_str().trim_end_matches('/');
@@ -222,6 +278,30 @@ pub(crate) async fn restart(
     room.ports.replicas.restart(&app.id);
     tracing::info!(app.id = %app.id, "the replicas of an app are replaced");
     Ok(Redirect::to(&format!("/dashboard/apps/{}", app.id.name())).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Former {
+    build: BuildId,
+}
+
+/// `POST /dashboard/apps/{app}/rollback`
+pub(crate) async fn roll_back(
+    SignedIn(project): SignedIn,
+    State(room): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    Form(former): Form<Former>,
+) -> Shown<Response> {
+    let app = room.app(&project, &name).await?;
+    let to = Redirect::to(&format!("/dashboard/apps/{}", app.id.name()));
+    // It goes on when the visitor closes the page.
+    let rolled = tokio::spawn(async move { room.ports.builds.roll_back(&app.id, Some(&former.build)).await });
+    match rolled.await {
+        Ok(Ok(_)) => Ok(to.into_response()),
+        Ok(Err(RollbackError::Store(error))) => Err(error.into()),
+        Ok(Err(error)) => Err(Trouble::Refused(format!("The app stays as it is: {}.", visible(&error.to_string())))),
+        Err(_) => Err(Trouble::Refused("Going back failed half-way; try again.".into())),
+    }
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/` | how it goes: what waits, what happened lately, what failed last |
 //! | `/sign-in` | asks for the private key once, and keeps a signed cookie instead of it |
-//! | `/apps`, `/apps/{app}` | the project's apps, and one: settings, functions, secrets by name, runs, log |
+//! | `/apps`, `/apps/{app}` | the project's apps, and one: traffic, events, builds, settings, functions, log |
 //! | `/runs` | the project's runs, by app and state, page by page |
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
 //! | `/deliveries` | what was told to receivers, and what still is to be |
@@ -42,7 +42,7 @@ use axum::middleware;
 use axum::routing::{get, post};
 use pages::Hosts;
 use queue::port::{
-    Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs, Secrets, Traffic,
+    AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs, Secrets, Traffic,
 };
 use queue::{Clock, Entropy};
 use url::Url;
@@ -53,6 +53,7 @@ pub struct Ports {
     pub runs: Arc<dyn Runs>,
     pub deliveries: Arc<dyn Deliveries>,
     pub registry: Arc<dyn Registry>,
+    pub events: Arc<dyn AppEvents>,
     pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<dyn Logs>,
     pub dispatch: Arc<dyn Dispatch>,
@@ -104,6 +105,7 @@ impl Dashboard {
             .route("/dashboard/apps", get(apps::list))
             .route("/dashboard/apps/{app}", get(apps::show))
             .route("/dashboard/apps/{app}/restart", post(apps::restart))
+            .route("/dashboard/apps/{app}/rollback", post(apps::roll_back))
             .route("/dashboard/apps/{app}/delete", post(apps::delete))
             .route("/dashboard/runs", get(runs::list))
             .route("/dashboard/runs/{run}", get(runs::show))

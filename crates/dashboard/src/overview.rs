@@ -24,7 +24,7 @@ const LAST_FAILURES: usize = 5;
 /// Of a failure's message so much is shown.
 const MESSAGE_BYTES: usize = 160;
 
-const RUNS: Bars = Bars {
+pub(crate) const RUNS: Bars = Bars {
     title: "Runs",
     good: &[Happened::Succeeded],
     good_word: "succeeded",

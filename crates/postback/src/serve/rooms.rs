@@ -188,6 +188,7 @@ impl Rooms {
                 runs: runs.clone(),
                 deliveries: deliveries.clone(),
                 registry: registry.clone(),
+                events: events.clone(),
                 traffic,
                 logs: logs.clone(),
                 dispatch: dispatch.clone(),

@@ -214,6 +214,13 @@ async fn an_app_is_shown_restarted_and_deleted_only_by_who_types_its_name() {
     }
     assert!(!page.contains("<script>alert") && !page.contains("hush-hush"), "{page}");
 
+    visitor.until("/dashboard/apps/basic", &["deployed", "Runs over 24h", "live</span>"]).await;
+    let live = page.split("data-state=\"active\">live").next().unwrap().rsplit("<code>").next().unwrap();
+    let live = live.split('<').next().unwrap();
+    let again = visitor.press("/dashboard/apps/basic/rollback", &[("build", live)]).await;
+    assert_eq!(again.status(), 409);
+    assert!(again.text().await.unwrap().contains("is live already"));
+
     let pressed = visitor.press("/dashboard/apps/basic/restart", &[]).await;
     assert_eq!((pressed.status().as_u16(), location(&pressed)), (303, "/dashboard/apps/basic"));
     let unsure = visitor.press("/dashboard/apps/basic/delete", &[("name", "basics")]).await;
