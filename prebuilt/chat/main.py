@@ -24,7 +24,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def number(options, key, default, least, most, kind=float):
+def _number(options, key, default, least, most, kind=float):
     value = options.get(key)
     if value is None:
         return default
@@ -33,7 +33,7 @@ def number(options, key, default, least, most, kind=float):
     return kind(value)
 
 
-def conversation(options):
+def _conversation(options):
     messages = options.get("messages")
     if messages is None and options.get("prompt"):
         messages = [{"role": "user", "content": str(options["prompt"])}]
@@ -47,7 +47,7 @@ def conversation(options):
     return [{**message, "role": "system" if message["role"] == "developer" else message["role"]} for message in messages]
 
 
-def settings(options):
+def _settings(options):
     stop = options.get("stop") or []
     stop = [stop] if isinstance(stop, str) else stop
     if not isinstance(stop, list) or len(stop) > 16 or not all(isinstance(text, str) for text in stop):
@@ -55,20 +55,20 @@ def settings(options):
     tokens = options.get("max_completion_tokens")
     tokens = {"max_tokens": tokens} if tokens is not None else options
     return {
-        "messages": conversation(options),
-        "max_tokens": number(tokens, "max_tokens", 512, 1, TOKENS_MAX, int),
-        "temperature": number(options, "temperature", 0.7, 0, 2),
-        "top_p": number(options, "top_p", 0.95, 0, 1),
-        "top_k": number(options, "top_k", 40, 0, 1000, int),
-        "repeat_penalty": number(options, "repeat_penalty", 1.0, 0.1, 10),
-        "seed": number(options, "seed", None, 0, 2**31 - 1, int),
+        "messages": _conversation(options),
+        "max_tokens": _number(tokens, "max_tokens", 512, 1, TOKENS_MAX, int),
+        "temperature": _number(options, "temperature", 0.7, 0, 2),
+        "top_p": _number(options, "top_p", 0.95, 0, 1),
+        "top_k": _number(options, "top_k", 40, 0, 1000, int),
+        "repeat_penalty": _number(options, "repeat_penalty", 1.0, 0.1, 10),
+        "seed": _number(options, "seed", None, 0, 2**31 - 1, int),
         "stop": stop,
     }
 
 
-def answered(options, stream=False):
+def _answered(options, stream=False):
     """The model's answer in OpenAI's form, or its parts."""
-    chosen = settings(options)
+    chosen = _settings(options)
     try:
         return model.create_chat_completion(stream=stream, **chosen)
     except ValueError as reason:
@@ -79,22 +79,22 @@ def answered(options, stream=False):
 def run(messages=None, stream=False, **options):
     """`…/run/chat/completions`, as OpenAI's clients call it."""
     try:
-        answer = answered({"messages": messages, **options}, bool(stream))
+        answer = _answered({"messages": messages, **options}, bool(stream))
         if not stream:
             return answer
         # Here, and not inside of the generator: what is refused is no stream.
         parts = iter(answer)
         first = next(parts, None)
     except (Unusable, ValueError) as reason:
-        return refused(reason)
-    return events(first, parts)
+        return _refused(reason)
+    return _events(first, parts)
 
 
-def refused(reason):
+def _refused(reason):
     return {"status_code": 422, "error": {"message": str(reason), "type": "invalid_request_error"}}
 
 
-def events(first, parts):
+def _events(first, parts):
     if first is not None:
         yield f"data: {json.dumps(first)}\n\n"
     for part in parts:
@@ -104,7 +104,7 @@ def events(first, parts):
 
 def predict(item, run_id, logger):
     try:
-        answer = answered(item)
+        answer = _answered(item)
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}
     choice = answer["choices"][0]

@@ -22,7 +22,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def received(item, key):
+def _received(item, key):
     """The bytes that a request brings: base64 under `key`, or an address under `file_url`."""
     if item.get(key):
         text = str(item[key])
@@ -48,7 +48,7 @@ def received(item, key):
     return data
 
 
-def decoded(data):
+def _decoded(data):
     """The picture as OpenCV has it: rows of blue, green and red."""
     picture = cv2.imdecode(numpy.frombuffer(data, numpy.uint8), cv2.IMREAD_COLOR)
     if picture is None:
@@ -61,7 +61,7 @@ def decoded(data):
 detector = NudeDetector()
 
 
-def judged(picture, threshold):
+def _judged(picture, threshold):
     found = [
         {"label": part["class"], "score": round(float(part["score"]), 4), "box": [int(number) for number in part["box"]]}
         for part in detector.detect(picture)
@@ -72,6 +72,6 @@ def judged(picture, threshold):
 
 def predict(item, run_id, logger):
     try:
-        return judged(decoded(received(item, "image")), float(item.get("threshold", 0.5)))
+        return _judged(_decoded(_received(item, "image")), float(item.get("threshold", 0.5)))
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}

@@ -23,7 +23,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def number(item, key, default, least, most, kind):
+def _number(item, key, default, least, most, kind):
     value = item.get(key)
     if value is None:
         return default
@@ -36,14 +36,14 @@ def number(item, key, default, least, most, kind):
     return found
 
 
-def side(item, key):
-    pixels = number(item, key, 512, 64, 2048, int)
+def _side(item, key):
+    pixels = _number(item, key, 512, 64, 2048, int)
     if pixels % 8:
         raise Unusable(f"`{key}` must be a multiple of 8, such as {pixels // 8 * 8}")
     return pixels
 
 
-def wanted(item):
+def _wanted(item):
     """The arguments of the pipeline, from those of the request."""
     prompt = item.get("prompt")
     if not isinstance(prompt, str) or not prompt.strip():
@@ -54,15 +54,15 @@ def wanted(item):
     return {
         "prompt": prompt,
         "negative_prompt": negative,
-        "height": side(item, "height"),
-        "width": side(item, "width"),
-        "guidance_scale": number(item, "guidance_scale", 7.5, 0, 50, float),
-        "num_inference_steps": number(item, "num_inference_steps", 50, 1, 500, int),
-        "num_images_per_prompt": number(item, "num_images_per_prompt", 1, 1, 8, int),
+        "height": _side(item, "height"),
+        "width": _side(item, "width"),
+        "guidance_scale": _number(item, "guidance_scale", 7.5, 0, 50, float),
+        "num_inference_steps": _number(item, "num_inference_steps", 50, 1, 500, int),
+        "num_images_per_prompt": _number(item, "num_images_per_prompt", 1, 1, 8, int),
     }
 
 
-def named(item):
+def _named(item):
     """Which model, and the token that opens it."""
     path = item.get("hf_model_path") or item.get("model_id") or BASE_MODEL
     # Folders of this machine are for whoever deploys the app, not for callers.
@@ -71,7 +71,7 @@ def named(item):
     return path, item.get("hf_token") or os.environ.get("hf_auth_token")
 
 
-def pipeline(path, token):
+def _pipeline(path, token):
     global loaded
     if loaded[:2] != (path, token):
         # The old one goes first: there may be room for one only.
@@ -94,7 +94,7 @@ def pipeline(path, token):
     return loaded[2]
 
 
-def encoded(image):
+def _encoded(image):
     file = io.BytesIO()
     image.save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
@@ -102,10 +102,10 @@ def encoded(image):
 
 def predict(item, run_id, logger):
     try:
-        arguments = wanted(item)
-        seed = number(item, "seed", 1, 0, 2**63 - 1, int)
-        paint = pipeline(*named(item))
+        arguments = _wanted(item)
+        seed = _number(item, "seed", 1, 0, 2**63 - 1, int)
+        paint = _pipeline(*_named(item))
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}
     generator = torch.Generator(DEVICE).manual_seed(seed)
-    return [encoded(image) for image in paint(generator=generator, **arguments).images]
+    return [_encoded(image) for image in paint(generator=generator, **arguments).images]

@@ -12,7 +12,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def received(item, key):
+def _received(item, key):
     """The bytes that a request brings: base64 under `key`, or an address under `file_url`."""
     if item.get(key):
         text = str(item[key])
@@ -41,7 +41,7 @@ def received(item, key):
 magika = Magika()
 
 
-def identified(data):
+def _identified(data):
     found = magika.identify_bytes(data)
     kind = found.output
     return {
@@ -57,6 +57,6 @@ def identified(data):
 
 def predict(item, run_id, logger):
     try:
-        return identified(received(item, "file"))
+        return _identified(_received(item, "file"))
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}

@@ -20,7 +20,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def received(item, key):
+def _received(item, key):
     """The bytes that a request brings: base64 under `key`, or an address under `file_url`."""
     if item.get(key):
         text = str(item[key])
@@ -46,7 +46,7 @@ def received(item, key):
     return data
 
 
-def samples(data, rate):
+def _samples(data, rate):
     """The first channel of a WAV file, as 16-bit samples at `rate`."""
     try:
         with wave.open(io.BytesIO(data)) as file:
@@ -62,10 +62,10 @@ def samples(data, rate):
     taken = taken[::channels]
     if len(taken) > SECONDS_MAX * own:
         raise Unusable(f"`audio` is longer than {SECONDS_MAX} s; cut it")
-    return taken if own == rate else resampled(taken, own, rate)
+    return taken if own == rate else _resampled(taken, own, rate)
 
 
-def resampled(taken, own, rate):
+def _resampled(taken, own, rate):
     """Between two samples lies a straight line, which is good enough for speech."""
     count = len(taken) * rate // own
     last = len(taken) - 1
@@ -80,17 +80,17 @@ def resampled(taken, own, rate):
 decoder = Decoder(samprate=RATE, loglevel="FATAL")
 
 
-def spoken_seconds(pcm):
+def _spoken_seconds(pcm):
     vad = Vad(mode=Vad.STRICT, sample_rate=RATE)
     frames = [pcm[at : at + vad.frame_bytes] for at in range(0, len(pcm), vad.frame_bytes)]
     speech = sum(vad.is_speech(frame) for frame in frames if len(frame) == vad.frame_bytes)
     return speech * vad.frame_length
 
 
-def transcribe(taken):
+def _transcribe(taken):
     seconds = round(len(taken) / RATE, 2)
     pcm = taken.tobytes()
-    if spoken_seconds(pcm) < SPEECH_SECONDS_MIN:
+    if _spoken_seconds(pcm) < SPEECH_SECONDS_MIN:
         return {"text": "", "words": [], "seconds": seconds}
     decoder.start_utt()
     decoder.process_raw(pcm, full_utt=True)
@@ -106,6 +106,6 @@ def transcribe(taken):
 
 def predict(item, run_id, logger):
     try:
-        return transcribe(samples(received(item, "audio"), RATE))
+        return _transcribe(_samples(_received(item, "audio"), RATE))
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}

@@ -15,7 +15,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def received(item, key):
+def _received(item, key):
     """The bytes that a request brings: base64 under `key`, or an address under `file_url`."""
     if item.get(key):
         text = str(item[key])
@@ -41,7 +41,7 @@ def received(item, key):
     return data
 
 
-def decoded(data):
+def _decoded(data):
     """The picture as OpenCV has it: rows of blue, green and red."""
     picture = cv2.imdecode(numpy.frombuffer(data, numpy.uint8), cv2.IMREAD_COLOR)
     if picture is None:
@@ -54,7 +54,7 @@ def decoded(data):
 engine = RapidOCR()
 
 
-def read(picture, min_score):
+def _read(picture, min_score):
     found, _ = engine(picture)
     lines = [
         {"text": text, "score": round(float(score), 4), "box": [[round(float(x)), round(float(y))] for x, y in box]}
@@ -66,6 +66,6 @@ def read(picture, min_score):
 
 def predict(item, run_id, logger):
     try:
-        return read(decoded(received(item, "image")), float(item.get("min_score", 0.5)))
+        return _read(_decoded(_received(item, "image")), float(item.get("min_score", 0.5)))
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}

@@ -20,7 +20,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def received(item, key):
+def _received(item, key):
     """The bytes that a request brings: base64 under `key`, or an address under `file_url`."""
     if item.get(key):
         text = str(item[key])
@@ -46,7 +46,7 @@ def received(item, key):
     return data
 
 
-def samples(data, rate):
+def _samples(data, rate):
     """The first channel of a WAV file, as 16-bit samples at `rate`."""
     try:
         with wave.open(io.BytesIO(data)) as file:
@@ -62,10 +62,10 @@ def samples(data, rate):
     taken = taken[::channels]
     if len(taken) > SECONDS_MAX * own:
         raise Unusable(f"`audio` is longer than {SECONDS_MAX} s; cut it")
-    return taken if own == rate else resampled(taken, own, rate)
+    return taken if own == rate else _resampled(taken, own, rate)
 
 
-def resampled(taken, own, rate):
+def _resampled(taken, own, rate):
     """Between two samples lies a straight line, which is good enough for speech."""
     count = len(taken) * rate // own
     last = len(taken) - 1
@@ -77,7 +77,7 @@ def resampled(taken, own, rate):
     return made
 
 
-def stretches(taken, threshold):
+def _stretches(taken, threshold):
     # It remembers what it heard, so each recording gets one of its own.
     vad = SileroVAD(RATE)
     window = vad.window_size_samples
@@ -98,6 +98,6 @@ def stretches(taken, threshold):
 
 def predict(item, run_id, logger):
     try:
-        return stretches(samples(received(item, "audio"), RATE), float(item.get("threshold", 0.5)))
+        return _stretches(_samples(_received(item, "audio"), RATE), float(item.get("threshold", 0.5)))
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}

@@ -13,7 +13,7 @@ BYTES_MAX = 200 << 20
 RATE = 16_000
 
 
-def load_cuda_libraries():
+def _load_cuda_libraries():
     """cuBLAS and cuDNN from their PyPI packages, where there are any: CTranslate2 looks among what is loaded."""
     folder = os.path.join(sysconfig.get_paths()["purelib"], "nvidia")
     for pattern in ("cublas/lib/libcublasLt.so.*", "cublas/lib/libcublas.so.*", "cudnn/lib/libcudnn*.so.*"):
@@ -21,7 +21,7 @@ def load_cuda_libraries():
             ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
 
 
-load_cuda_libraries()
+_load_cuda_libraries()
 
 import av
 import ctranslate2
@@ -37,7 +37,7 @@ class Unusable(Exception):
     """What the request brings cannot be worked on; the caller gets 422 and these words."""
 
 
-def received(item, key):
+def _received(item, key):
     """The bytes that a request brings: base64 under `key`, or an address under `file_url`."""
     if item.get(key):
         text = str(item[key])
@@ -63,7 +63,7 @@ def received(item, key):
     return data
 
 
-def samples(data):
+def _samples(data):
     try:
         taken = decode_audio(io.BytesIO(data), sampling_rate=RATE)
     except (av.error.FFmpegError, IndexError):
@@ -74,7 +74,7 @@ def samples(data):
     return taken
 
 
-def chosen(item):
+def _chosen(item):
     """The task and the language that a request asks for."""
     mode = item.get("mode") or "transcribe"
     if mode not in ("transcribe", "translate"):
@@ -87,8 +87,8 @@ def chosen(item):
 
 def predict(item, run_id, logger):
     try:
-        mode, language = chosen(item)
-        taken = samples(received(item, "audio"))
+        mode, language = _chosen(item)
+        taken = _samples(_received(item, "audio"))
     except Unusable as reason:
         return {"status_code": 422, "message": str(reason)}
     # Silence is left out first, since Whisper makes words of it.

@@ -1,6 +1,7 @@
 """The models that want a GPU or the hub, with stand-ins for the packages that they are made of: what they make of input,
 what they ask those packages for, and what they say when it cannot be worked on. With the packages: `script/models`."""
 
+import ast
 import base64
 import json
 import pathlib
@@ -95,6 +96,21 @@ DREAMBOOTH = {
 
 def base64_of(data):
     return base64.b64encode(data).decode()
+
+
+
+class Surface(unittest.TestCase):
+    """A function without an underscore can be called by whoever has a key."""
+
+    def test_models_offer_nothing_but_what_is_to_be_called(self):
+        models = sorted(PREBUILT.glob("*/main.py"))
+        self.assertGreaterEqual(len(models), 8)
+        for model in models:
+            tree = ast.parse(model.read_text())
+            functions = (node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+            public = {function.name for function in functions if not function.name.startswith("_")}
+            self.assertIn("predict", public, model)
+            self.assertLessEqual(public, {"predict", "run"}, model)
 
 
 class ModelTest(ReplicaTest):
