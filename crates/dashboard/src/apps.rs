@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use pages::inert::visible;
 use queue::app::{AppConfig, Contract, Function};
-use queue::log::{LogQuery, LogScope};
 use queue::event::StoredEvent;
+use queue::log::{LogQuery, LogScope};
 use queue::port::RollbackError;
 use queue::registry::{App, Build, BuildStatus};
 use queue::run::RunFilter;
@@ -299,7 +299,9 @@ pub(crate) async fn roll_back(
     match rolled.await {
         Ok(Ok(_)) => Ok(to.into_response()),
         Ok(Err(RollbackError::Store(error))) => Err(error.into()),
-        Ok(Err(error)) => Err(Trouble::Refused(format!("The app stays as it is: {}.", visible(&error.to_string())))),
+        Ok(Err(error)) => {
+            Err(Trouble::Refused(format!("The app stays as it is: {}.", visible(&error.to_string()))))
+        }
         Err(_) => Err(Trouble::Refused("Going back failed half-way; try again.".into())),
     }
 }

@@ -42,7 +42,8 @@ use axum::middleware;
 use axum::routing::{get, post};
 use pages::Hosts;
 use queue::port::{
-    AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs, Secrets, Traffic,
+    AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
+    Secrets, Traffic,
 };
 use queue::{Clock, Entropy};
 use url::Url;
