@@ -75,6 +75,7 @@ impl Worker {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
+        metrics::gauge!("postback_containment_tier").set(f64::from(options.policy.tier as u8));
         let (returning, returned) = mpsc::unbounded_channel();
         let gpus = Gpus::new(options.gpus.clone(), options.cpu_fallback);
         let ports = Ports {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use queue::contain::{Sandbox, Tier};
-use worker::{Containment, Lifeline, Machine, examine};
+use worker::{Containment, Lack, Lifeline, Machine, examine};
 
 use crate::print::WithHint;
 
@@ -58,7 +58,15 @@ impl Launch {
 /// The tier, what it means, and why it is not a higher one.
 pub(crate) fn summary(containment: &Containment) -> String {
     let Containment { tier, lacks, .. } = containment;
-    let why = lacks.first().map(|lack| format!("; not {}: {}", lack.tier, lack.what)).unwrap_or_default();
+    let why = |lack: &Lack| {
+        // What is missing of the tier that it is has no higher one to name.
+        if lack.tier > *tier {
+            format!("; not {}: {}", lack.tier, lack.what)
+        } else {
+            format!("; {}", lack.what)
+        }
+    };
+    let why = lacks.first().map(why).unwrap_or_default();
     format!("apps are contained by tier {tier} ({}){why}", tier.means())
 }
 
