@@ -11,13 +11,16 @@ mod watch;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
+use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,7 +34,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crowd::{Crowd, Member, turn_away};
-use watch::Watch;
+use watch::{Busy, Watch};
 
 pub(crate) use crowd::one_customer;
 pub use paced::{Paced, TooSlow};
@@ -221,31 +224,71 @@ where
             request.extensions_mut().insert(ConnectInfo(peer));
             let answer = surface.clone().call(request);
             async move {
-                let answer = answer.await;
+                let Ok(mut answer) = answer.await;
+                if answer.extensions_mut().remove::<Patient>().is_some() {
+                    return Ok::<_, Infallible>(answer.map(|body| Body::new(Held { body, _busy: busy })));
+                }
                 drop(busy);
-                answer
+                Ok(answer)
             }
         });
         let io = TokioIo::new(watch.over(stream));
-        let connection = self.protocol.serve_connection(io, service);
-        let mut connection = std::pin::pin!(connection);
-        let mut stopping = false;
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::trace!(error.message = %error, "a connection ended early");
+        {
+            let connection = self.protocol.serve_connection_with_upgrades(io, service);
+            let mut connection = std::pin::pin!(connection);
+            let mut stopping = false;
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended {
+                            tracing::trace!(error.message = %error, "a connection ended early");
+                        }
+                        break;
                     }
-                    return;
+                    () = self.shutdown.cancelled(), if !stopping => {
+                        stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = self.cut.cancelled() => return,
+                    () = watch.exceeded() => return,
                 }
-                () = self.shutdown.cancelled(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = self.cut.cancelled() => return,
-                () = watch.exceeded() => return,
             }
         }
+        // One that speaks another protocol by now keeps its place for as long.
+        tokio::select! {
+            () = watch.closed() => {}
+            () = self.cut.cancelled() => {}
+        }
+    }
+}
+
+/// On an answer whose body may be silent for as long as it likes: whoever makes it has limits of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patient;
+
+/// The body of such an answer.
+struct Held {
+    body: Body,
+    _busy: Busy,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

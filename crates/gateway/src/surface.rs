@@ -32,6 +32,9 @@ impl Surface {
     async fn answer(mut self, request: Request) -> Response {
         match inference::Direct::of(&request) {
             Some(call) => call.answer(self.gateway, request).await,
+            None if inference::web::is_meant(&request) => {
+                inference::web::answer_or(&self.gateway, self.router, request).await
+            }
             None => self.router.call(request).await.unwrap_or_else(|never| match never {}),
         }
     }

@@ -25,7 +25,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Replicas are started through this binary. That way is taken before anything else: it must not
     // have threads, and nobody calls it by hand.
-    if let Some(ended) = worker::launcher(std::env::args_os().skip(1)) {
+    if let Some(ended) = worker::launcher(std::env::args_os().skip(1), std::env::vars_os()) {
         return ended;
     }
     let cli = cli::Cli::parse();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits;
 use crate::rerun::RetryOn;
 use crate::scaling::{Balancing, Metric};
+use crate::web::CustomRuntime;
 use crate::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 /// Everything the config files and the control plane can say about an app. Serialises as the
@@ -86,6 +87,9 @@ pub struct AppConfig {
     pub apt: Vec<String>,
     /// Conda packages.
     pub conda: Vec<String>,
+    /// The app is a web server of its own, not functions of a `main.py`.
+    #[serde(rename = "customRuntime", skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<CustomRuntime>,
 }
 
 impl AppConfig {

@@ -38,6 +38,7 @@ pub mod scaling;
 pub mod shortage;
 pub mod signature;
 pub mod traffic;
+pub mod web;
 pub mod webhook;
 
 pub use clock::{Clock, Entropy, Timestamp};

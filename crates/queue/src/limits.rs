@@ -108,6 +108,14 @@ pub const START_LIMIT_DEFAULT: Duration = Duration::from_secs(600);
 pub const GPU_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// What a caller may be behind a stream of values, in bytes.
 pub const STREAM_BEHIND_BYTES_MAX: usize = 4 << 20;
+/// Time without a byte in either direction after which a WebSocket of an app is closed.
+pub const TUNNEL_IDLE_LIMIT: Duration = Duration::from_secs(300);
+/// Between two looks at the health of an app's own web server, and time that one has.
+pub const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// Looks in a row that fail before its replica is replaced.
+pub const HEALTH_FAILURES_MAX: u32 = 3;
+/// Kept of an answer of a web server with which a run failed, in bytes.
+pub const FAILED_ANSWER_BYTES_MAX: usize = 2 << 10;
 /// Longest `?wait=` of a run query.
 pub const LONG_POLL_MAX: Duration = Duration::from_secs(60);
 /// Deaths of its own replica that a run survives before it ends as `crash_loop`.
@@ -260,6 +268,21 @@ pub const TABLE: &[Limit] = &[
         "what a stream of values is ahead of its caller",
         "4 MiB",
         "the call is cancelled, and the stream ends with `event: error`",
+    ),
+    limit(
+        "request to an app's own web server and its answer",
+        "100 MiB up; down without a bound but `response_grace_period`",
+        "413; 504, or the answer is cut",
+    ),
+    limit(
+        "WebSocket of an app's own web server",
+        "300 s without a byte in either direction, 12 h in all",
+        "the connection is closed",
+    ),
+    limit(
+        "failed health checks of an app's own web server",
+        "3 in a row, 5 s apart, 5 s each",
+        "its replica is replaced",
     ),
     limit("log of a run", "1 MiB", "head and tail are kept, the count of dropped bytes between them"),
     limit("what a run prints, kept or not", "1 GiB", "the run ends as `output_limit`"),

@@ -46,6 +46,7 @@ use crate::run::{
     CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
 };
 use crate::traffic::{Slice, Span, Standing};
+use crate::web::Visitor;
 use crate::webhook::Metadata;
 
 /// Why the store could not do what it was asked.
@@ -430,6 +431,8 @@ pub struct Call {
     pub metadata: Option<Metadata>,
     /// Gets what a generator yields as it comes; the result is `null` then.
     pub listener: Option<Arc<dyn Listener>>,
+    /// Sends a request to an app that is a web server, and gets its answer as it comes; the result is `null` then.
+    pub visitor: Option<Arc<dyn Visitor>>,
 }
 
 /// Why a synchronous call was not taken.

@@ -37,6 +37,7 @@ mod supervise;
 mod telling;
 mod usage;
 mod waiting;
+mod web;
 mod worker;
 
 use std::ffi::OsString;

@@ -54,7 +54,8 @@ impl Member {
     /// It runs the live code, with as many calls at once as the live configuration says.
     fn fits(&self, live: &Build) -> bool {
         let asked = |build: &Build| build.config.concurrency(&self.functions);
-        let started = !self.functions.is_empty();
+        // A web server has no functions; how many requests it takes at once is known beforehand.
+        let started = !self.functions.is_empty() || self.build.config.runtime.is_some();
         self.build.id == live.id && (!started || asked(&self.build) == asked(live))
     }
 

@@ -136,27 +136,34 @@ impl Watch {
 
     fn read_tree(&mut self) {
         self.tree.clear();
-        self.tree.push(self.root);
-        self.tasks = 0;
-        let mut next = 0;
-        while let Some(pid) = self.tree.get(next).copied() {
-            next += 1;
-            let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-            for thread in threads.flatten() {
-                self.tasks += 1;
-                let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-                let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
-                for child in children {
-                    if self.tree.len() < PROCESSES_MAX {
-                        self.tree.push(child);
-                    } else {
-                        // It is not looked into, but it is there.
-                        self.tasks += 1;
-                    }
+        self.tasks = read_tree(self.root, &mut self.tree);
+    }
+}
+
+/// Adds the process `root` and its descendants, as far as there is room for them; how many processes and threads
+/// there are.
+pub(crate) fn read_tree(root: u32, tree: &mut Vec<u32>) -> u64 {
+    tree.push(root);
+    let mut tasks = 0;
+    let mut next = 0;
+    while let Some(pid) = tree.get(next).copied() {
+        next += 1;
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for thread in threads.flatten() {
+            tasks += 1;
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
+            for child in children {
+                if tree.len() < PROCESSES_MAX {
+                    tree.push(child);
+                } else {
+                    // It is not looked into, but it is there.
+                    tasks += 1;
                 }
             }
         }
     }
+    tasks
 }
 
 /// Zero for a process that is gone.

@@ -28,7 +28,7 @@ use crate::replica::{End, Ended, Plan, Started, run as run_replica};
 use crate::scale::{Reason, Rules, Scaler};
 use crate::usage::Usage;
 use crate::waiting::{Closed, Waiting};
-use crate::{Ports, meters};
+use crate::{Ports, meters, web};
 
 mod bench;
 mod scaling;
@@ -147,6 +147,8 @@ pub(crate) struct Pool {
     store_not_before: Option<Instant>,
     /// The machine had nothing left to start a replica with, and that was said.
     hindered: bool,
+    /// A build of which there can be one replica at a time.
+    alone: Option<BuildId>,
     /// No more work comes in.
     closed: Option<Closed>,
     /// The server stops: what is left at this moment is given back.
@@ -193,6 +195,7 @@ impl Pool {
             claim: None,
             store_not_before: None,
             hindered: false,
+            alone: None,
             closed: None,
             drain_until: None,
             waiting,
@@ -316,6 +319,12 @@ impl Pool {
     /// A fresh replica first; when it serves, those that are here go.
     fn restart(&mut self) {
         let Some(live) = self.live.clone().filter(|_| self.closed.is_none()) else { return };
+        if self.is_single() {
+            let text =
+                "the replica is replaced: it goes first, since there can be one of it at a time".to_owned();
+            self.tell(EventKind::Restarted, text, Some(&live.id));
+            return self.members.values_mut().filter(|member| member.counts()).for_each(Member::leave);
+        }
         let mut found = false;
         for member in self.members.values_mut().filter(|member| member.counts()) {
             member.outdated = true;
@@ -360,7 +369,7 @@ impl Pool {
             return next;
         };
 
-        let rules = Rules::of(&live);
+        let rules = if self.is_single() { Rules::of(&live).for_one_at_a_time() } else { Rules::of(&live) };
         let rules = if self.closed.is_some() { rules.for_what_is_left() } else { rules };
         let is_waited_for = self.bench.is_waited_for();
         let rules = rules.on_hardware(self.bench.room(&live), is_waited_for);
@@ -375,6 +384,7 @@ impl Pool {
         let least = rules.least.saturating_sub(fresh);
         let replacing = active == 0 && self.members.values().any(|member| member.counts() && member.outdated);
         let missing = verdict.wanted.saturating_sub(active).max(least).max(u32::from(replacing));
+        let missing = if self.is_single() && !self.members.is_empty() { 0 } else { missing };
         if missing > 0 {
             match self.brake.holds_until(now) {
                 Some(moment) => {
@@ -456,7 +466,10 @@ impl Pool {
             recorder: self.recorder.clone(),
             ports: Arc::clone(&self.ports),
         };
-        self.tasks.spawn(run_replica(plan));
+        match build.config.runtime.clone() {
+            Some(runtime) => self.tasks.spawn(web::run(plan, runtime)),
+            None => self.tasks.spawn(run_replica(plan)),
+        };
         let member = Member {
             build,
             functions: Vec::new(),
@@ -514,8 +527,11 @@ impl Pool {
         }
     }
 
-    fn on_started(&mut self, Started { id, functions }: Started) {
+    fn on_started(&mut self, Started { id, functions, alone }: Started) {
         let Some(member) = self.members.get_mut(&id) else { return };
+        if alone {
+            self.alone = Some(member.build.id.clone());
+        }
         member.functions.clone_from(&functions);
         self.hindered = false;
         let mut started = false;

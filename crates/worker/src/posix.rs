@@ -10,15 +10,17 @@ use std::process::Command;
 
 use rustix::io::FdFlags;
 
-/// The command starts in a session of its own and inherits `descriptor`, which stays close-on-exec
-/// here, so that nothing else started meanwhile gets it.
-pub(crate) fn own_session_with(command: &mut Command, descriptor: RawFd) {
+/// The command starts in a session of its own and inherits `descriptor`, if there is one, which stays
+/// close-on-exec here, so that nothing else started meanwhile gets it.
+pub(crate) fn own_session_with(command: &mut Command, descriptor: Option<RawFd>) {
     // SAFETY: the closure runs between fork and exec and makes two system calls, both
     // async-signal-safe; it allocates nothing. The caller keeps `descriptor` open until the spawn.
     unsafe {
         command.pre_exec(move || {
             rustix::process::setsid()?;
-            rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(descriptor), FdFlags::empty())?;
+            if let Some(descriptor) = descriptor {
+                rustix::io::fcntl_setfd(BorrowedFd::borrow_raw(descriptor), FdFlags::empty())?;
+            }
             Ok(())
         });
     }

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -19,9 +19,9 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use crate::Options;
 use crate::printed::Splitter;
 use crate::replica::Grants;
+use crate::{Options, supervise};
 
 /// The environment variable with the number of the inherited socket.
 const SOCKET_VARIABLE: &str = "POSTBACK_SOCKET_FD";
@@ -61,22 +61,57 @@ pub(crate) fn start(
 ) -> io::Result<(Process, UnixStream, mpsc::Receiver<Printed>)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
+    let words = [OsStr::new(&prepared.python), options.runner.as_os_str()];
+    let socket = (SOCKET_VARIABLE.into(), theirs.as_raw_fd().to_string().into());
+    let (process, printed) =
+        spawn(options, prepared, grants, &words, vec![socket], Some(theirs.as_raw_fd()))?;
+    drop(theirs);
+    Ok((process, UnixStream::from_std(ours)?, printed))
+}
+
+/// Starts a program that needs no socket to the worker, with `environment` over that of every replica. That
+/// comes from users, so it is the program's alone: the supervisor, who is not contained, is not to be told by it
+/// what to load.
+///
+/// # Errors
+/// When the command cannot be executed.
+pub(crate) fn start_program(
+    options: &Options,
+    prepared: &Prepared,
+    grants: &Grants,
+    words: &[&OsStr],
+    environment: Vec<(OsString, OsString)>,
+) -> io::Result<(Process, mpsc::Receiver<Printed>)> {
+    let environment = if options.supervisor.is_empty() {
+        environment
+    } else {
+        environment.into_iter().map(|(name, value)| (supervise::set_aside(&name), value)).collect()
+    };
+    spawn(options, prepared, grants, words, environment, None)
+}
+
+fn spawn(
+    options: &Options,
+    prepared: &Prepared,
+    grants: &Grants,
+    words: &[&OsStr],
+    environment: Vec<(OsString, OsString)>,
+    inherited: Option<RawFd>,
+) -> io::Result<(Process, mpsc::Receiver<Printed>)> {
     let supervisor = supervised(&options.supervisor, &grants.policy);
-    let mut words = supervisor.iter().map(OsString::as_os_str).chain([OsStr::new(&prepared.python)]);
+    let mut words = supervisor.iter().map(OsString::as_os_str).chain(words.iter().copied());
     let mut command = std::process::Command::new(words.next().unwrap_or_default());
     command
         .args(words)
-        .arg(&options.runner)
         .current_dir(&prepared.folder)
         .env_clear()
         .envs(options.environment.iter().chain(&grants.environment).map(|(name, value)| (name, value)))
-        .env(SOCKET_VARIABLE, theirs.as_raw_fd().to_string())
+        .envs(environment)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    crate::posix::own_session_with(&mut command, theirs.as_raw_fd());
+    crate::posix::own_session_with(&mut command, inherited);
     let mut child = Command::from(command).spawn()?;
-    drop(theirs);
 
     let (sender, printed) = mpsc::channel(PRINTED_BATCHES_MAX);
     if let Some(stdout) = child.stdout.take() {
@@ -87,7 +122,7 @@ pub(crate) fn start(
     }
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let process = Process { child, pid, supervised: !options.supervisor.is_empty(), ended: None };
-    Ok((process, UnixStream::from_std(ours)?, printed))
+    Ok((process, printed))
 }
 
 async fn read_lines(mut pipe: impl AsyncRead + Unpin, stream: Stream, printed: mpsc::Sender<Printed>) {
@@ -129,6 +164,17 @@ impl Process {
         };
         self.ended = Some(exit);
         exit
+    }
+
+    /// Asks it to end in its own way, as a server is asked that has requests to finish.
+    pub(crate) fn ask_to_end(&self) {
+        match (self.supervised, self.pid, self.ended) {
+            (true, ..) => self.signal(supervise::ASK_TO_END),
+            (false, Some(pid), None) => {
+                let _ = rustix::process::kill_process_group(pid, Signal::TERM);
+            }
+            _ => {}
+        }
     }
 
     /// Ends it with everything it started, and waits until it is gone.

@@ -51,6 +51,11 @@ impl Rules {
         }
     }
 
+    /// The same for a build of which there can be one replica at a time.
+    pub(crate) fn for_one_at_a_time(self) -> Self {
+        Self { least: self.least.min(1), most: 1, buffer: 0, ..self }
+    }
+
     /// The same when no more work comes: what is left asks for replicas, and nothing else does.
     pub(crate) fn for_what_is_left(self) -> Self {
         Self { least: 0, buffer: 0, metric: Metric::ConcurrencyUtilization, target: 100, ..self }

@@ -9,12 +9,13 @@
 //! The server's death is seen at the lifeline: a pipe whose write end only the server holds. A death
 //! signal would not do, since it is bound to the thread that forked, and threads come and go.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{ExitCode, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Duration;
 
 use queue::contain::{END_OF_OPTIONS, POLICY, Policy};
@@ -26,6 +27,12 @@ use crate::contain::{self, Contained};
 
 /// The hidden subcommand of the binary.
 const SUBCOMMAND: &str = "__supervise";
+
+/// The signal at which a supervisor asks its command to end, by SIGTERM, and waits on.
+pub(crate) const ASK_TO_END: Signal = Signal::USR1;
+
+/// Before the names of variables that are the command's own.
+const SET_ASIDE: &str = "POSTBACK_OF_COMMAND_";
 
 const LIFELINE: &str = "--lifeline";
 const OPEN_FILES: &str = "--open-files";
@@ -78,15 +85,18 @@ impl Lifeline {
 
 /// Does what this program's own hidden subcommands are for; `None` when the arguments name none of them. To be
 /// asked before anything else: the process must have no other thread.
-pub fn launcher(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
+pub fn launcher(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Option<ExitCode> {
     let mut args = args.into_iter();
     let first = args.next()?;
     if first == SUBCOMMAND {
-        return Some(supervise(args));
+        return Some(supervise(args, &Aside::of(environment)));
     }
     #[cfg(target_os = "linux")]
     if first == contain::ENTER {
-        return Some(contain::enter(args));
+        return Some(contain::enter(args, &Aside::of(environment)));
     }
     (first == contain::NOTHING).then(|| contain::nothing(args))
 }
@@ -95,8 +105,8 @@ pub fn launcher(args: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
 ///
 /// `args` are those after [`SUBCOMMAND`]: `[--lifeline FD] [--open-files N] [--policy POLICY] -- COMMAND ARG…`. Ends
 /// as the command ended: with its exit status, or by the same signal.
-fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let (lifeline, command) = match parse(args) {
+fn supervise(args: impl IntoIterator<Item = OsString>, aside: &Aside) -> ExitCode {
+    let (lifeline, command) = match parse(args, aside) {
         Ok(parsed) => parsed,
         Err(why) => return refuse(&why),
     };
@@ -110,7 +120,10 @@ fn supervise(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, Contained), String> {
+fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    aside: &Aside,
+) -> Result<(Option<OwnedFd>, Contained), String> {
     let mut args = args.into_iter();
     let mut lifeline = None;
     let mut policy = Policy::default();
@@ -139,8 +152,36 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Option<OwnedFd>, C
     if words.is_empty() {
         return Err("no command given".to_owned());
     }
-    let contained = contain::contained(&policy, &words);
+    let contained = contain::contained(&policy, &words, aside);
     Ok((lifeline, contained.map_err(|error| format!("cannot contain the command: {error}"))?))
+}
+
+/// The name under which a variable reaches the command and means nothing to whoever starts it, to this process and
+/// its loader least of all.
+pub(crate) fn set_aside(name: &OsStr) -> OsString {
+    let mut aside = OsString::from(SET_ASIDE);
+    aside.push(name);
+    aside
+}
+
+/// Variables that were set aside for a command, by the names that it is to see.
+pub(crate) struct Aside(Vec<(OsString, OsString)>);
+
+impl Aside {
+    fn of(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let meant = |(name, value): (OsString, OsString)| {
+            let name = name.as_bytes().strip_prefix(SET_ASIDE.as_bytes())?;
+            Some((OsStr::from_bytes(name).to_owned(), value))
+        };
+        Self(environment.into_iter().filter_map(meant).collect())
+    }
+
+    /// Gives them to the command, whose environment is otherwise that of this process.
+    pub(crate) fn give(&self, command: &mut Command) {
+        for (name, value) in &self.0 {
+            command.env_remove(set_aside(name)).env(name, value);
+        }
+    }
 }
 
 /// Lowers what this process and its children may open.
@@ -166,6 +207,7 @@ async fn watch(lifeline: Option<OwnedFd>, mut contained: Contained) -> io::Resul
     let mut children = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut asked = signal(SignalKind::user_defined1())?;
 
     crate::posix::dies_with_starter(command);
     let child = command.stdin(std::process::Stdio::null()).spawn().map_err(|error| {
@@ -181,6 +223,9 @@ async fn watch(lifeline: Option<OwnedFd>, mut contained: Contained) -> io::Resul
             () = gone(lifeline.as_ref()) => break,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = asked.recv() => {
+                let _ = rustix::process::kill_process_group(contained.group(child), Signal::TERM);
+            }
             _ = children.recv() => status = reap(child)?.status,
         }
     }

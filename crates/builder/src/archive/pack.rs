@@ -28,7 +28,10 @@ pub struct Packed {
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
     /// There is no `main.py`.
-    #[error("there is no main.py in {folder}; it holds the functions that can be called")]
+    #[error(
+        "there is no main.py in {folder}; it holds the functions that can be called, unless `[cerebrium.runtime.custom]` \
+         starts a web server"
+    )]
     NoMain {
         /// The folder.
         folder: PathBuf,
@@ -65,9 +68,9 @@ pub enum PackError {
 /// Packs `folder` as `config` says. The same files give the same bytes.
 ///
 /// # Errors
-/// Without a `main.py`, with more than a server takes, or when a file cannot be read.
+/// Without a `main.py`, unless it has a web server of its own, with more than a server takes, or when a file cannot be read.
 pub fn pack(folder: &Path, config: &Config, config_file: &str) -> Result<Packed, PackError> {
-    if !folder.join("main.py").is_file() {
+    if config.app.runtime.is_none() && !folder.join("main.py").is_file() {
         return Err(PackError::NoMain { folder: folder.to_owned() });
     }
     let generated = generated(config);
@@ -242,6 +245,13 @@ mod tests {
         let config = Config::read(folder.path(), "config.yaml").unwrap();
         let error = || pack(folder.path(), &config, "config.yaml").unwrap_err().to_string();
         assert!(error().starts_with("there is no main.py in "), "{}", error());
+        std::fs::write(
+            folder.path().join("cerebrium.toml"),
+            "[cerebrium.runtime.custom]\nentrypoint = \"./run\"\n",
+        )
+        .unwrap();
+        let server = Config::read(folder.path(), "cerebrium.toml").unwrap();
+        assert!(pack(folder.path(), &server, "cerebrium.toml").is_ok());
         std::fs::write(folder.path().join("main.py"), "").unwrap();
         std::fs::write(folder.path().join("a\\b"), "").unwrap();
         assert_eq!(error(), "the file name `a\\b` cannot be packed: it has a backslash");

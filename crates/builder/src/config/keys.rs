@@ -6,6 +6,7 @@
 use queue::limits;
 use queue::rerun::RetryOn;
 use queue::scaling::{Balancing, Metric};
+use queue::web::{CustomRuntime, Entrypoint, PORT_DEFAULT};
 use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::{Config, Form};
@@ -37,6 +38,10 @@ pub(super) enum Effect {
         max: f64,
         set: fn(&mut Config, f64),
     },
+    /// A command: a line for the shell, or a list of words.
+    Entrypoint(fn(&mut Config, Entrypoint)),
+    /// A path of the app's web server.
+    Path(fn(&mut Config, Option<String>)),
     /// A list of texts.
     List(fn(&mut Config, Vec<String>)),
     /// File patterns: a list, or one string in brackets as in 2023.
@@ -77,6 +82,8 @@ impl Effect {
             Self::Flag(_) => "`true` or `false`".into(),
             Self::Whole { min, max, .. } => format!("whole number, {min} to {max}"),
             Self::Number { min, max, .. } => format!("number, {min} to {max}"),
+            Self::Entrypoint(_) => "command, or list of its words".into(),
+            Self::Path(_) => "path such as `/health`".into(),
             Self::List(_) => "list of texts".into(),
             Self::Patterns(_) => "list of file patterns, or one string `\"[a, b]\"`".into(),
             Self::Compute(_) => "hardware id, or a list of up to 5".into(),
@@ -113,8 +120,12 @@ const fn key(path: &'static str, default: &'static str, effect: Effect, what: &'
 const HARDWARE_2023: &str = "no hardware is chosen by provider or region: apps run on this machine";
 const LOG: &str = "the server's own log level and the client's own output are set by their flags";
 const SMOKE: &str = "no function is called while building: a build is live once `main.py` was imported";
-const CUSTOM: &str = "custom runtimes are not supported by this version; offer the functions in `main.py`";
-const PARTNER: &str = "partner runtimes belong to the hosted platform; deploy the model with a `main.py`";
+const ASGI: &str = "this is the older name; write `[cerebrium.runtime.custom]` with an `entrypoint` such as `uvicorn main:app --port 8000`";
+const DOCKERFILE: &str = "apps run as processes of this machine, not as images; write what the image starts as `entrypoint`, \
+                          its Python packages under `[cerebrium.dependencies.pip]`, its system packages under \
+                          `[cerebrium.dependencies.apt]`, and what else it runs as `shell_commands`";
+const PARTNER: &str = "partner runtimes belong to the hosted platform; deploy the model with a `main.py`, or its server with \
+                       `[cerebrium.runtime.custom]`";
 const CUDA: &str = "the CUDA libraries of this machine are used";
 const PROMPT: &str = "the client never asks and shows no such thing";
 
@@ -516,8 +527,32 @@ const TOML: &[Key] = &[
         PackageFile(|c, v| c.app.conda.extend(v)),
         "conda packages, from a file",
     ),
-    key("cerebrium.runtime.custom", "", Refused(CUSTOM), "a web server of one's own"),
-    key("cerebrium.runtime.asgi", "", Refused(CUSTOM), "older name of `runtime.custom`"),
+    key(
+        "cerebrium.runtime.custom.entrypoint",
+        "none: the app is the functions of `main.py`",
+        Effect::Entrypoint(|c, v| runtime(c).entrypoint = v),
+        "what starts a web server of the app's own, see `../custom-runtimes.md`",
+    ),
+    key(
+        "cerebrium.runtime.custom.port",
+        "8000",
+        Whole { min: 1, max: 65_535, set: |c, v| runtime(c).port = u16::try_from(v).unwrap_or(PORT_DEFAULT) },
+        "the port that the `entrypoint` names; each replica gets one of its own in its place, and in `PORT`",
+    ),
+    key(
+        "cerebrium.runtime.custom.healthcheck_endpoint",
+        "none: it takes connections",
+        Effect::Path(|c, v| runtime(c).healthcheck_endpoint = v),
+        "answers 2xx while the server is well; a replica that fails it three times in a row is replaced",
+    ),
+    key(
+        "cerebrium.runtime.custom.readycheck_endpoint",
+        "none",
+        Effect::Path(|c, v| runtime(c).readycheck_endpoint = v),
+        "answers 2xx while the server may be given requests",
+    ),
+    key("cerebrium.runtime.custom.dockerfile_path", "", Refused(DOCKERFILE), "an image of one's own"),
+    key("cerebrium.runtime.asgi", "", Refused(ASGI), "older name of `runtime.custom`"),
     key("cerebrium.runtime.deepgram", "", Refused(PARTNER), "partner runtime"),
     key("cerebrium.runtime.rime", "", Refused(PARTNER), "partner runtime"),
     key("cerebrium.runtime.assemblyai", "", Refused(PARTNER), "partner runtime"),
@@ -586,6 +621,16 @@ const TOML: &[Key] = &[
         "first form: no syntax check by the client; the import finds errors",
     ),
 ];
+
+/// The app's own web server, of which the file says something.
+fn runtime(config: &mut Config) -> &mut CustomRuntime {
+    config.app.runtime.get_or_insert_with(|| CustomRuntime {
+        entrypoint: Entrypoint::Words(Vec::new()),
+        port: PORT_DEFAULT,
+        healthcheck_endpoint: None,
+        readycheck_endpoint: None,
+    })
+}
 
 /// Bounds above keep these numbers far below `u32::MAX`.
 fn narrow(value: u64) -> u32 {

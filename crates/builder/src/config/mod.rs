@@ -290,6 +290,25 @@ impl Reader<'_> {
                 app.pip = BASE_IMAGE_PACKAGES.iter().map(|&package| package.to_owned()).collect();
             }
         }
+        if app.runtime.as_ref().is_some_and(|runtime| runtime.entrypoint.is_empty()) {
+            return Err(ConfigError::Invalid {
+                file: self.config.file,
+                line: 1,
+                key: "cerebrium.runtime.custom".into(),
+                message: "has no `entrypoint`; write what starts the server, such as `uvicorn main:app --port 8000`"
+                    .into(),
+            });
+        }
+        if app.runtime.is_some() && app.no_network {
+            return Err(ConfigError::Invalid {
+                file: self.config.file,
+                line: 1,
+                key: "cerebrium.postback.network".into(),
+                message: "cannot be `false` for an app with an `entrypoint`: its web server is reached over the network; \
+                          remove the key, or offer functions in `main.py`"
+                    .into(),
+            });
+        }
         if app.retry_on.is_some() && app.retries.is_none() {
             return Err(ConfigError::Invalid {
                 file: self.config.file,

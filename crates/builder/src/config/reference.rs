@@ -10,7 +10,8 @@ pub fn reference() -> String {
     let mut page = String::from(
         "# Config keys\n\n\
          <!-- Printed from the table in crates/builder/src/config/keys.rs; a test compares the two. -->\n\n\
-         An app's folder holds `main.py` and one config file: `cerebrium.toml`, or the `config.yaml` of 2023.\n\
+         An app's folder holds `main.py`, or a web server that `[cerebrium.runtime.custom]` starts, and one config\n\
+         file: `cerebrium.toml`, or the `config.yaml` of 2023.\n\
          A key that is not listed here, or that has no effect, gives a warning with its line; a value that cannot\n\
          be meant stops the deploy with file, line, key and what to write instead.\n",
     );

@@ -1,6 +1,7 @@
 //! What each form says, key by key, and what is said about a file that is wrong.
 
 use queue::scaling::{Balancing, Metric};
+use queue::web::Entrypoint;
 use queue::webhook::WebhookHeaders;
 
 use super::*;
@@ -303,8 +304,45 @@ fn a_value_that_cannot_be_meant_is_told_with_line_key_and_fix() {
         (
             "cerebrium.toml",
             "[cerebrium.runtime.custom]\nport = 8000\n",
-            "cerebrium.toml:1: `cerebrium.runtime.custom` cannot be used here: custom runtimes are not supported by \
-             this version; offer the functions in `main.py`",
+            "cerebrium.toml:1: `cerebrium.runtime.custom` has no `entrypoint`; write what starts the server, such as \
+             `uvicorn main:app --port 8000`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.runtime.custom]\nentrypoint = \"x\"\n[cerebrium.postback]\nnetwork = false\n",
+            "cerebrium.toml:1: `cerebrium.postback.network` cannot be `false` for an app with an `entrypoint`: its web \
+             server is reached over the network; remove the key, or offer functions in `main.py`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.runtime.custom]\nentrypoint = []\n",
+            "cerebrium.toml:2: `cerebrium.runtime.custom.entrypoint` is empty; write what starts the server, such as \
+             `uvicorn main:app --port 8000`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.runtime.custom]\nentrypoint = \"x\"\nport = 80000\n",
+            "cerebrium.toml:3: `cerebrium.runtime.custom.port` is `80000`; write a whole number from 1 to 65535",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.runtime.custom]\nentrypoint = \"x\"\nhealthcheck_endpoint = \"http://a/\"\n",
+            "cerebrium.toml:3: `cerebrium.runtime.custom.healthcheck_endpoint` is `http://a/`; write a path of the \
+             server, such as `/health`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.runtime.custom]\ndockerfile_path = \"./Dockerfile\"\n",
+            "cerebrium.toml:2: `cerebrium.runtime.custom.dockerfile_path` cannot be used here: apps run as processes \
+             of this machine, not as images; write what the image starts as `entrypoint`, its Python packages under \
+             `[cerebrium.dependencies.pip]`, its system packages under `[cerebrium.dependencies.apt]`, and what else \
+             it runs as `shell_commands`",
+        ),
+        (
+            "cerebrium.toml",
+            "[cerebrium.runtime.deepgram]\nmodel_name = \"nova\"\n",
+            "cerebrium.toml:1: `cerebrium.runtime.deepgram` cannot be used here: partner runtimes belong to the hosted \
+             platform; deploy the model with a `main.py`, or its server with `[cerebrium.runtime.custom]`",
         ),
         (
             "cerebrium.toml",
@@ -376,7 +414,11 @@ const TOML_OF_ALL_TIMES: &[(&str, &str)] = &[
          scaling_buffer evaluation_interval_seconds load_balancing_algorithm compute_tier roll_out_duration_seconds",
     ),
     ("dependencies", "pip conda apt paths.pip paths.conda paths.apt"),
-    ("runtime", "custom deepgram rime assemblyai container_runtime"),
+    (
+        "runtime",
+        "custom.entrypoint custom.port custom.healthcheck_endpoint custom.readycheck_endpoint custom.dockerfile_path \
+         asgi deepgram rime assemblyai container_runtime",
+    ),
     ("experimental", "checkpointing"),
 ];
 
@@ -419,4 +461,24 @@ fn retries_are_read_from_both_kinds_of_files_and_refused_by_name() {
     let lonely = "[cerebrium.postback]\nretry_on = [\"timeout\"]\n";
     let message = Config::parse(lonely, "cerebrium.toml", folder).unwrap_err().to_string();
     assert!(message.contains("`retries`"), "{message}");
+}
+
+#[test]
+fn a_web_server_is_read_as_it_is_written() {
+    let folder = Path::new("/nowhere");
+    let read = |table: &str| {
+        let source = format!("[cerebrium.runtime.custom]\n{table}");
+        Config::parse(&source, "cerebrium.toml", folder).unwrap().app.runtime.unwrap()
+    };
+    let line = read("entrypoint = \"uvicorn main:app --port 8000\"\nhealthcheck_endpoint = \"\"\n");
+    assert_eq!(line.entrypoint, Entrypoint::Line("uvicorn main:app --port 8000".into()));
+    assert_eq!((line.port, line.healthcheck_endpoint, line.readycheck_endpoint), (8000, None, None));
+    let words = read(
+        "entrypoint = [\"python\", \"server.py\"]\nport = 5000\nhealthcheck_endpoint = \"health\"\n\
+         readycheck_endpoint = \"/ready?deep=1\"\n",
+    );
+    assert_eq!(words.entrypoint, Entrypoint::Words(vec!["python".into(), "server.py".into()]));
+    assert_eq!(words.port, 5000);
+    assert_eq!(words.healthcheck_endpoint.as_deref(), Some("/health"));
+    assert_eq!(words.readycheck_endpoint.as_deref(), Some("/ready?deep=1"));
 }

@@ -3,6 +3,7 @@
 use queue::hardware;
 use queue::rerun::RetryOn;
 use queue::scaling::{Balancing, Metric};
+use queue::web::Entrypoint;
 use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::Config;
@@ -37,6 +38,14 @@ pub(super) fn apply(effect: &Effect, node: &Node) -> Result<Set, String> {
         }
         Effect::List(set) => {
             let value = texts(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Entrypoint(set) => {
+            let value = entrypoint(node)?;
+            Box::new(move |config| set(config, value))
+        }
+        Effect::Path(set) => {
+            let value = path(&text(node)?)?;
             Box::new(move |config| set(config, value))
         }
         Effect::RetryOn(set) => {
@@ -115,6 +124,32 @@ fn headers(node: &Node) -> Result<WebhookHeaders, String> {
     };
     let pairs = entries.iter().map(|entry| Ok((entry.key.clone(), text(&entry.node)?)));
     WebhookHeaders::new(pairs.collect::<Result<_, String>>()?).map_err(|why| why.to_string())
+}
+
+fn entrypoint(node: &Node) -> Result<Entrypoint, String> {
+    let entrypoint = match &node.value {
+        Value::Text { text, .. } => Entrypoint::Line(text.clone()),
+        _ => Entrypoint::Words(texts(node)?),
+    };
+    if entrypoint.is_empty() {
+        return Err(
+            "is empty; write what starts the server, such as `uvicorn main:app --port 8000`".to_owned()
+        );
+    }
+    Ok(entrypoint)
+}
+
+/// An empty text stands for none.
+fn path(text: &str) -> Result<Option<String>, String> {
+    let text = text.trim();
+    let is_plain = |c: char| c.is_ascii_graphic() && c != '#';
+    if text.is_empty() {
+        Ok(None)
+    } else if text.len() <= 1_024 && !text.contains("://") && text.chars().all(is_plain) {
+        Ok(Some(format!("/{}", text.trim_start_matches('/'))))
+    } else {
+        Err(format!("is `{text}`; write a path of the server, such as `/health`"))
+    }
 }
 
 fn flag(node: &Node) -> Result<bool, String> {

@@ -22,7 +22,10 @@ enum Ended {
     Stopped,
     #[error(transparent)]
     Archive(#[from] UnpackError),
-    #[error("the archive has no main.py; it holds the functions that can be called")]
+    #[error(
+        "the archive has no main.py; it holds the functions that can be called, unless `[cerebrium.runtime.custom]` starts \
+         a web server"
+    )]
     NoMain,
     #[error(transparent)]
     Environment(EnvironmentError),
@@ -147,7 +150,9 @@ impl Inner {
 
         let functions = self.first_replica(build, token, log).await?;
         let names: Vec<_> = functions.iter().map(|function| function.name.as_str()).collect();
-        log.say(format!("==> ready in {}: {}", seconds(began), names.join(", ")));
+        let what =
+            if build.config.runtime.is_some() { "its own web server".to_owned() } else { names.join(", ") };
+        log.say(format!("==> ready in {}: {what}", seconds(began)));
         match self.registry.activate(&build.id, functions).await? {
             Some(app) => {
                 self.replicas.switch(&app);
@@ -173,7 +178,7 @@ impl Inner {
             unpacked.bytes.div_ceil(1024),
             seconds(began)
         ));
-        if main.is_file() { Ok(()) } else { Err(Ended::NoMain) }
+        if build.config.runtime.is_some() || main.is_file() { Ok(()) } else { Err(Ended::NoMain) }
     }
 
     async fn first_replica(
@@ -182,7 +187,10 @@ impl Inner {
         token: &CancellationToken,
         log: &BuildLog,
     ) -> Result<Vec<Function>, Ended> {
-        log.say("==> importing main.py");
+        match &build.config.runtime {
+            None => log.say("==> importing main.py"),
+            Some(runtime) => log.say(format!("==> starting {}", runtime.entrypoint)),
+        }
         tokio::select! {
             biased;
             () = token.cancelled() => Err(Ended::Stopped),

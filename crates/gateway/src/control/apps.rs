@@ -7,6 +7,7 @@ use axum::extract::State;
 use queue::app::{AppConfig, Contract, Function, Parameter};
 use queue::event::{AppEvent, EventKind};
 use queue::registry::{App, BuildStatus, NewBuild};
+use queue::web::CustomRuntime;
 use queue::{AppId, BuildId, ProjectId, Timestamp};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -157,6 +158,10 @@ pub(super) struct AppView {
     pods: [(); 0],
     endpoint: String,
     functions: Vec<FunctionView>,
+    /// `cortex` for functions, in the word of Cerebrium's clients, or `custom` for a web server.
+    runtime: &'static str,
+    #[serde(flatten)]
+    web_server: Option<CustomRuntime>,
 }
 
 #[derive(Serialize)]
@@ -198,6 +203,8 @@ impl AppView {
             python_version: config.python_version,
             disable_auth: config.disable_auth,
             pods: [],
+            runtime: if config.runtime.is_some() { "custom" } else { "cortex" },
+            web_server: config.runtime,
             functions: functions.iter().map(|function| FunctionView::of(function, &endpoint)).collect(),
             endpoint,
         })

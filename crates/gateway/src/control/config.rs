@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::request::{Fields, invalid, refused};
+use super::runtime;
 use crate::RESERVED_APP_NAMES;
 use crate::problem::{Answer, Problem, clip};
 
@@ -62,7 +63,6 @@ pub(super) fn name(fields: &Fields) -> Answer<AppName> {
 
 /// The app's configuration, for a node that has `hardware`.
 pub(super) fn read(fields: &Fields, hardware: &Hardware) -> Answer<AppConfig> {
-    refuse_other_runtimes(fields)?;
     let (compute, gpu_count) = compute(fields, hardware)?;
     let mut config = AppConfig {
         python_version: python_version(fields)?,
@@ -92,6 +92,7 @@ pub(super) fn read(fields: &Fields, hardware: &Hardware) -> Answer<AppConfig> {
         webhook_headers: taken(fields, "webhookHeaders")?,
         webhook_events_filter: taken(fields, "webhookEventsFilter")?,
         webhook_schedule: taken(fields, "webhookSchedule")?,
+        runtime: runtime::read(fields)?,
         ..AppConfig::default()
     };
     if config.webhook_endpoints.len() > WEBHOOKS_PER_RUN_MAX {
@@ -99,6 +100,12 @@ pub(super) fn read(fields: &Fields, hardware: &Hardware) -> Answer<AppConfig> {
         return Err(refused(format!(
             "`webhookEndpoints` names {named} addresses; a run tells {WEBHOOKS_PER_RUN_MAX} at most"
         )));
+    }
+    if config.runtime.is_some() && config.no_network {
+        return Err(refused(
+            "`noNetwork` cannot be `true` for an app with an `entrypoint`: its web server is reached over the network"
+                .to_owned(),
+        ));
     }
     scale(fields, &mut config)?;
     Ok(config)
@@ -198,48 +205,6 @@ pub(super) fn warnings(fields: &Fields, config: &AppConfig, hardware: &Hardware)
     warnings
 }
 
-fn refuse_other_runtimes(fields: &Fields) -> Answer<()> {
-    const UNSUPPORTED: &str = "unsupported_runtime";
-    const WAY_OUT: &str = "this server runs functions of a `main.py` (runtime `cortex`) and nothing else yet; remove the section";
-    match fields.text(&["runtime"])? {
-        None | Some("cortex") => {}
-        Some("custom") => {
-            return Err(Problem::unprocessable(
-                UNSUPPORTED,
-                format!(
-                    "`runtime` is `custom`, a web server of your own: {WAY_OUT} `[cerebrium.runtime.custom]`"
-                ),
-            ));
-        }
-        Some(partner) => {
-            let partner = clip(partner);
-            return Err(Problem::unprocessable(
-                UNSUPPORTED,
-                format!(
-                    "`runtime` is `{partner}`, a partner's service: {WAY_OUT} `[cerebrium.runtime.{partner}]`"
-                ),
-            ));
-        }
-    }
-    const CUSTOM_KEYS: &[&str] = &[
-        "entrypoint",
-        "port",
-        "healthcheckEndpoint",
-        "readycheckEndpoint",
-        "dockerfilePath",
-        "partnerService",
-    ];
-    match fields.value(CUSTOM_KEYS) {
-        Some((key, _)) => {
-            let message = format!(
-                "`{key}` belongs to a web server, an image or a partner's service of your own: {WAY_OUT} that sets it"
-            );
-            Err(Problem::unprocessable(UNSUPPORTED, message))
-        }
-        None => Ok(()),
-    }
-}
-
 /// Of the hardware asked for, in order of preference, what there is; and the GPUs of a replica.
 fn compute(fields: &Fields, hardware: &Hardware) -> Answer<(Vec<String>, u32)> {
     let asked: Vec<String> =
@@ -306,6 +271,7 @@ fn python_version(fields: &Fields) -> Answer<Option<String>> {
 mod tests {
     use super::*;
     use queue::hardware::{Gpu, PlacedGpu};
+    use queue::web::{CustomRuntime, Entrypoint};
     use queue::webhook::{EventFilter, WebhookHeaders};
     use serde_json::json;
 
@@ -380,6 +346,14 @@ mod tests {
             ..AppConfig::default()
         };
         assert_eq!(read_json(serde_json::to_value(&config).unwrap()).unwrap(), config);
+        let runtime = CustomRuntime {
+            entrypoint: Entrypoint::Words(vec!["./run".into(), "a b".into()]),
+            port: 5000,
+            healthcheck_endpoint: Some("/health".into()),
+            readycheck_endpoint: Some("/ready".into()),
+        };
+        let config = AppConfig { no_network: false, runtime: Some(runtime), ..config };
+        assert_eq!(read_json(serde_json::to_value(&config).unwrap()).unwrap(), config);
     }
 
     fn with_gpus(names: &[&str], cpu_fallback: bool) -> Hardware {
@@ -441,14 +415,42 @@ mod tests {
     }
 
     #[test]
+    fn a_web_server_is_named_as_cerebriums_clients_name_it() {
+        let runtime = |json| read_json(json).unwrap().runtime.unwrap();
+        let line = runtime(json!({"runtime": "custom", "entrypoint": "uvicorn main:app", "port": 8080.0}));
+        assert_eq!((line.entrypoint, line.port), (Entrypoint::Line("uvicorn main:app".into()), 8080));
+        let words = runtime(json!({
+            "entrypoint": ["uvicorn", "main:app"], "port": null, "healthcheckEndpoint": "", "readycheckEndpoint": "ready"
+        }));
+        assert_eq!(words.entrypoint, Entrypoint::Words(vec!["uvicorn".into(), "main:app".into()]));
+        assert_eq!((words.port, words.healthcheck_endpoint), (8000, None));
+        assert_eq!(words.readycheck_endpoint.as_deref(), Some("/ready"));
+        // Clients send the keys of a section that is not there as well.
+        assert_eq!(
+            read_json(json!({"runtime": "cortex", "port": 8000, "entrypoint": null})).unwrap().runtime,
+            None
+        );
+    }
+
+    #[test]
     fn what_the_server_cannot_do_is_refused_with_a_way_out() {
         for (request, code, said) in [
             (json!({"compute": "AMPERE_A10"}), "hardware_unavailable", "it has: CPU"),
             (json!({"compute": ["H100", "L4"]}), "hardware_unavailable", "`H100`, `L4`"),
-            (json!({"runtime": "custom"}), "unsupported_runtime", "[cerebrium.runtime.custom]"),
-            (json!({"runtime": "vllm"}), "unsupported_runtime", "`vllm`"),
-            (json!({"entrypoint": ["uvicorn"]}), "unsupported_runtime", "`entrypoint`"),
-            (json!({"dockerfilePath": "./Dockerfile"}), "unsupported_runtime", "`dockerfilePath`"),
+            (json!({"runtime": "custom"}), "invalid_value", "`entrypoint`"),
+            (json!({"runtime": "custom", "entrypoint": [" "]}), "invalid_value", "`entrypoint`"),
+            (json!({"runtime": "custom", "entrypoint": 1}), "invalid_value", "`entrypoint`"),
+            (json!({"customRuntime": {"entrypoint": ["x"], "port": 0}}), "invalid_value", "from 1 to 65535"),
+            (json!({"customRuntime": "x"}), "invalid_value", "`customRuntime`"),
+            (
+                json!({"entrypoint": "x", "healthcheckEndpoint": "a b"}),
+                "invalid_value",
+                "`healthcheckEndpoint`",
+            ),
+            (json!({"entrypoint": "x", "noNetwork": true}), "invalid_value", "`noNetwork`"),
+            (json!({"runtime": "deepgram"}), "unsupported_runtime", "`deepgram`"),
+            (json!({"partnerService": "rime"}), "unsupported_runtime", "`rime`"),
+            (json!({"dockerfilePath": "./Dockerfile"}), "unsupported_runtime", "`entrypoint`"),
             (json!({"maxReplicaCount": 0}), "invalid_value", "from 1 to 200"),
             (json!({"minReplicaCount": 3, "maxReplicaCount": 2}), "invalid_value", "fewer than"),
             (json!({"memory": -1}), "invalid_value", "`memory`"),

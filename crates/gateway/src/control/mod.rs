@@ -24,6 +24,7 @@ mod projects;
 mod request;
 mod results;
 mod runs;
+mod runtime;
 mod scope;
 mod secrets;
 mod table;

@@ -59,6 +59,11 @@ impl Fields {
         keys.iter().find_map(|key| Some((*key, self.0.get(*key).filter(|value| !value.is_null())?)))
     }
 
+    /// Of an object inside of another one.
+    pub(super) fn of(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+
     /// All of them, `null` included.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.0.iter()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT};
-use http::{StatusCode, request};
+use http::{HeaderMap, StatusCode, request};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use queue::limits::REQUEST_BODY_BYTES_MAX;
@@ -74,13 +74,15 @@ pub(crate) async fn receive(budget: &Budget, parts: &request::Parts, body: Body)
             "compressed bodies are not taken; send the JSON as it is, without `Content-Encoding`",
         ));
     }
+    receive_encoded(budget, parts, body).await
+}
+
+/// The same for a body that nobody reads here, whatever its coding.
+pub(super) async fn receive_encoded(budget: &Budget, parts: &request::Parts, body: Body) -> Answer<Received> {
     let declared = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let expected = declared.unwrap_or(0).max(body.size_hint().lower());
     if expected > REQUEST_BODY_BYTES_MAX as u64 {
-        if !parts.headers.contains_key(EXPECT) {
-            tokio::spawn(linger(body));
-        }
-        return Err(too_large());
+        return Err(refuse_unread(&parts.headers, body));
     }
     // What was announced is not held yet: the share grows with what has come.
     let share = Share { budget: budget.clone(), held: None };
@@ -142,7 +144,16 @@ async fn next_data(body: &mut Body) -> Answer<Option<Bytes>> {
     Ok(None)
 }
 
-fn broken(error: &axum::Error) -> Problem {
+/// Refuses a body by what it says of its size.
+pub(super) fn refuse_unread(headers: &HeaderMap, body: Body) -> Problem {
+    if !headers.contains_key(EXPECT) {
+        tokio::spawn(linger(body));
+    }
+    too_large()
+}
+
+/// What is wrong with a body that came to no good end.
+pub(super) fn broken(error: &axum::Error) -> Problem {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if error.is::<TooSlow>() {
@@ -161,7 +172,7 @@ fn too_slow() -> Problem {
     )
 }
 
-fn too_large() -> Problem {
+pub(super) fn too_large() -> Problem {
     Problem::too_large(format!(
         "the body is larger than {} MiB; send a link to large inputs instead",
         REQUEST_BODY_BYTES_MAX / MIB

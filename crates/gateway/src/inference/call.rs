@@ -26,6 +26,14 @@ pub(super) struct Reply {
     bare: bool,
 }
 
+impl Reply {
+    /// To a caller of an app's own web server, which had something to say beside its answer.
+    pub(super) fn to_visitor(limit: Duration) -> Self {
+        let generation = Generation::V4;
+        Self { generation, message: Message { generation, limit }, metadata: None, bare: true }
+    }
+}
+
 /// Calls the function and answers with what it returned.
 pub(crate) async fn wait(
     gateway: &Gateway,
@@ -61,6 +69,7 @@ pub(super) fn prepare(
         accepted_at,
         metadata,
         listener,
+        visitor: None,
     };
     (call, reply)
 }

@@ -7,6 +7,7 @@
 //! | `POST /v3/{project}/{app}/{function}` | v3; `stream` is `predict`, told as it comes |
 //! | `POST /v1/…`, `/v2/{project}/{app}/predict`, `/{project}/{app}/predict` | legacy |
 //! | `POST /{app}/predict`, `/{model}-webhook/predict` | legacy, on the default project |
+//! | any method, `/v4/{project}/{app}/…` | v4, for an app that is a web server ([`web`]) |
 //!
 //! Each request goes one way: find the app ([`target`]), read the body ([`body`]), check it
 //! ([`arguments`], [`webhook`], [`idempotency`]), then either keep the run ([`promise`]) or wait for it ([`call`]).
@@ -19,6 +20,7 @@ mod promise;
 mod queueing;
 mod streaming;
 mod target;
+pub(crate) mod web;
 mod webhook;
 
 use std::time::Duration;
@@ -174,12 +176,16 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
 async fn answer(gateway: Gateway, form: Form, names: Names<'_>, request: Request) -> Response {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
-    let mut response = match infer(&gateway, form, names, &parts, body, began).await {
+    let response = match infer(&gateway, form, names, &parts, body, began).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
+    inert(&gateway, response)
+}
+
+/// Models return what they like; in a browser it must not become a page of this origin.
+fn inert(gateway: &Gateway, mut response: Response) -> Response {
     let headers = response.headers_mut();
-    // Models return what they like; in a browser it must not become a page of this origin.
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !headers.contains_key(REQUEST_ID) {
@@ -196,11 +202,18 @@ async fn infer(
     body: Body,
     began: Instant,
 ) -> Answer<Response> {
-    let key = idempotency::key(&parts.headers)?;
-    let queueing = queueing::Queueing::read(form, parts)?;
-    let brought = webhook::Brought::read(&parts.headers)?;
+    let key = idempotency::key(&parts.headers);
+    let queueing = queueing::Queueing::read(form, parts);
+    let brought = webhook::Brought::read(&parts.headers);
     let target = target::find(gateway, form, names, &parts.headers).await?;
     let build = target.build()?;
+    if build.config.runtime.is_some() {
+        return match form {
+            Form::V4 | Form::OpenAi => web::answer(gateway, target, parts, body, began).await,
+            Form::V3 | Form::Named | Form::Bare => Err(web::no_functions(&target)),
+        };
+    }
+    let (key, queueing, brought) = (key?, queueing?, brought?);
     let function = target.function(build)?;
     let mut input = body::receive(&gateway.bodies, parts, body).await?;
     if scan::is_blank(&input.bytes) {

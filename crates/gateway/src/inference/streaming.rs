@@ -127,11 +127,22 @@ struct Events {
 }
 
 /// Cancels a call whose caller goes away.
-struct HangUp {
+pub(super) struct HangUp {
     dispatch: Arc<dyn Dispatch>,
     app: AppId,
     run: RunId,
     is_over: bool,
+}
+
+impl HangUp {
+    pub(super) fn new(dispatch: Arc<dyn Dispatch>, app: AppId, run: RunId) -> Self {
+        Self { dispatch, app, run, is_over: false }
+    }
+
+    /// The call has ended.
+    pub(super) fn is_over(&mut self) {
+        self.is_over = true;
+    }
 }
 
 impl Drop for HangUp {
@@ -155,7 +166,7 @@ pub(super) async fn answer(
     let (call, reply) = call::prepare(gateway, order, metadata, Some(Arc::new(ear)));
     let run = call.id;
     let dispatch = Arc::clone(&gateway.dispatch);
-    let hang_up = HangUp { dispatch: Arc::clone(&dispatch), app, run, is_over: false };
+    let hang_up = HangUp::new(Arc::clone(&dispatch), app, run);
     let mut calling: Calling = Box::pin(async move { dispatch.call(call).await });
     let end = tokio::select! {
         biased;
@@ -164,7 +175,7 @@ pub(super) async fn answer(
             // Both may come between two looks.
             if values.try_recv().is_err() {
                 let mut hang_up = hang_up;
-                hang_up.is_over = true;
+                hang_up.is_over();
                 return call::answered(gateway, run, outcome, &reply);
             }
             End::Known(outcome)
@@ -215,7 +226,7 @@ impl Events {
             End::Known(outcome) => outcome,
             End::Told => return None,
         };
-        self.hang_up.is_over = true;
+        self.hang_up.is_over();
         let (code, message) = match outcome {
             Ok(Outcome { error: Some(error), .. }) => (error.code.as_str().into(), self.message.of(&error)),
             Ok(_) => return None,

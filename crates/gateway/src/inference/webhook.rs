@@ -71,6 +71,11 @@ pub(crate) struct Query<'q> {
 }
 
 impl<'q> Query<'q> {
+    /// Whether it asks for a run that is kept.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asynchronous || !self.webhooks.is_empty()
+    }
+
     /// Reads the query of a v4 path; older paths have none.
     pub(crate) fn read(form: Form, query: Option<&'q str>) -> Answer<Self> {
         let mut read = Self::default();

@@ -11,6 +11,7 @@ use http::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::ListenerOptions;
 
@@ -35,6 +36,8 @@ pub(super) struct Watch {
     /// Since when the peer has had something to take, and the bytes it has taken since.
     waiting_since: AtomicU64,
     taken: AtomicU64,
+    /// The connection is gone, whoever had it.
+    closed: CancellationToken,
 }
 
 impl Watch {
@@ -51,7 +54,13 @@ impl Watch {
             is_h2: AtomicBool::new(false),
             waiting_since: AtomicU64::new(NONE),
             taken: AtomicU64::new(0),
+            closed: CancellationToken::new(),
         }
+    }
+
+    /// Returns once the connection is gone, also one that was given to somebody else.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 
     /// The connection, watched.
@@ -156,6 +165,12 @@ impl Drop for Busy {
 pub(super) struct Watched {
     stream: TcpStream,
     watch: Arc<Watch>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watch.closed.cancel();
+    }
 }
 
 impl AsyncRead for Watched {

@@ -158,7 +158,7 @@ async fn what_cannot_be_deployed_is_refused_before_anything_is_registered() {
         (json!({"name": "Not A Name"}), "invalid_value"),
         (json!({"name": "inboxes"}), "reserved_name"),
         (json!({"name": "a", "compute": "AMPERE_A10"}), "hardware_unavailable"),
-        (json!({"name": "a", "runtime": "custom", "entrypoint": ["x"]}), "unsupported_runtime"),
+        (json!({"name": "a", "runtime": "deepgram"}), "unsupported_runtime"),
         (json!({"name": "a", "minReplicaCount": "two"}), "invalid_value"),
     ] {
         ask(&router, "POST", &at("apps"), request).await.problem(422, code);

@@ -192,7 +192,7 @@ async fn follow(client: &Client, printer: Printer, app: &str, build: &str) -> an
     }
 }
 
-/// The line that calls the app's first function, with this machine's public key where it is known.
+/// The line that calls the app's first function, or its web server, with this machine's public key where it is known.
 fn curl_line(client: &Client, config: &Config, deployed: &Deployed, context: &Context) -> String {
     let function = deployed.functions.iter().find(|name| *name == "predict").or(deployed.functions.first());
     let generation = if config.form == builder::config::Form::TomlCurrent { "v4" } else { "v3" };
@@ -202,6 +202,14 @@ fn curl_line(client: &Client, config: &Config, deployed: &Deployed, context: &Co
         .and_then(|data_dir| crate::credentials::read(&data_dir).ok().flatten())
         .filter(|credentials| credentials.project_id.as_str() == client.project())
         .map_or_else(|| "$POSTBACK_API_KEY".to_owned(), |credentials| credentials.public_key);
+    if config.app.runtime.is_some() {
+        return format!(
+            "curl {}/v4/{}/{}/ -H 'Authorization: {key}'",
+            client.url(),
+            client.project(),
+            deployed.name
+        );
+    }
     format!(
         "curl -X POST {}/{generation}/{}/{}/{} -H 'Content-Type: application/json' -H 'Authorization: {key}' --data '{{}}'",
         client.url(),

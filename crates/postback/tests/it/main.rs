@@ -29,5 +29,6 @@ mod runs;
 mod secrets;
 mod storage;
 mod support;
+mod web;
 mod webhooks;
 mod words;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    worker::launcher(std::env::args_os().skip(1)).unwrap_or(ExitCode::FAILURE)
+    worker::launcher(std::env::args_os().skip(1), std::env::vars_os()).unwrap_or(ExitCode::FAILURE)
 }

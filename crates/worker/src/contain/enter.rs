@@ -21,7 +21,7 @@ use rustix::thread::{
 };
 
 use super::{GUARD, STATUS, Tier, calls, files, guard, notify};
-use crate::supervise::refuse;
+use crate::supervise::{Aside, refuse};
 
 /// Files that a contained process may open at most, whatever it asks for.
 const OPEN_FILES_MAX: u64 = 65_536;
@@ -29,7 +29,7 @@ const OPEN_FILES_MAX: u64 = 65_536;
 const CAPABILITIES_MAX: u32 = 64;
 
 /// `[--status FD] [--guard FD] POLICY -- COMMAND ARG…`: becomes the command, or runs it as process 1.
-pub(crate) fn enter(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) fn enter(args: impl IntoIterator<Item = OsString>, aside: &Aside) -> ExitCode {
     let Arguments { policy, status, guard, words } = match parse(args) {
         Ok(parsed) => parsed,
         Err(why) => return refuse(&why),
@@ -37,6 +37,7 @@ pub(crate) fn enter(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let program = PathBuf::from(&words[0]);
     let mut command = Command::new(&program);
     command.args(&words[1..]);
+    aside.give(&mut command);
     if policy.tier >= Tier::S2 {
         return match run_as_init(policy, guard, &program, command, status) {
             Ok(code) => code,

@@ -36,6 +36,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use queue::contain::{Network, Policy, Tier};
+use rustix::process::{Pid, getpgid};
+
+use crate::memory::read_tree;
+use crate::supervise::Aside;
 
 #[cfg(target_os = "linux")]
 pub(crate) use enter::enter;
@@ -112,6 +116,18 @@ impl Contained {
         Ok(())
     }
 
+    /// The group of the program, of which `child` was started: what makes its namespaces takes them down when it is
+    /// signalled, so the group is that of its only child, which has a session of its own.
+    pub(crate) fn group(&self, child: Pid) -> Pid {
+        if self.policy.tier < Tier::S2 {
+            return child;
+        }
+        let mut tree = Vec::new();
+        read_tree(child.as_raw_pid().unsigned_abs(), &mut tree);
+        let launcher = tree.get(1).and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
+        launcher.and_then(|launcher| getpgid(Some(launcher)).ok()).unwrap_or(child)
+    }
+
     /// How the program ended, if its launcher was its parent. Asked when nobody is left.
     pub(crate) fn end(self) -> Option<ExitStatus> {
         let mut status = [0; 4];
@@ -122,11 +138,12 @@ impl Contained {
 
 /// What to start for `words` under a policy.
 #[cfg(target_os = "linux")]
-pub(crate) fn contained(policy: &Policy, words: &[OsString]) -> io::Result<Contained> {
+pub(crate) fn contained(policy: &Policy, words: &[OsString], aside: &Aside) -> io::Result<Contained> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     if policy.tier == Tier::S0 {
         let mut command = Command::new(program);
         command.args(arguments);
+        aside.give(&mut command);
         return Ok(joining(Contained::new(command, policy)));
     }
     let launcher = std::env::current_exe()?;
@@ -186,12 +203,13 @@ fn joining(mut contained: Contained) -> Contained {
 
 /// Elsewhere there is only the weakest tier.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn contained(policy: &Policy, words: &[OsString]) -> io::Result<Contained> {
+pub(crate) fn contained(policy: &Policy, words: &[OsString], aside: &Aside) -> io::Result<Contained> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     if policy.tier != Tier::S0 {
         return Err(io::ErrorKind::Unsupported.into());
     }
     let mut command = Command::new(program);
     command.args(arguments);
+    aside.give(&mut command);
     Ok(Contained::new(command, policy))
 }

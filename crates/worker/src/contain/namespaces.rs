@@ -54,7 +54,8 @@ pub(super) fn command(
     words.same("--ro-bind-try", "/sys");
     folders::resolver().iter().for_each(|place| words.same("--ro-bind-try", place));
     folders::accelerators().iter().for_each(|device| words.same("--dev-bind-try", device));
-    let programs = policy.programs.iter().map(Path::new).chain([program]);
+    // One without a place is looked for in those that are there, and one in the folder is there.
+    let programs = policy.programs.iter().map(Path::new).chain([program]).filter(|path| path.is_absolute());
     for place in top(programs.flat_map(folders::of_program).collect()) {
         words.same("--ro-bind-try", &place);
     }

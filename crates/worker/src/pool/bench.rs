@@ -135,6 +135,11 @@ impl Pool {
 
     /// Starts the first replicas of builds that there are GPUs for. When to look again.
     pub(super) fn start_firsts(&mut self, now: Instant) -> Option<Instant> {
+        // Beside one that must be alone it could not start; what is asked meanwhile waits.
+        if self.is_single() && !self.members.is_empty() && !self.bench.firsts.is_empty() {
+            self.members.values_mut().for_each(Member::leave);
+            return None;
+        }
         while let Some(mut first) = self.bench.firsts.pop_front() {
             if first.reply.is_closed() {
                 continue;

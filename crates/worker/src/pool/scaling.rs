@@ -24,6 +24,11 @@ impl Pool {
         u32::try_from(self.members.values().filter(fresh).count()).unwrap_or(u32::MAX)
     }
 
+    /// Whether there can be one replica of the live build at a time, and the next one after it is gone.
+    pub(super) fn is_single(&self) -> bool {
+        self.alone.is_some() && self.alone.as_ref() == self.live.as_ref().map(|live| &live.id)
+    }
+
     /// Which replica gets a run. With few calls at once the oldest does, so that the youngest become idle and may go.
     pub(super) fn balance(&self, live: &Build) {
         let few = live.concurrency() <= FEW_CALLS;

@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use queue::ReplicaId;
 use queue::contain::{Identity, Network, Policy, Tier};
-use queue::registry::Prepared;
+use queue::registry::{Build, Prepared};
 
-use super::Replica;
 use crate::Options;
 use crate::contain::Group;
 use crate::memory::{self, Bounds};
@@ -37,45 +37,33 @@ pub(crate) struct Grants {
 struct Tmp(PathBuf);
 
 impl Grants {
-    /// Those that hold nothing but what the replica wrote, or was deployed with.
-    pub(crate) fn folders(&self) -> Vec<PathBuf> {
-        let folder = self.policy.write.first().map(PathBuf::from);
-        self.tmp.iter().map(|tmp| tmp.0.clone()).chain(folder).collect()
-    }
-}
-
-impl Drop for Tmp {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "the temporary files of a replica could not be removed");
-        }
-    }
-}
-
-impl Replica {
-    /// Makes what the replica needs beside its build.
+    /// Makes what a replica needs beside its build.
     ///
     /// # Errors
     /// When a folder cannot be made.
-    pub(super) fn grants(&self, prepared: &Prepared) -> io::Result<Grants> {
-        let options = &self.ports.options;
-        let mut grants = Grants { policy: options.policy.clone(), ..Grants::default() };
-        let bounds = self.bounds();
+    pub(crate) fn make(
+        options: &Options,
+        id: &ReplicaId,
+        build: &Build,
+        prepared: &Prepared,
+    ) -> io::Result<Self> {
+        let mut grants = Self { policy: options.policy.clone(), ..Self::default() };
+        let bounds = bounds(build);
         if let Some(groups) = &options.groups {
-            let group = groups.make(self.id.as_str(), bounds)?;
+            let group = groups.make(id.as_str(), bounds)?;
             grants.policy.control_groups = group.folders().map(text).collect::<io::Result<_>>()?;
             grants.group = Some(Arc::new(group));
         }
         if grants.policy.tier == Tier::S0 {
-            if self.build.config.no_network {
+            if build.config.no_network {
                 return Err(io::Error::other(NO_CONTAINMENT));
             }
             return Ok(grants);
         }
-        let identity = options.identities.then(|| Identity::of(&self.build.app));
-        let tmp = self.make_tmp()?;
+        let identity = options.identities.then(|| Identity::of(&build.app));
+        let tmp = make_tmp(options, id)?;
         grants.tmp = Some(Tmp(tmp.clone()));
-        let storage = self.storage_folder();
+        let storage = storage_folder(options, build);
         let mut home = storage.as_ref().unwrap_or(&tmp).join(HOME);
         if fs::create_dir_all(&home).is_err() {
             home.clone_from(&tmp);
@@ -94,8 +82,8 @@ impl Replica {
         }
         let policy = &mut grants.policy;
         policy.processes = Some(bounds.processes);
-        policy.file_bytes = Some(self.build.config.disk());
-        if self.build.config.no_network {
+        policy.file_bytes = Some(build.config.disk());
+        if build.config.no_network {
             policy.network = Network::Closed;
         }
         policy.identity = identity;
@@ -112,33 +100,47 @@ impl Replica {
         Ok(grants)
     }
 
-    /// Runs may end, and so must be able to begin, on a disk that is full: then there is the system's place.
-    fn make_tmp(&self) -> io::Result<PathBuf> {
-        let id = self.id.as_str();
-        let tmp = self.ports.options.scratch.join(id);
-        if fs::create_dir_all(&tmp).is_ok() {
-            return Ok(tmp);
+    /// Those that hold nothing but what the replica wrote, or was deployed with.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let folder = self.policy.write.first().map(PathBuf::from);
+        self.tmp.iter().map(|tmp| tmp.0.clone()).chain(folder).collect()
+    }
+}
+
+impl Drop for Tmp {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "the temporary files of a replica could not be removed");
         }
-        let tmp = std::env::temp_dir().join(format!("postback-{id}"));
-        fs::create_dir_all(&tmp)?;
-        Ok(tmp)
     }
+}
 
-    /// What the replica may hold.
-    pub(super) fn bounds(&self) -> Bounds {
-        let config = &self.build.config;
-        Bounds { memory: config.memory.map(memory::bytes), processes: config.processes(), cpu: config.cpu }
+/// Runs may end, and so must be able to begin, on a disk that is full: then there is the system's place.
+fn make_tmp(options: &Options, id: &ReplicaId) -> io::Result<PathBuf> {
+    let id = id.as_str();
+    let tmp = options.scratch.join(id);
+    if fs::create_dir_all(&tmp).is_ok() {
+        return Ok(tmp);
     }
+    let tmp = std::env::temp_dir().join(format!("postback-{id}"));
+    fs::create_dir_all(&tmp)?;
+    Ok(tmp)
+}
 
-    /// The folder of the app's project that outlives its replicas, if there is one.
-    pub(super) fn storage_folder(&self) -> Option<PathBuf> {
-        let storage = self.ports.options.storage_of(&self.build.app.project())?;
-        match fs::create_dir_all(&storage) {
-            Ok(()) => Some(storage),
-            Err(error) => {
-                tracing::warn!(%error, folder = %storage.display(), "the storage of a project cannot be made");
-                None
-            }
+/// What a replica of the build may hold.
+pub(crate) fn bounds(build: &Build) -> Bounds {
+    let config = &build.config;
+    Bounds { memory: config.memory.map(memory::bytes), processes: config.processes(), cpu: config.cpu }
+}
+
+/// The folder of the app's project that outlives its replicas, if there is one.
+pub(super) fn storage_folder(options: &Options, build: &Build) -> Option<PathBuf> {
+    let storage = options.storage_of(&build.app.project())?;
+    match fs::create_dir_all(&storage) {
+        Ok(()) => Some(storage),
+        Err(error) => {
+            tracing::warn!(%error, folder = %storage.display(), "the storage of a project cannot be made");
+            None
         }
     }
 }

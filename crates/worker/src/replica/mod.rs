@@ -36,13 +36,15 @@ use crate::{FAR, Ports, disk, meters, process};
 
 mod early;
 mod ending;
+mod environment;
 mod grants;
 mod misfit;
 mod orders;
 mod printing;
 
 use ending::Fate;
-pub(crate) use grants::Grants;
+pub(crate) use environment::app_environment;
+pub(crate) use grants::{Grants, bounds};
 pub(crate) use orders::{End, Ended, Order, Plan, Started};
 
 /// The file that a runner imports.
@@ -181,18 +183,15 @@ impl Replica {
                 return End::Hindered(StartFailure { status: BuildStatus::InitFailure, error });
             }
         };
-        let started = self.grants(&prepared).and_then(|grants| {
-            let started = process::start(&self.ports.options, &prepared, &grants)?;
-            Ok((started, grants))
-        });
+        let started =
+            Grants::make(&self.ports.options, &self.id, &self.build, &prepared).and_then(|grants| {
+                let started = process::start(&self.ports.options, &prepared, &grants)?;
+                Ok((started, grants))
+            });
         let ((mut process, socket, mut printed), grants) = match started {
             Ok(started) => started,
             Err(error) if is_shortage(&error) => {
-                let why = format!(
-                    "the server has no file descriptors, processes or memory left to start a replica ({error}); \
-                     raise its limits (`ulimit -n`, `LimitNOFILE=`), then try again"
-                );
-                let error = RunError::new(Code::FailedToStart, why);
+                let error = RunError::new(Code::FailedToStart, shortage_message(&error));
                 return End::Hindered(StartFailure { status: BuildStatus::InitFailure, error });
             }
             Err(error) => {
@@ -203,7 +202,7 @@ impl Replica {
         meters::replica_started();
         self.load.set_root(process.id());
         self.outgoing.start(&self.start_frame(prepared.folder, secrets));
-        let mut watch = process.id().map(|root| Watch::new(root, self.bounds(), grants.group.clone()));
+        let mut watch = process.id().map(|root| Watch::new(root, bounds(&self.build), grants.group.clone()));
         let filled = disk::beyond(grants.folders(), self.build.config.disk(), disk::LOOK_EVERY);
         let mut fate = tokio::select! {
             biased;
@@ -230,14 +229,7 @@ impl Replica {
     }
 
     fn start_frame(&self, folder: String, secrets: BTreeMap<String, String>) -> Start {
-        let app = &self.build.app;
-        let mut environment = vec![
-            ("APP_NAME", app.name().as_str().to_owned()),
-            ("PROJECT_ID", app.project().as_str().to_owned()),
-            ("BUILD_ID", self.build_id.as_str().to_owned()),
-        ];
-        environment.extend(self.gpus.visible_devices().map(|devices| ("CUDA_VISIBLE_DEVICES", devices)));
-        environment.extend(self.storage());
+        let environment = app_environment(&self.ports.options, &self.build, &self.gpus);
         Start {
             protocol: PROTOCOL,
             folder,
@@ -256,20 +248,6 @@ impl Replica {
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             secrets,
         }
-    }
-
-    /// Where the app finds what outlives its replicas.
-    fn storage(&self) -> Vec<(&'static str, String)> {
-        let options = &self.ports.options;
-        let Some(storage) = self.storage_folder() else { return Vec::new() };
-        let cache = storage.join(".cache/huggingface");
-        let names = [("POSTBACK_PERSISTENT_STORAGE", storage), ("HF_HOME", cache)].into_iter();
-        // Whoever started the server may keep such a cache of their own.
-        let is_set = |name: &str| options.environment.iter().any(|(set, _)| set.to_str() == Some(name));
-        names
-            .filter(|(name, _)| !is_set(name))
-            .map(|(name, path)| (name, path.display().to_string()))
-            .collect()
     }
 
     async fn work(
@@ -561,7 +539,7 @@ impl Replica {
         let seconds = self.begun.elapsed().as_secs_f64();
         self.say(format!("replica {} is ready after {seconds:.2} s", self.id));
         // The pool ends after its replicas; when it is gone, so is the order to serve.
-        let _ = self.started.send(Started { id: self.id.clone(), functions });
+        let _ = self.started.send(Started { id: self.id.clone(), functions, alone: false });
     }
 
     fn answered(&mut self, call: u32) -> Result<UnderWay, Fate> {
@@ -638,8 +616,15 @@ impl Replica {
     }
 }
 
+pub(crate) fn shortage_message(error: &io::Error) -> String {
+    format!(
+        "the server has no file descriptors, processes or memory left to start a replica ({error}); raise its limits \
+         (`ulimit -n`, `LimitNOFILE=`), then try again"
+    )
+}
+
 /// A fork is refused with "try again" when there are too many processes.
-fn is_shortage(error: &io::Error) -> bool {
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
     shortage::is_shortage(error) || error.kind() == io::ErrorKind::WouldBlock
 }
 
@@ -663,7 +648,7 @@ fn run_error(CallError { code, kind, message, traceback, .. }: CallError) -> Run
     }
 }
 
-fn timed_out(work: &Work, started_at: Timestamp, now: Timestamp) -> Outcome {
+pub(crate) fn timed_out(work: &Work, started_at: Timestamp, now: Timestamp) -> Outcome {
     let (limit, way_out) = match work {
         Work::Run(run) => (run.limit, "raise `response_grace_period` in the app's config"),
         Work::Call(waiting) => (waiting.call.limit, crate::pool::WAY_OUT),

@@ -32,6 +32,8 @@ pub(crate) enum Order {
 pub(crate) struct Started {
     pub(crate) id: ReplicaId,
     pub(crate) functions: Vec<Function>,
+    /// There can be no second one of its build beside it.
+    pub(crate) alone: bool,
 }
 
 /// How a replica ended.

@@ -219,3 +219,36 @@ fn a_contained_program_finds_its_folders_and_only_those() {
         std::fs::remove_file(ground.folder.path().join("own")).unwrap();
     }
 }
+
+#[test]
+fn a_contained_program_that_is_asked_to_end_does_so_in_its_own_way() {
+    let ground = Ground::new();
+    // Both processes are asked, and the one that began tells how the other ended.
+    let code = "import os, signal, sys, time\nwith_word, word = os.pipe()\nchild = os.fork()\n\
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(7 if not child or os.wait()[1] == 7 << 8 else 1))\n\
+                if child: os.read(with_word, 1); print('ready', flush=True)\nelse: os.write(word, b'1')\n\
+                while True: time.sleep(0.01)";
+    for tier in tiers() {
+        let mut child = ground.command(&ground.policy(tier, vec![]), code).spawn().unwrap();
+        let mut ready = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&child),
+            rustix::process::Signal::USR1,
+        )
+        .unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(7), "{tier}");
+    }
+}
+
+#[test]
+fn a_variable_that_was_set_aside_is_the_programs_alone() {
+    let ground = Ground::new();
+    let code =
+        "import os\nprint(os.environ['LD_BIND_NOW'], [name for name in os.environ if 'OF_COMMAND' in name])";
+    for tier in tiers() {
+        let mut command = ground.command(&ground.policy(tier, vec![]), code);
+        let output = command.env("POSTBACK_OF_COMMAND_LD_BIND_NOW", "it").output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "it []", "{tier}");
+    }
+}

@@ -233,6 +233,7 @@ impl House {
             accepted_at: run.accepted_at,
             metadata: None,
             listener: None,
+            visitor: None,
         }
     }
 
