@@ -331,7 +331,7 @@ async fn paths_and_methods_that_are_not_there_answer_in_json() {
     send(&router, "GET", &below, None, "").await.problem(401, "unauthorized");
     let key = public_key(PROJECT);
     send(&router, "GET", &below, Some(&key), "").await.problem(404, "unknown_path");
-    let reply = send(&router, "GET", &v4("old/predict"), None, "").await;
+    let reply = send(&router, "GET", &v4("old/predict"), Some(&key), "").await;
     reply.problem(405, "method_not_allowed");
     assert_eq!(reply.headers["allow"], "POST");
 }
