@@ -93,16 +93,17 @@ impl Watch {
         Self { root, bounds, group, tree: Vec::new(), tasks: 0, looks: 0 }
     }
 
-    /// Between two looks.
+    /// Between two looks. What the kernel bounds needs no haste.
     pub(crate) fn pause(&self) -> Duration {
-        if self.bounds.memory.is_some() { LOOK_EVERY } else { COUNT_EVERY }
+        if self.bounds.memory.is_some() && self.group.is_none() { LOOK_EVERY } else { COUNT_EVERY }
     }
 
     /// Adds up.
     pub(crate) fn look(&mut self) -> Option<Excess> {
         let Bounds { memory, processes, .. } = self.bounds;
-        if let Some(excess) = self.told() {
-            return Some(excess);
+        if self.group.is_some() {
+            // The kernel counts better: what forked processes share, once.
+            return self.told();
         }
         if memory.is_none() || self.looks.is_multiple_of(LOOKS_PER_TREE) {
             self.read_tree();
@@ -112,10 +113,6 @@ impl Watch {
         }
         self.looks = self.looks.wrapping_add(1);
         let limit = memory?;
-        if self.group.is_some() {
-            // The kernel counts better: what forked processes share, once.
-            return None;
-        }
         let found = self.tree.iter().map(|pid| held_by(*pid)).sum();
         (found > limit).then_some(Excess::Memory { found, limit })
     }

@@ -26,7 +26,7 @@ use crate::calls::{Calls, UnderWay};
 use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start, Values};
 use crate::gpus::Given;
 use crate::load::Load;
-use crate::memory::Watch;
+use crate::memory::{Excess, Watch};
 use crate::printed::Printer;
 use crate::process::{Printed, Process};
 use crate::record::{Recorder, answer};
@@ -100,6 +100,7 @@ struct Replica {
     seat: Seat,
     load: Arc<Load>,
     held_back: bool,
+    watch: Option<Watch>,
     outgoing: Outgoing,
     incoming: Incoming,
     printer: Printer,
@@ -153,6 +154,7 @@ impl Replica {
             calls: Calls::new(ports.options.cancel_grace),
             seat: Seat::default(),
             held_back: false,
+            watch: None,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             batch: Vec::new(),
@@ -202,11 +204,11 @@ impl Replica {
         meters::replica_started();
         self.load.set_root(process.id());
         self.outgoing.start(&self.start_frame(prepared.folder, secrets));
-        let mut watch = process.id().map(|root| Watch::new(root, bounds(&self.build), grants.group.clone()));
+        self.watch = process.id().map(|root| Watch::new(root, bounds(&self.build), grants.group.clone()));
         let filled = disk::beyond(grants.folders(), self.build.config.disk(), disk::LOOK_EVERY);
         let mut fate = tokio::select! {
             biased;
-            fate = self.work(&mut process, &mut watch, &socket, &mut printed, orders) => fate,
+            fate = self.work(&mut process, &socket, &mut printed, orders) => fate,
             excess = filled => Fate::Excess(excess),
         };
         self.waiting.leave(&mut self.seat);
@@ -215,7 +217,7 @@ impl Replica {
             Fate::Exited(exit) => exit,
             _ => process.kill().await,
         };
-        if let (Fate::Exited(_), Some(excess)) = (&fate, watch.as_ref().and_then(Watch::told)) {
+        if let (Fate::Exited(_), Some(excess)) = (&fate, self.refused()) {
             fate = Fate::Excess(excess);
         }
         if !matches!(fate, Fate::Broken(_) | Fate::Failed(_)) {
@@ -253,7 +255,6 @@ impl Replica {
     async fn work(
         &mut self,
         process: &mut Process,
-        watch: &mut Option<Watch>,
         socket: &UnixStream,
         printed: &mut mpsc::Receiver<Printed>,
         orders: &mut mpsc::UnboundedReceiver<Order>,
@@ -262,7 +263,7 @@ impl Replica {
         tokio::pin!(timer);
         let mut timer_at = self.begun;
         let mut printing = true;
-        let mut looks = tokio::time::interval(watch.as_ref().map_or(FAR, Watch::pause));
+        let mut looks = tokio::time::interval(self.watch.as_ref().map_or(FAR, Watch::pause));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (waiting, bell) = (Arc::clone(&self.waiting), self.seat.bell());
         loop {
@@ -311,7 +312,7 @@ impl Replica {
                     Ok(_) => ControlFlow::Continue(()),
                     Err(_) => return self.closed(process).await,
                 },
-                _ = looks.tick() => match watch.as_mut().and_then(Watch::look) {
+                _ = looks.tick() => match self.watch.as_mut().and_then(Watch::look) {
                     Some(excess) => ControlFlow::Break(Fate::Excess(excess)),
                     None => ControlFlow::Continue(()),
                 },
@@ -475,6 +476,7 @@ impl Replica {
                 self.close(ended, outcome);
             }
             FromRunner::Error { call, milliseconds, error } => {
+                self.held_to_its_bounds()?;
                 let ended = self.answered(call)?;
                 let status = error.status;
                 let mut outcome = Outcome::failed(run_error(error), milliseconds, self.ports.clock.now());
@@ -517,6 +519,7 @@ impl Replica {
                 self.ready(ready.functions);
             }
             FromRunner::Failed(failed) => {
+                self.held_to_its_bounds()?;
                 let error = RunError {
                     code: Code::FailedToStart,
                     kind: cut(failed.kind, MESSAGE_BYTES_MAX),
@@ -527,6 +530,17 @@ impl Replica {
             }
         }
         Ok(())
+    }
+
+    /// What the kernel refused the replica.
+    fn refused(&self) -> Option<Excess> {
+        self.watch.as_ref().and_then(Watch::told)
+    }
+
+    /// Code that failed may have failed because it had too much. Then the call is told so, and the replica, which
+    /// may be left with half of its processes, takes no other call.
+    fn held_to_its_bounds(&self) -> Result<(), Fate> {
+        self.refused().map_or(Ok(()), |excess| Err(Fate::Excess(excess)))
     }
 
     fn ready(&mut self, functions: Vec<Function>) {
