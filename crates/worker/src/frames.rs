@@ -26,6 +26,8 @@ const LENGTH_BYTES: usize = 4;
 /// Kind and call.
 const HEAD_BYTES: usize = 5;
 const READ_BYTES: usize = 64 << 10;
+/// Room is made for so many times what has come of a frame.
+const AHEAD: usize = 16;
 /// Up to here a body is cheaper to copy than to carry as a buffer of its own.
 const COPIED_BYTES_MAX: usize = 4 << 10;
 /// Chunks that one system call takes along.
@@ -323,10 +325,11 @@ impl Incoming {
     /// # Errors
     /// When nothing is there (`WouldBlock`) or the socket is broken.
     pub fn read_from(&mut self, socket: &UnixStream) -> io::Result<usize> {
-        // A long frame grows by doubling as its bytes arrive, not by what its head claims.
+        // Room for a long frame is made as its bytes arrive, not at once for what its head claims. Pages that nothing
+        // was written to take no memory, so a large step costs nothing and saves moving what is there.
         let missing =
             self.length().map_or(0, |length| (LENGTH_BYTES + length).saturating_sub(self.buffer.len()));
-        self.buffer.reserve(missing.min(self.buffer.len()).max(READ_BYTES));
+        self.buffer.reserve(missing.min(AHEAD * self.buffer.len()).max(READ_BYTES));
         socket.try_read_buf(&mut self.buffer)
     }
 

@@ -598,7 +598,7 @@ impl Pool {
                 self.tell_ended(EventKind::StartFailed, &id, &failure.error.message, &member.build);
                 self.tell_if_given_up(&failure);
             }
-            (End::Died(why), Standing::Starting | Standing::Serving) => {
+            (End::Died(why), Standing::Starting | Standing::Serving | Standing::Leaving) => {
                 self.brake.died(member.begun);
                 self.tell_ended(EventKind::ReplicaDied, &id, &why, &member.build);
             }

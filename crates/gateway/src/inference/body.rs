@@ -18,6 +18,8 @@ use crate::listener::TooSlow;
 use crate::problem::{Answer, Problem};
 
 const MIB: usize = 1 << 20;
+/// Room is made for so many times what has come, as far as it was announced.
+const AHEAD: usize = 16;
 /// Memory for the bodies of requests under way, beyond the first MiB of each.
 const LARGE_BODIES_MIB: usize = 1 << 10;
 /// Read of a body that was refused, so that its sender gets to read why.
@@ -111,9 +113,10 @@ async fn collect(mut body: Body, expected: usize, mut share: Share) -> Answer<Re
             tokio::spawn(linger(body));
             return Err(too_large());
         }
+        share.grow_to(length)?;
         if length > bytes.capacity() {
-            let wanted = length.max(expected.min(2 * length));
-            share.grow_to(wanted)?;
+            // Pages that nothing was written to take no memory, so a body moves but once or twice.
+            let wanted = length.max(expected.min(AHEAD * length));
             bytes.reserve(wanted - bytes.len());
         }
         bytes.extend_from_slice(&data);

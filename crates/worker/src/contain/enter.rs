@@ -27,6 +27,9 @@ use crate::supervise::{Aside, refuse};
 const OPEN_FILES_MAX: u64 = 65_536;
 /// The highest capability that a kernel may have.
 const CAPABILITIES_MAX: u32 = 64;
+/// What an interpreter in a home folder often is.
+const CLOSED: &str = ": every app runs as a user of its own, to whom the program or a folder above it is closed; \
+                      `postback doctor` names it";
 
 /// `[--status FD] [--guard FD] POLICY -- COMMAND ARG…`: becomes the command, or runs it as process 1.
 pub(crate) fn enter(args: impl IntoIterator<Item = OsString>, aside: &Aside) -> ExitCode {
@@ -39,9 +42,14 @@ pub(crate) fn enter(args: impl IntoIterator<Item = OsString>, aside: &Aside) -> 
     command.args(&words[1..]);
     aside.give(&mut command);
     if policy.tier >= Tier::S2 {
+        let is_another = policy.identity.is_some();
         return match run_as_init(policy, guard, &program, command, status) {
             Ok(code) => code,
-            Err(error) => refuse(&format!("cannot start {}: {error}", program.display())),
+            Err(error) => {
+                let closed = is_another && error.kind() == io::ErrorKind::PermissionDenied;
+                let hint = if closed { CLOSED } else { "" };
+                refuse(&format!("cannot start {}: {error}{hint}", program.display()))
+            }
         };
     }
     if let Err(why) = restrict(&policy, guard.as_ref(), &program) {

@@ -77,8 +77,10 @@ impl Replica {
             _ => exit.error(),
         };
         let own_fault = !matches!(fate, Fate::Stuck | Fate::Killed);
-        let in_order = leaving && self.calls.is_empty() && exit == Exit::Status(0);
-        if own_fault && !(leaving && self.calls.is_empty()) {
+        // One that leaves, and has nothing to do any more, may end as it likes.
+        let done = leaving && self.calls.is_empty();
+        let in_order = done && exit == Exit::Status(0);
+        if own_fault && !done {
             tracing::warn!(
                 replica.id = %self.id, app.id = %self.build.app, calls = self.calls.len(), reason = %error.message,
                 "a replica died"
@@ -92,7 +94,7 @@ impl Replica {
         self.abandon(&error, own_fault);
         self.load.set(0);
         match fate {
-            Fate::Exited(_) | Fate::Killed if leaving => End::Left,
+            _ if done => End::Left,
             Fate::Killed => End::Left,
             Fate::Stuck => {
                 meters::replica_died("stuck");

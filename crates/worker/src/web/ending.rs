@@ -85,7 +85,7 @@ impl Server {
         self.abandon(&error, own_fault);
         self.load.set(0);
         match fate {
-            Fate::Exited(_) | Fate::Killed if leaving => End::Left,
+            _ if in_order => End::Left,
             Fate::Killed => End::Left,
             _ => {
                 meters::replica_died(error.code.as_str());

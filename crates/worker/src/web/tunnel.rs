@@ -95,3 +95,20 @@ async fn pump(mut up: web::Body, mut write: impl AsyncWrite + Unpin, moved: &Mov
     }
     write.shutdown().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conversation_is_over_once_nothing_has_moved_for_so_long() {
+        let moved = Moved(Arc::new(Mutex::new(Instant::now())));
+        let began = Instant::now();
+        let speaks = async {
+            sleep(TUNNEL_IDLE_LIMIT / 2).await;
+            moved.now();
+        };
+        tokio::join!(speaks, moved.is_over());
+        assert_eq!(began.elapsed().as_secs(), (TUNNEL_IDLE_LIMIT + TUNNEL_IDLE_LIMIT / 2).as_secs());
+    }
+}

@@ -8,7 +8,7 @@ use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{ask, get, log_with, stage, until};
+use super::{ask, changed, get, log_with, stage, until};
 use crate::support::{PATIENCE, Stage, json as body};
 
 fn value_of<'a>(headers: &'a Value, name: &str) -> Vec<&'a str> {
@@ -197,4 +197,24 @@ fn talk(stage: &Stage) {
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).unwrap();
     assert_eq!(rest, b"", "the server has closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_visit_ends_at_its_limit_with_504_and_what_streams_already_is_cut() {
+    let stage = Stage::empty();
+    let config = "[cerebrium.deployment]\nname = 'short'\n[cerebrium.scaling]\nresponse_grace_period = 1\n\
+                  [cerebrium.runtime.custom]\nentrypoint = 'exec python server.py --port 8000'\n";
+    changed(&stage, "short", config, |server| server);
+    stage.deploy(&stage.home.scratch().join("short"), &["short"]);
+    let note = stage.home.scratch().join("note");
+    let late = get(&stage, &format!("short/nap?seconds=60&note={}", note.display())).await;
+    assert_eq!(late.status(), 504);
+    let told = body(late).await;
+    assert_eq!(told["code"], "timeout", "{told}");
+    assert!(told["message"].as_str().unwrap().contains("response_grace_period"), "{told}");
+    // Its second event never comes.
+    let streamed = get(&stage, "short/events").await;
+    assert_eq!(streamed.status(), 200);
+    streamed.text().await.expect_err("a stream that was cut does not look whole");
+    assert_eq!(get(&stage, "short/text").await.status(), 200);
 }
