@@ -8,20 +8,59 @@ for (const form of document.querySelectorAll("[data-submit-on-change]")) {
   if (button) button.hidden = true;
 }
 
-for (const button of document.querySelectorAll("[data-copy-from]")) {
-  button.addEventListener("click", async () => {
-    const from = document.getElementById(button.dataset.copyFrom);
-    const label = button.textContent;
-    try {
-      await navigator.clipboard.writeText(from.textContent.trim());
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(from);
-      button.textContent = "Selected; press Ctrl+C";
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy-from]");
+  if (!button) return;
+  const from = document.getElementById(button.dataset.copyFrom);
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(from.textContent.trim());
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(from);
+    button.textContent = "Selected; press Ctrl+C";
+  }
+  setTimeout(() => { button.textContent = label; }, 1500);
+});
+
+// What a form asks for appears below it, on the page where it stands.
+function ask(form, button) {
+  const began = Date.now();
+  const label = button.textContent;
+  const wait = () => { button.textContent = `${((Date.now() - began) / 1000).toFixed(0)} s`; };
+  const ticking = setInterval(wait, 1000);
+  const body = new URLSearchParams(new FormData(form, button));
+  for (const one of form.querySelectorAll("button")) one.disabled = true;
+  const request = new XMLHttpRequest();
+  request.open("POST", form.action);
+  request.responseType = "document";
+  request.onloadend = () => {
+    clearInterval(ticking);
+    button.textContent = label;
+    for (const one of form.querySelectorAll("button")) one.disabled = false;
+    const fresh = request.response?.querySelector("form[data-in-place]");
+    if (fresh) {
+      form.replaceWith(document.adoptNode(fresh));
+      fresh.querySelector("[data-came]").scrollIntoView({ block: "nearest" });
+    } else {
+      form.querySelector("[data-came]").textContent = request.status
+        ? `The server answered ${request.status}. Open this page again and look at the runs before you send it once more.`
+        : "The connection broke. Look at the runs before you send it once more.";
     }
-    setTimeout(() => { button.textContent = label; }, 1500);
-  });
+  };
+  request.send(body);
 }
+
+document.addEventListener("submit", (event) => {
+  if (!event.submitter || !event.target.matches("[data-in-place]")) return;
+  event.preventDefault();
+  ask(event.target, event.submitter);
+});
+
+document.addEventListener("keydown", (event) => {
+  const form = event.target.closest?.("[data-in-place]");
+  if (form && event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(form.querySelector("button.primary"));
+});
 
 const open = document.querySelector("[data-look-every]");
 const every = open ? Number(open.dataset.lookEvery) * 1000 : 0;

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use pages::inert::visible;
-use queue::app::{AppConfig, Contract, Function};
+use queue::app::{AppConfig, Function};
 use queue::event::StoredEvent;
 use queue::log::{LogQuery, LogScope};
 use queue::port::RollbackError;
@@ -24,6 +24,7 @@ use crate::error::{Shown, Trouble};
 use crate::log::Line;
 use crate::runs::Row;
 use crate::session::SignedIn;
+use crate::try_it::{self, TryForm};
 use crate::{chart, overview, shape};
 
 /// Runs on an app's page.
@@ -83,35 +84,18 @@ struct Fact {
     is: String,
 }
 
-/// A function, and how it is called.
+/// A function, and a form to call it with.
 struct Callable {
     name: String,
     parameters: String,
-    curl: String,
+    form: TryForm,
 }
 
 impl Callable {
-    fn of(function: &Function, endpoint: &str) -> Self {
-        let declared = function.parameters.iter().map(|parameter| {
-            if parameter.required { parameter.name.clone() } else { format!("{}?", parameter.name) }
-        });
-        let any = function.takes_any.then(|| "…".to_owned());
-        // Under the contract of 2023 the parameters are not the body's keys.
-        let named = function.parameters.iter().filter(|_| function.contract != Contract::Item);
-        let sample = serde_json::Map::from_iter(
-            named
-                .filter(|parameter| parameter.required)
-                .map(|parameter| (parameter.name.clone(), serde_json::Value::from("…"))),
-        );
-        let body = serde_json::Value::from(sample).to_string().replace('\'', "'\\''");
-        let name = &function.name;
-        Self {
-            parameters: declared.chain(any).collect::<Vec<_>>().join(", "),
-            curl: format!(
-                "curl {endpoint}/{name} -H \"Authorization: Bearer $POSTBACK_API_KEY\" -d '{body}'"
-            ),
-            name: visible(name).into_owned(),
-        }
+    fn of(room: &Shared, app: &AppId, function: &Function) -> Self {
+        let mut form = TryForm::of(app, function);
+        form.code = room.code_of(app, function, &form);
+        Self { name: visible(&function.name).into_owned(), parameters: try_it::signature(function), form }
     }
 }
 
@@ -204,9 +188,8 @@ pub(crate) async fn show(
         id: app.id.to_string(),
         facts: facts(&app, build.as_ref(), replicas, now),
         functions: {
-            let endpoint = room.endpoint(&app.id);
-            let functions = build.iter().flat_map(|build| &build.functions);
-            functions.map(|function| Callable::of(function, &endpoint)).collect()
+            let functions = app.live.iter().flat_map(|build| &build.functions);
+            functions.map(|function| Callable::of(&room, &app.id, function)).collect()
         },
         project_secrets: room.ports.secrets.secret_names(&project, None).await?,
         app_secrets: room.ports.secrets.secret_names(&project, Some(&app.id)).await?,
@@ -244,7 +227,7 @@ fn facts(app: &App, build: Option<&Build>, replicas: usize, now: Timestamp) -> V
 }
 
 impl Shared {
-    async fn app(&self, project: &ProjectId, name: &str) -> Shown<Arc<App>> {
+    pub(crate) async fn app(&self, project: &ProjectId, name: &str) -> Shown<Arc<App>> {
         let Ok(name) = name.parse::<AppName>() else { return Err(Trouble::Unknown("app")) };
         let app = self.ports.registry.app(&AppId::new(project, &name)).await?;
         app.ok_or(Trouble::Unknown("app"))
@@ -262,7 +245,7 @@ impl Shared {
     }
 
     /// Where an app's functions are called: `/{function}` follows.
-    fn endpoint(&self, app: &AppId) -> String {
+    pub(crate) fn endpoint(&self, app: &AppId) -> String {
         let base = self.options.public_url.as_str().trim_end_matches('/');
         format!("{base}/v4/{}/{}", app.project(), app.name())
     }
@@ -343,31 +326,4 @@ pub(crate) async fn delete(
         Err(_) => return Err(Trouble::Refused("Deleting it failed half-way; try again.".into())),
     }
     Ok(Redirect::to("/dashboard/apps").into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use queue::app::Parameter;
-
-    #[test]
-    fn a_function_shows_its_parameters_and_a_line_to_call_it_with() {
-        let parameter = |name: &str, required| Parameter { name: name.into(), required };
-        let function = Function {
-            name: "predict".into(),
-            contract: Contract::Keywords,
-            parameters: vec![parameter("prompt", true), parameter("steps", false)],
-            takes_any: true,
-            streams: false,
-        };
-        let shown = Callable::of(&function, "http://127.0.0.1:4100/v4/p-11111111/demo");
-        assert_eq!(shown.parameters, "prompt, steps?, …");
-        assert_eq!(
-            shown.curl,
-            "curl http://127.0.0.1:4100/v4/p-11111111/demo/predict -H \"Authorization: Bearer $POSTBACK_API_KEY\" \
-             -d '{\"prompt\":\"…\"}'"
-        );
-        let item = Function { contract: Contract::Item, ..function };
-        assert!(Callable::of(&item, "").curl.ends_with("-d '{}'"));
-    }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Trouble {
     Unknown(&'static str),
     /// What was asked for cannot be done now.
     Refused(String),
+    /// What a form sent cannot be read.
+    Unreadable(StatusCode, String),
     /// The store cannot be read or written.
     Store(StoreError),
 }
@@ -41,6 +43,9 @@ impl IntoResponse for Trouble {
                 format!("The project has no such {what}; it may have been removed with age."),
             ),
             Self::Refused(message) => (StatusCode::CONFLICT, "Not possible now", message),
+            Self::Unreadable(status, why) => {
+                (status, "The form cannot be read", format!("{why}. Nothing was done."))
+            }
             Self::Store(error) => {
                 tracing::error!(%error, "a page of the dashboard could not be made");
                 let message = "The store cannot be read at the moment. Try again; if it stays so, the server's log says why.";

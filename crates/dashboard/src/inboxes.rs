@@ -6,8 +6,8 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
-use queue::InboxId;
 use queue::inbox::Inbox;
+use queue::{InboxId, ProjectId};
 
 use crate::Shared;
 use crate::assets::Frame;
@@ -33,7 +33,8 @@ struct InboxesPage {
     rows: Vec<InboxRow>,
 }
 
-fn page(inbox: &Inbox) -> String {
+/// Where it is looked at, by whoever has the address.
+pub(crate) fn page(inbox: &Inbox) -> String {
     format!("/inboxes/{}?token={}", inbox.id, inbox.view_token)
 }
 
@@ -41,10 +42,9 @@ fn page(inbox: &Inbox) -> String {
 pub(crate) async fn list(SignedIn(project): SignedIn, State(room): State<Arc<Shared>>) -> Shown<Response> {
     let inboxes = room.ports.inboxes.inboxes(&project).await?;
     let now = room.ports.clock.now();
-    let base = room.options.public_url.as_str().trim_end_matches('/');
     let row = |inbox: &Inbox| InboxRow {
         id: inbox.id.to_string(),
-        url: format!("{base}/inbox/{}", inbox.id),
+        url: room.address(inbox),
         page: page(inbox),
         made: shape::relative(inbox.created_at, now),
     };
@@ -55,13 +55,25 @@ pub(crate) async fn list(SignedIn(project): SignedIn, State(room): State<Arc<Sha
 
 /// `POST /dashboard/inboxes`
 pub(crate) async fn create(SignedIn(project): SignedIn, State(room): State<Arc<Shared>>) -> Shown<Response> {
-    let inbox = Inbox {
-        id: InboxId::generate(&*room.ports.entropy),
-        project,
-        view_token: room.ports.entropy.hex(VIEW_TOKEN_BYTES),
-        created_at: room.ports.clock.now(),
-    };
-    let to = page(&inbox);
-    room.ports.inboxes.create_inbox(inbox).await?;
-    Ok(Redirect::to(&to).into_response())
+    let inbox = room.make_inbox(&project).await?;
+    Ok(Redirect::to(&page(&inbox)).into_response())
+}
+
+impl Shared {
+    /// A fresh inbox of the project.
+    pub(crate) async fn make_inbox(&self, project: &ProjectId) -> Shown<Inbox> {
+        let inbox = Inbox {
+            id: InboxId::generate(&*self.ports.entropy),
+            project: project.clone(),
+            view_token: self.ports.entropy.hex(VIEW_TOKEN_BYTES),
+            created_at: self.ports.clock.now(),
+        };
+        self.ports.inboxes.create_inbox(inbox.clone()).await?;
+        Ok(inbox)
+    }
+
+    /// Where senders send to.
+    pub(crate) fn address(&self, inbox: &Inbox) -> String {
+        format!("{}/inbox/{}", self.options.public_url.as_str().trim_end_matches('/'), inbox.id)
+    }
 }

@@ -5,6 +5,7 @@
 //! | `/` | how it goes: what waits, what happened lately, what failed last |
 //! | `/sign-in` | asks for the private key once, and keeps a signed cookie instead of it |
 //! | `/apps`, `/apps/{app}` | the project's apps, and one: traffic, events, builds, settings, functions, log |
+//! | `/apps/{app}/try/{function}` | a call made from a form: its answer, and the code that makes it |
 //! | `/runs` | the project's runs, by app and state, page by page |
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
 //! | `/deliveries` | what was told to receivers, and what still is to be |
@@ -21,9 +22,11 @@
 mod apps;
 mod assets;
 mod chart;
+mod code;
 mod deliveries;
 mod error;
 mod inboxes;
+mod json;
 mod keys;
 mod log;
 mod overview;
@@ -33,16 +36,19 @@ mod sample;
 mod session;
 mod shape;
 mod timeline;
+mod try_it;
 mod words;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 use pages::Hosts;
+use queue::limits::TRIED_INPUT_BYTES_MAX;
 use queue::port::{
-    AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
+    AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
     Secrets, Traffic,
 };
 use queue::{Clock, Entropy};
@@ -58,6 +64,7 @@ pub struct Ports {
     pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<dyn Logs>,
     pub dispatch: Arc<dyn Dispatch>,
+    pub calls: Arc<dyn Calls>,
     pub replicas: Arc<dyn Replicas>,
     pub builds: Arc<dyn Builds>,
     pub outbox: Arc<dyn Outbox>,
@@ -99,6 +106,7 @@ impl Dashboard {
     pub fn router(&self) -> Router {
         let Options { public_url, allowed_hosts } = &self.shared.options;
         let hosts = Hosts::new(public_url, allowed_hosts.clone());
+        let large = DefaultBodyLimit::max(TRIED_INPUT_BYTES_MAX);
         Router::new()
             .route("/dashboard", get(overview::show))
             .route("/dashboard/sign-in", get(session::ask).post(session::sign_in))
@@ -108,6 +116,7 @@ impl Dashboard {
             .route("/dashboard/apps/{app}/restart", post(apps::restart))
             .route("/dashboard/apps/{app}/rollback", post(apps::roll_back))
             .route("/dashboard/apps/{app}/delete", post(apps::delete))
+            .route("/dashboard/apps/{app}/try/{function}", get(try_it::show).post(try_it::send).layer(large))
             .route("/dashboard/runs", get(runs::list))
             .route("/dashboard/runs/{run}", get(runs::show))
             .route("/dashboard/runs/{run}/cancel", post(runs::cancel))

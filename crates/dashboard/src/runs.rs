@@ -20,6 +20,7 @@ use crate::error::{Shown, Trouble};
 use crate::log::Line;
 use crate::session::SignedIn;
 use crate::timeline::{self, Moment};
+use crate::try_it::Again;
 use crate::{shape, words};
 
 /// Runs on one page.
@@ -163,6 +164,8 @@ struct RunPage {
     warning: Option<String>,
     wrong: Option<Wrong>,
     moments: Vec<Moment>,
+    input: Option<String>,
+    again: Option<Again>,
     result: Option<String>,
     deliveries: Vec<Told>,
     lines: Vec<Line>,
@@ -186,7 +189,12 @@ pub(crate) async fn show(
         newest: true,
     };
     let lines = room.ports.logs.read(query).await?;
-    Ok(pages::html(StatusCode::OK, &RunPage::of(&project, &run, &lines, room.ports.clock.now())))
+    let mut page = RunPage::of(&project, &run, &lines, room.ports.clock.now());
+    if let Some(input) = room.input(&project, &run).await? {
+        page.again = room.again(&run, &input).await?;
+        page.input = Some(shape::body(input.as_bytes()));
+    }
+    Ok(pages::html(StatusCode::OK, &page))
 }
 
 impl RunPage {
@@ -218,6 +226,8 @@ impl RunPage {
                 traceback: error.traceback.as_deref().map(|text| visible(text).into_owned()),
             }),
             moments: timeline::of(run, now),
+            input: None,
+            again: None,
             result: run.result.as_ref().map(|result| shape::body(result)),
             look_every: match run.state.is_terminal() {
                 false => 2,

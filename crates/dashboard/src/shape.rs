@@ -6,7 +6,7 @@ use pages::inert::{cut, visible};
 use queue::Timestamp;
 
 /// Bytes of a body that a page shows; the rest is a download.
-const BODY_SHOWN_MAX: usize = 64 << 10;
+pub(crate) const BODY_SHOWN_MAX: usize = 64 << 10;
 
 /// `0.4 ms`, `17 ms`, `1.20 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`.
 pub(crate) fn duration(duration: Duration) -> String {
@@ -55,11 +55,17 @@ pub(crate) fn bytes(count: usize) -> String {
 
 /// A body for a page: JSON with a line per item where it is JSON, inert, and no longer than fits.
 pub(crate) fn body(body: &[u8]) -> String {
-    if body.len() > BODY_SHOWN_MAX {
-        let text = String::from_utf8_lossy(&body[..BODY_SHOWN_MAX]);
-        return format!("{}\n… {} in all", visible(cut(&text, BODY_SHOWN_MAX)), bytes(body.len()));
+    beginning(body, body.len() as u64)
+}
+
+/// The same for the beginning of a body that has so many bytes.
+pub(crate) fn beginning(body: &[u8], all: u64) -> String {
+    let shown = &body[..body.len().min(BODY_SHOWN_MAX)];
+    let text = String::from_utf8_lossy(shown);
+    if shown.len() as u64 != all {
+        let all = bytes(usize::try_from(all).unwrap_or(usize::MAX));
+        return format!("{}\n… {all} in all", visible(cut(&text, BODY_SHOWN_MAX)));
     }
-    let text = String::from_utf8_lossy(body);
     let text = pages::pretty(&text, usize::MAX).unwrap_or_else(|| text.into_owned());
     visible(&text).into_owned()
 }

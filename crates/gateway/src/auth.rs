@@ -28,6 +28,15 @@ const MISSING: &str = "this request carries no key; send `Authorization: public-
                        with a key of the project (`postback keys` shows them)";
 const REFUSED: &str = "this key is not known here; `postback keys` shows the keys of this server's projects";
 
+/// How a caller says who it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Credential<'a> {
+    /// By a key in the request's headers.
+    InHeaders,
+    /// Another room knows that it is of this project.
+    Known(&'a ProjectId),
+}
+
 /// Who sent a request with these headers.
 pub(crate) async fn identify(gateway: &Gateway, headers: &HeaderMap) -> Answer<Identity> {
     let Some(value) = headers.get(AUTHORIZATION) else {

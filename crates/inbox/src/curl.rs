@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use queue::inbox::CapturedRequest;
 
-use pages::inert;
+use pages::shell::quoted;
 
 /// Bodies up to this many bytes stand in the command; others come from a file.
 const INLINE_BODY_BYTES_MAX: usize = 8 << 10;
@@ -67,30 +67,6 @@ pub(crate) fn command(request: &CapturedRequest, origin: &str) -> String {
 /// What the body of a request is called when it is downloaded.
 pub(crate) fn file_name(sequence: i64) -> String {
     format!("request-{sequence}.bin")
-}
-
-/// `text` as one word of a shell: plain where possible, else in single quotes, else in `$'…'`.
-fn quoted(text: &str) -> Cow<'_, str> {
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./:".contains(&byte)) {
-        return Cow::Borrowed(text);
-    }
-    if !text.chars().any(|char| char.is_control() || inert::acts(char)) {
-        return Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")));
-    }
-    let mut word = String::from("$'");
-    for char in text.chars() {
-        let _ = match char {
-            '\'' => write!(word, "\\'"),
-            '\\' => write!(word, "\\\\"),
-            '\n' => write!(word, "\\n"),
-            '\t' => write!(word, "\\t"),
-            '\0'..='\x1f' | '\x7f' => write!(word, "\\x{:02x}", u32::from(char)),
-            _ if char.is_control() || inert::acts(char) => write!(word, "\\U{:08x}", u32::from(char)),
-            _ => write!(word, "{char}"),
-        };
-    }
-    word.push('\'');
-    Cow::Owned(word)
 }
 
 #[cfg(test)]

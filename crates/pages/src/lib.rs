@@ -3,12 +3,14 @@
 //! - [`Hosts`]: pages open under our own names only, so that a web page of somebody else cannot read them.
 //! - [`lock_down`]: no script but our own runs in them, and nothing of them is kept or framed.
 //! - [`inert`]: what strangers wrote is shown and never obeyed.
+//! - [`shell`]: what strangers wrote in a command stays a word of it.
 //! - [`Asset`]: style, script and pictures inside the binary, which a browser may keep for ever.
 
 pub mod asset;
 mod door;
 pub mod inert;
 mod pretty;
+pub mod shell;
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};

@@ -31,6 +31,7 @@ pub mod port;
 pub mod progress;
 pub mod reason;
 pub mod registry;
+pub mod request;
 pub mod rerun;
 pub mod retry;
 pub mod run;

@@ -20,6 +20,10 @@ pub const BODY_STALL_LIMIT: Duration = Duration::from_secs(30);
 pub const BODY_RATE_MIN: u32 = 1 << 10;
 /// Largest request body of an inference call, in bytes.
 pub const REQUEST_BODY_BYTES_MAX: usize = 100 << 20;
+/// Largest form that calls a function from the dashboard, in bytes.
+pub const TRIED_INPUT_BYTES_MAX: usize = 1 << 20;
+/// Largest request body that is kept with its run after the end, in bytes.
+pub const KEPT_INPUT_BYTES_MAX: usize = 64 << 10;
 /// Largest result of a run, in bytes of JSON.
 pub const RESULT_BYTES_MAX: usize = 100 << 20;
 /// Results from this size on are kept as files beside the database.
@@ -229,6 +233,11 @@ pub const TABLE: &[Limit] = &[
         "408, or the connection is closed",
     ),
     limit("request body", "100 MiB", "413"),
+    limit(
+        "input of a call from the dashboard",
+        "1 MiB, as the browser encodes it",
+        "413; send it by the API",
+    ),
     limit("nesting of a request body", "128 levels", "400"),
     limit("digits of a number in a request body", "100,000", "400"),
     limit("webhook address", "2,048 bytes", "422"),
@@ -342,6 +351,11 @@ pub const TABLE: &[Limit] = &[
         "results and finished runs",
         "7 days; 30 days after the last attempt when a delivery came to nothing or waits for its endpoint",
         "removed, never while a delivery is pending; asking for one gives 410 for 30 days",
+    ),
+    limit(
+        "input of a run, after its end",
+        "64 KiB, as long as the run is kept",
+        "a larger one is removed when the run ends, and cannot be sent again",
     ),
     limit("webhook secrets of a project that sign at once", "5", "409 on a further rotation"),
     limit("runs that wait to be written to the disk", "16,384", "503 with Retry-After"),

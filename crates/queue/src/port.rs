@@ -11,6 +11,7 @@
 //! | [`Logs`] | gateway, worker, builder | store |
 //! | [`AppEvents`] | gateway, worker, builder | store |
 //! | [`Dispatch`] | gateway | worker |
+//! | [`Calls`] | dashboard | gateway |
 //! | [`Replicas`] | builder, gateway | worker |
 //! | [`Outbox`] | gateway, worker | delivery |
 //! | [`AddressGuard`] | gateway | delivery |
@@ -42,6 +43,7 @@ use crate::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyKind, NewBuild, NewKeys, NewProject, Prepared,
     Project, Rotated, SecretChange,
 };
+use crate::request::{FunctionAnswer, FunctionRequest};
 use crate::run::{
     CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
 };
@@ -138,6 +140,10 @@ pub trait Runs: Send + Sync {
 
     /// One run of a project, with attempts, deliveries and result.
     async fn run(&self, project: &ProjectId, run: RunId) -> Stored<Option<RunView>>;
+
+    /// The body of a run of a project. One that is larger than [`KEPT_INPUT_BYTES_MAX`](crate::limits::KEPT_INPUT_BYTES_MAX)
+    /// goes when the run ends, and that of a synchronous call was never kept.
+    async fn input(&self, project: &ProjectId, run: RunId) -> Stored<Option<Bytes>>;
 
     /// When a run of a project was removed with age, as long as that is remembered.
     async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>>;
@@ -465,6 +471,13 @@ pub trait Dispatch: Send + Sync {
     /// Executes a synchronous call and waits for its outcome. Every ending is an [`Outcome`],
     /// `timeout` included; the record of the call is written by the worker.
     async fn call(&self, call: Call) -> Result<Outcome, Refused>;
+}
+
+/// Calls of functions, as requests from outside make them.
+#[async_trait]
+pub trait Calls: Send + Sync {
+    /// Calls a function as a request with a key of the app's project would, and waits for the answer.
+    async fn call(&self, request: FunctionRequest) -> FunctionAnswer;
 }
 
 /// A reserved place. Dropping it gives the place back.

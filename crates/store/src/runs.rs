@@ -196,6 +196,11 @@ impl Runs for Store {
         look().await
     }
 
+    async fn input(&self, project: &ProjectId, run: RunId) -> Stored<Option<Bytes>> {
+        let project = project.clone();
+        self.inner.memory.readers().read(move |conn| view::input(conn, &project, run)).await
+    }
+
     async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>> {
         let project = project.clone();
         self.inner.memory.readers().read(move |conn| view::removed(conn, &project, run)).await

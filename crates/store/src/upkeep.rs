@@ -173,6 +173,7 @@ fn remove(batch: &mut Batch<'_>, results: &ResultFiles, runs: &[RunId], now: Tim
             batch.effects.files.extend(row.get_ref(0)?.as_str_or_null()?.map(|name| results.path(name)));
         }
         drop(rows);
+        batch.sql("DELETE FROM inputs WHERE run = ?1")?.execute(params![id])?;
         batch.sql("DELETE FROM run_attempts WHERE run = ?1")?.execute(params![id])?;
         batch.sql("DELETE FROM idempotency_keys WHERE run = ?1")?.execute(params![id])?;
         remove_of_run(batch, *run)?;

@@ -15,6 +15,7 @@
 mod arguments;
 mod body;
 mod call;
+mod calls;
 mod idempotency;
 mod promise;
 mod queueing;
@@ -37,6 +38,7 @@ use queue::run::Generation;
 use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use crate::auth::Credential;
 use crate::problem::{Answer, JSON, Problem, REQUEST_ID, run_header};
 use crate::{CorsOrigins, Gateway, edge, scan};
 
@@ -176,7 +178,7 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
 async fn answer(gateway: Gateway, form: Form, names: Names<'_>, request: Request) -> Response {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
-    let response = match infer(&gateway, form, names, &parts, body, began).await {
+    let response = match infer(&gateway, form, names, Credential::InHeaders, &parts, body, began).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
@@ -198,6 +200,7 @@ async fn infer(
     gateway: &Gateway,
     form: Form,
     names: Names<'_>,
+    credential: Credential<'_>,
     parts: &request::Parts,
     body: Body,
     began: Instant,
@@ -205,7 +208,7 @@ async fn infer(
     let key = idempotency::key(&parts.headers);
     let queueing = queueing::Queueing::read(form, parts);
     let brought = webhook::Brought::read(&parts.headers);
-    let target = target::find(gateway, form, names, &parts.headers).await?;
+    let target = target::find(gateway, form, names, credential, &parts.headers).await?;
     let build = target.build()?;
     if build.config.runtime.is_some() {
         return match form {

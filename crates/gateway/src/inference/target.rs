@@ -14,7 +14,7 @@ use queue::{AppId, AppName, ProjectId, answer};
 
 use super::{Form, Names, PREDICT};
 use crate::Gateway;
-use crate::auth;
+use crate::auth::{self, Credential};
 use crate::problem::{Answer, Problem, clip};
 
 /// What pre-built models are called by, beside their own name.
@@ -40,6 +40,7 @@ pub(crate) async fn find(
     gateway: &Gateway,
     form: Form,
     Names { project, app: name, function }: Names<'_>,
+    credential: Credential<'_>,
     headers: &HeaderMap,
 ) -> Answer<Target> {
     let project: Option<ProjectId> = match project {
@@ -52,9 +53,15 @@ pub(crate) async fn find(
     };
     let open = app.as_ref().and_then(|app| app.live.as_ref()).is_some_and(|build| build.config.disable_auth);
     if !(open && gateway.options.allow_open_apps) {
-        let identity =
-            auth::identify(gateway, headers).await.map_err(|problem| explain_open(problem, open))?;
-        if Some(identity.project) != project {
+        let is_own = match credential {
+            Credential::Known(known) => Some(known) == project.as_ref(),
+            Credential::InHeaders => {
+                let identity =
+                    auth::identify(gateway, headers).await.map_err(|problem| explain_open(problem, open))?;
+                Some(identity.project) == project
+            }
+        };
+        if !is_own {
             return Err(unknown_app(name));
         }
     }

@@ -375,6 +375,10 @@ impl Runs for World {
         Ok(self.checked()?.runs.get(&run).filter(|view| view.app.project() == *project).cloned())
     }
 
+    async fn input(&self, project: &ProjectId, run: RunId) -> Stored<Option<Bytes>> {
+        unreachable!("the dashboard asks: {project} {run}")
+    }
+
     async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>> {
         Ok(self.checked()?.removed.get(&(project.clone(), run)).copied())
     }

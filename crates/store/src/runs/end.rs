@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use queue::delivery::DueDelivery;
 use queue::lease::Lease;
+use queue::limits::KEPT_INPUT_BYTES_MAX;
 use queue::outcome::{Finish, Outcome, RunError};
 use queue::port::{StoreError, Stored};
 use queue::run::{EndpointUrl, Generation, RunMove, RunState};
@@ -217,7 +218,7 @@ fn set_outcome(
     Ok(told)
 }
 
-/// All that follows from an end: the body goes, the deliveries come, the waiters are woken.
+/// All that follows from an end: a large body goes, the deliveries come, the waiters are woken.
 fn settle(
     batch: &mut Batch<'_>,
     run: RunId,
@@ -225,7 +226,9 @@ fn settle(
     ended_at: Timestamp,
     first_attempts: &[bool],
 ) -> Result<Ended, Fault> {
-    batch.sql("DELETE FROM inputs WHERE run = ?1")?.execute(params![run.into_bytes()])?;
+    batch
+        .sql("DELETE FROM inputs WHERE run = ?1 AND length(body) > ?2")?
+        .execute(params![run.into_bytes(), KEPT_INPUT_BYTES_MAX as i64])?;
     let project = batch.books.projects.get(&told.app).cloned();
     let project = project.ok_or_else(|| Fault::Corrupt(format!("run {run} has no app")))?;
     let (mut begun, schedule) = (Vec::new(), told.schedule.take());

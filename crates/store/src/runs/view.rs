@@ -1,5 +1,6 @@
 //! Runs as people see them.
 
+use bytes::Bytes;
 use queue::lease::AttemptView;
 use queue::outcome::{Ending, Outcome};
 use queue::run::{Generation, RunFilter, RunState, RunView};
@@ -69,6 +70,15 @@ pub(super) fn one(
         view.result = results.load(conn, run)?;
     }
     Ok(Some(view))
+}
+
+pub(super) fn input(conn: &Connection, project: &ProjectId, run: RunId) -> Result<Option<Bytes>, Fault> {
+    let mut statement = conn.prepare_cached(
+        "SELECT i.body FROM inputs i JOIN runs r ON r.id = i.run JOIN app_numbers n ON n.number = r.app
+         WHERE i.run = ?1 AND n.project = ?2",
+    )?;
+    let mut rows = statement.query(params![run.into_bytes(), project.as_str()])?;
+    rows.next()?.map(|row| row::bytes(row, 0)).transpose()
 }
 
 /// The attempts of the history, and the current or last one, which is part of the run until a next one

@@ -308,6 +308,10 @@ impl Runs for Memory {
         Ok(None)
     }
 
+    async fn input(&self, project: &ProjectId, run: RunId) -> Stored<Option<bytes::Bytes>> {
+        unreachable!("the dashboard asks: {project} {run}")
+    }
+
     async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>> {
         unreachable!("the gateway asks: {project} {run}")
     }

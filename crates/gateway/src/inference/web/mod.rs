@@ -25,6 +25,7 @@ use super::queueing::Queueing;
 use super::target::{self, Target};
 use super::webhook::{self, Asked, Brought, InBody, Plan, Query};
 use super::{Form, Names, body, call, idempotency, inert, promise};
+use crate::auth::Credential;
 use crate::problem::{Answer, Problem};
 use crate::{CorsOrigins, Gateway};
 
@@ -60,7 +61,7 @@ pub(crate) async fn answer_or(gateway: &Gateway, mut router: Router, request: Re
         return router.call(request).await.unwrap_or_else(|never| match never {});
     };
     let names = Names { project: Some(project), app, function: "" };
-    let target = target::find(gateway, Form::V4, names, request.headers()).await;
+    let target = target::find(gateway, Form::V4, names, Credential::InHeaders, request.headers()).await;
     let is_web = |target: &Target| target.app.live.as_ref().is_none_or(|live| live.config.runtime.is_some());
     let mut response = match target {
         Ok(target) if is_web(&target) => {

@@ -203,6 +203,10 @@ impl Runs for Rig {
         self.world.run(project, run).await
     }
 
+    async fn input(&self, project: &ProjectId, run: RunId) -> Stored<Option<bytes::Bytes>> {
+        self.world.input(project, run).await
+    }
+
     async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<queue::Timestamp>> {
         self.world.removed(project, run).await
     }

@@ -45,6 +45,7 @@ macro_rules! conformance {
             the_list_can_be_narrowed
             the_list_of_a_state_has_all_of_its_runs_and_no_others
             a_run_is_shown_to_its_own_project_only
+            a_body_that_is_not_large_is_kept_with_its_run
             waiting_for_an_end_ends_with_it
             waiting_for_an_end_is_bounded
             the_backlog_is_what_is_queued

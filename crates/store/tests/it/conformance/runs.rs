@@ -408,6 +408,22 @@ pub(crate) async fn a_run_is_shown_to_its_own_project_only(world: World<impl Eng
     assert_eq!(list(&world, RunFilter { project: project(2), app: Some(app("a")), ..filter() }).await, []);
 }
 
+pub(crate) async fn a_body_that_is_not_large_is_kept_with_its_run(world: World<impl Engine>) {
+    for (bytes, is_kept) in [(limits::KEPT_INPUT_BYTES_MAX, true), (limits::KEPT_INPUT_BYTES_MAX + 1, false)]
+    {
+        let mut run = world.new_run(&app("a"), &[]);
+        run.input = Bytes::from(vec![b' '; bytes]);
+        world.store.accept(run.clone(), Claim::Later).await.unwrap();
+        let lease = world.claim_one(&app("a")).await.lease;
+        let input = async |project| world.store.input(&project, run.id).await.unwrap();
+        assert_eq!(input(project(1)).await, Some(run.input.clone()));
+        assert_eq!(input(project(2)).await, None, "it is another project's");
+        world.finish(lease, world.success(), &[]).await;
+        assert_eq!(input(project(1)).await, is_kept.then(|| run.input.clone()), "{bytes} bytes");
+    }
+    assert_eq!(world.store.input(&project(1), RunId::from_bytes([9; 16])).await.unwrap(), None);
+}
+
 pub(crate) async fn waiting_for_an_end_ends_with_it(world: World<impl Engine>) {
     const LONG: Duration = Duration::from_secs(60);
     let lease = world.leased(&app("a"), &[]).await;

@@ -42,6 +42,9 @@ async fn runs_that_ended_long_ago_are_removed_with_all_that_is_theirs() {
     assert_eq!(world.store.prune(world.now()).await.unwrap().runs, 451);
     assert!(!is_there(&world, lease.run).await);
     assert!(!is_there(&world, many[449]).await);
+    let conn = rusqlite::Connection::open(dir(&world).join("postback.db")).unwrap();
+    let inputs: i64 = conn.query_row("SELECT count(*) FROM inputs", [], |row| row.get(0)).unwrap();
+    assert_eq!(inputs, 0, "the bodies went with their runs");
     assert_eq!(fs::read_dir(dir(&world).join("results")).unwrap().count(), 0);
     assert_eq!(world.store.prune(world.now()).await.unwrap(), Pruned::default());
     // The number of the forgotten app may be given again.

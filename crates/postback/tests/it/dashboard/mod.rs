@@ -1,5 +1,7 @@
 //! The dashboard from outside: who gets in, what is shown, and that only its own pages change anything.
 
+mod try_it;
+
 use reqwest::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response};
