@@ -1,7 +1,7 @@
 //! Config files: `config.yaml` of 2023 and both forms of `cerebrium.toml`, read into one [`Config`].
 //!
 //! Every key goes through one table (`keys`). What is unknown or has no effect here becomes a
-//! [`Warning`], what cannot be meant becomes a [`ConfigError`]; both name file, line, key and what to do.
+//! warning, what cannot be meant becomes a [`ConfigError`]; both name file, line, key and what to do.
 
 mod document;
 mod keys;
@@ -54,23 +54,23 @@ pub struct Config {
     /// Patterns of files not to upload.
     pub exclude: Vec<String>,
     /// What the file says in vain.
-    pub warnings: Vec<Warning>,
+    pub warnings: Vec<Remark>,
 }
 
-/// Something in a config file that has no effect.
+/// Something about a key of a config file: that it has no effect, or why its value cannot be meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
+pub struct Remark {
     /// The file.
     pub file: String,
     /// The line, from 1.
     pub line: usize,
     /// The key, dotted.
     pub key: String,
-    /// What happens instead, or which key was meant.
+    /// What happens instead, which key was meant, or what to write.
     pub message: String,
 }
 
-impl fmt::Display for Warning {
+impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: `{}` {}", self.file, self.line, self.key, self.message)
     }
@@ -103,18 +103,23 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
-    /// A key has a value that cannot be meant.
-    #[error("{file}:{line}: `{key}` {message}")]
+    /// Keys have values that cannot be meant: one a line.
+    #[error("{}", lines(faults))]
     Invalid {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The key, dotted.
-        key: String,
-        /// What is wrong and what to write instead.
-        message: String,
+        /// In the order of the file.
+        faults: Vec<Remark>,
     },
+}
+
+/// Faults that are shown; a file of so many is another kind of file.
+const FAULTS_SHOWN_MAX: usize = 20;
+
+fn lines(faults: &[Remark]) -> String {
+    let mut lines: Vec<_> = faults.iter().take(FAULTS_SHOWN_MAX).map(Remark::to_string).collect();
+    if let more @ 1.. = faults.len().saturating_sub(FAULTS_SHOWN_MAX) {
+        lines.push(format!("and {more} more"));
+    }
+    lines.join("\n")
 }
 
 impl Config {
@@ -150,7 +155,8 @@ impl Config {
             line: error.line,
             message: error.message,
         })?;
-        let mut reader = Reader { config: Self::defaults(file, form), folder, keys: keys::of(form) };
+        let config = Self::defaults(file, form);
+        let mut reader = Reader { config, folder, keys: keys::of(form), faults: Vec::new() };
         reader.table(&root, "")?;
         reader.finish()
     }
@@ -191,6 +197,7 @@ struct Reader<'a> {
     config: Config,
     folder: &'a Path,
     keys: &'static [Key],
+    faults: Vec<Remark>,
 }
 
 impl Reader<'_> {
@@ -207,7 +214,7 @@ impl Reader<'_> {
             let path = if prefix.is_empty() { entry.key.clone() } else { format!("{prefix}.{}", entry.key) };
             let keys = self.keys;
             if let Some(key) = keys.iter().find(|key| key.path == path) {
-                self.key(key, &entry.node, entry.line)?;
+                self.key(key, &entry.node, entry.line);
             } else if keys.iter().any(|key| is_below(key.path, &path)) {
                 if entry.node.value != Value::Null {
                     self.table(&entry.node, &path)?;
@@ -219,38 +226,40 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn key(&mut self, key: &Key, node: &Node, line: usize) -> Result<(), ConfigError> {
-        let invalid = |line, message| ConfigError::Invalid {
-            file: self.config.file.clone(),
-            line,
-            key: key.path.to_owned(),
-            message,
-        };
-        match &key.effect {
-            Effect::Warned(instead) => {
-                self.warn(key.path, line, format!("has no effect here: {instead}"));
-                return Ok(());
-            }
-            Effect::Refused(instead) => return Err(invalid(line, format!("cannot be used here: {instead}"))),
-            _ if node.value == Value::Null => return Ok(()),
+    fn key(&mut self, key: &Key, node: &Node, line: usize) {
+        if let Effect::Warned(instead) = &key.effect {
+            return self.warn(key.path, line, format!("has no effect here: {instead}"));
+        }
+        if let Err((line, message)) = self.set(&key.effect, node, line) {
+            self.fault(key.path, line, message);
+        }
+    }
+
+    /// What cannot be meant, and its line.
+    fn set(&mut self, effect: &Effect, node: &Node, line: usize) -> Result<(), (usize, String)> {
+        match effect {
+            Effect::Refused(instead) => return Err((line, format!("cannot be used here: {instead}"))),
+            _ if node.value == Value::Null => {}
             Effect::PackageFile(set) => {
-                let lines = value::text(node)
-                    .and_then(|file| package_file(self.folder, &file))
-                    .map_err(|message| invalid(node.line, message))?;
-                set(&mut self.config, lines);
-                return Ok(());
+                let lines = value::text(node).and_then(|file| package_file(self.folder, &file));
+                set(&mut self.config, lines.map_err(|message| (node.line, message))?);
             }
             Effect::Packages { line, set } => {
-                let table = packages::table(node).map_err(|(line, message)| invalid(line, message))?;
+                let table = packages::table(node)?;
                 let lines = table.iter().map(|(name, version)| line(name, version)).collect();
                 set(&mut self.config, lines);
-                return Ok(());
             }
-            _ => {}
+            effect => {
+                let set = value::apply(effect, node).map_err(|message| (node.line, message))?;
+                set(&mut self.config);
+            }
         }
-        let set = value::apply(&key.effect, node).map_err(|message| invalid(node.line, message))?;
-        set(&mut self.config);
         Ok(())
+    }
+
+    fn fault(&mut self, key: &str, line: usize, message: impl Into<String>) {
+        let file = self.config.file.clone();
+        self.faults.push(Remark { file, line, key: key.to_owned(), message: message.into() });
     }
 
     fn unknown(&mut self, path: &str, line: usize) {
@@ -271,7 +280,7 @@ impl Reader<'_> {
 
     fn warn(&mut self, key: &str, line: usize, message: String) {
         let file = self.config.file.clone();
-        self.config.warnings.push(Warning { file, line, key: key.to_owned(), message });
+        self.config.warnings.push(Remark { file, line, key: key.to_owned(), message });
     }
 
     /// What follows from all keys together.
@@ -290,37 +299,33 @@ impl Reader<'_> {
                 app.pip = BASE_IMAGE_PACKAGES.iter().map(|&package| package.to_owned()).collect();
             }
         }
-        if app.runtime.as_ref().is_some_and(|runtime| runtime.entrypoint.is_empty()) {
-            return Err(ConfigError::Invalid {
-                file: self.config.file,
-                line: 1,
-                key: "cerebrium.runtime.custom".into(),
-                message: "has no `entrypoint`; write what starts the server, such as `uvicorn main:app --port 8000`"
-                    .into(),
-            });
+        let app = &self.config.app;
+        let without_entrypoint = app.runtime.as_ref().is_some_and(|runtime| runtime.entrypoint.is_empty());
+        let cut_off = app.runtime.is_some() && app.no_network;
+        let never_again = app.retry_on.is_some() && app.retries.is_none();
+        let scaling = app.check_scaling();
+        // Keys that were refused may be the reason why others do not fit.
+        if self.faults.is_empty() {
+            if without_entrypoint {
+                let message = "has no `entrypoint`; write what starts the server, such as `uvicorn main:app --port 8000`";
+                self.fault("cerebrium.runtime.custom", 1, message);
+            }
+            if cut_off {
+                let message = "cannot be `false` for an app with an `entrypoint`: its web server is reached over the \
+                               network; remove the key, or offer functions in `main.py`";
+                self.fault("cerebrium.postback.network", 1, message);
+            }
+            if never_again {
+                let message =
+                    "says after what a run is executed again; say how often with `retries` beside it";
+                self.fault("retry_on", 1, message);
+            }
+            if let Err(queue::scaling::ScalingError { key, message }) = scaling {
+                self.fault(key, 1, message);
+            }
         }
-        if app.runtime.is_some() && app.no_network {
-            return Err(ConfigError::Invalid {
-                file: self.config.file,
-                line: 1,
-                key: "cerebrium.postback.network".into(),
-                message: "cannot be `false` for an app with an `entrypoint`: its web server is reached over the network; \
-                          remove the key, or offer functions in `main.py`"
-                    .into(),
-            });
-        }
-        if app.retry_on.is_some() && app.retries.is_none() {
-            return Err(ConfigError::Invalid {
-                file: self.config.file,
-                line: 1,
-                key: "retry_on".into(),
-                message: "says after what a run is executed again; say how often with `retries` beside it"
-                    .into(),
-            });
-        }
-        if let Err(queue::scaling::ScalingError { key, message }) = app.check_scaling() {
-            let file = self.config.file;
-            return Err(ConfigError::Invalid { file, line: 1, key: key.into(), message });
+        if !self.faults.is_empty() {
+            return Err(ConfigError::Invalid { faults: self.faults });
         }
         Ok(self.config)
     }

@@ -482,3 +482,23 @@ fn a_web_server_is_read_as_it_is_written() {
     assert_eq!(words.healthcheck_endpoint.as_deref(), Some("/health"));
     assert_eq!(words.readycheck_endpoint.as_deref(), Some("/ready?deep=1"));
 }
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let source =
+        "[cerebrium.hardware]\ncpu = 'lots'\nmemory = -1\n[cerebrium.scaling]\nscaling_metric = 'vibes'\n";
+    let said = error("cerebrium.toml", source);
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    for (line, begin) in lines.iter().zip([
+        "cerebrium.toml:2: `cerebrium.hardware.cpu` is `lots`",
+        "cerebrium.toml:3: `cerebrium.hardware.memory` ",
+        "cerebrium.toml:5: `cerebrium.scaling.scaling_metric` ",
+    ]) {
+        assert!(line.starts_with(begin), "{said}");
+    }
+    let remark = |line| Remark { file: "f".into(), line, key: "k".into(), message: "m".into() };
+    let many: Vec<_> = (1..=30).map(remark).collect();
+    let said = super::lines(&many);
+    assert_eq!((said.lines().count(), said.lines().last()), (21, Some("and 10 more")));
+}

@@ -1,7 +1,6 @@
 //! `postback doctor`: what this machine gives a server, and the command that mends what is missing.
 
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,8 +25,6 @@ const PROBE: &str =
     "import os,sys;print('%d.%d.%d'%sys.version_info[:3]);print(os.path.realpath(sys.executable))";
 /// Oldest Python that the runner works with.
 const OLDEST: (u32, u32) = (3, 8);
-const OPEN_IT: &str = "open it to them (`chmod o+x` for folders, `chmod o+rx` for the program), install one for all \
-                       (`apt install python3`), or run the server as the program's owner";
 
 /// Arguments of `postback doctor`.
 #[derive(Debug, clap::Args)]
@@ -86,8 +83,8 @@ impl Finding {
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let (data_dir, sandbox) = (context.data_dir()?, Sandbox::from(args.isolation.sandbox));
     let findings = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<Finding>> {
-        let (mut findings, identities) = containment(sandbox)?;
-        findings.extend([python(identities), uv()]);
+        let mut findings = containment(sandbox)?;
+        findings.extend([python(), uv()]);
         findings.extend(data(&data_dir));
         Ok(findings)
     })
@@ -139,8 +136,7 @@ fn as_json(findings: &[Finding], with_limits: bool) -> Value {
     all
 }
 
-/// And whether every app runs as a user of its own.
-fn containment(sandbox: Sandbox) -> anyhow::Result<(Vec<Finding>, bool)> {
+fn containment(sandbox: Sandbox) -> anyhow::Result<Vec<Finding>> {
     let scratch =
         tempfile::Builder::new().prefix("postback-doctor-").tempdir().context("no temporary folder")?;
     // A server that asks for too much does not start; here that is a finding.
@@ -166,20 +162,10 @@ fn containment(sandbox: Sandbox) -> anyhow::Result<(Vec<Finding>, bool)> {
     if found.identities {
         findings.push(Finding::good("", "every app runs as a user of its own"));
     }
-    Ok((findings, found.identities))
+    Ok(findings)
 }
 
-/// What of a program's path its owner alone may pass or run. Every app of a root server is another user.
-fn closed_to_others(program: &Path) -> Option<PathBuf> {
-    let program = program.canonicalize().ok()?;
-    let closed = |path: &&Path| {
-        let wanted = if *path == program { 0o005 } else { 0o001 };
-        path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & wanted != wanted)
-    };
-    program.ancestors().find(closed).map(Path::to_owned)
-}
-
-fn python(identities: bool) -> Finding {
+fn python() -> Finding {
     let install = "install it: `apt install python3`, version 3.8 or later";
     let mut old = None;
     for program in search_path().iter().map(|folder| folder.join("python3")).filter(|path| path.is_file()) {
@@ -189,13 +175,7 @@ fn python(identities: bool) -> Finding {
         let mut parts = version.split('.').filter_map(|part| part.parse().ok());
         let what = format!("python {version} at {path}");
         if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= OLDEST {
-            return if identities && let Some(closed) = closed_to_others(Path::new(path)) {
-                let what =
-                    format!("{what}, which apps cannot start: {} is closed to other users", closed.display());
-                Finding::with("python", Grade::Bad, what, OPEN_IT)
-            } else {
-                Finding::good("python", what)
-            };
+            return Finding::good("python", what);
         }
         old.get_or_insert(what);
     }
@@ -283,29 +263,4 @@ fn sync_time(folder: &Path) -> std::io::Result<Duration> {
     }
     times.sort();
     Ok(times[SYNCS / 2])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_part_of_a_path_that_others_cannot_pass_is_named() {
-        let home = tempfile::tempdir().unwrap();
-        let folder = home.path().canonicalize().unwrap().join("versions");
-        std::fs::create_dir(&folder).unwrap();
-        let program = folder.join("python3");
-        std::fs::write(&program, "").unwrap();
-        let set = |path: &Path, mode| {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-        };
-        set(home.path(), 0o755);
-        set(&program, 0o750);
-        assert_eq!(closed_to_others(&program), Some(program.clone()));
-        set(&program, 0o755);
-        assert_eq!(closed_to_others(&program), None);
-        set(&folder, 0o700);
-        assert_eq!(closed_to_others(&program), Some(folder));
-        assert_eq!(closed_to_others(&home.path().join("none")), None);
-    }
 }

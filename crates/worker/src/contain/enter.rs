@@ -27,9 +27,9 @@ use crate::supervise::{Aside, refuse};
 const OPEN_FILES_MAX: u64 = 65_536;
 /// The highest capability that a kernel may have.
 const CAPABILITIES_MAX: u32 = 64;
-/// What an interpreter in a home folder often is.
-const CLOSED: &str = ": every app runs as a user of its own, to whom the program or a folder above it is closed; \
-                      `postback doctor` names it";
+/// What an interpreter that was unpacked by its owner may be.
+const CLOSED: &str = ": every app runs as a user of its own, to whom the program or its folder is closed; open it \
+                      (`chmod -R o+rX`), or install one for all (`apt install python3`)";
 
 /// `[--status FD] [--guard FD] POLICY -- COMMAND ARG…`: becomes the command, or runs it as process 1.
 pub(crate) fn enter(args: impl IntoIterator<Item = OsString>, aside: &Aside) -> ExitCode {
