@@ -3,6 +3,7 @@
 mod bench;
 mod mutants;
 mod prove;
+mod screenshots;
 mod tests;
 mod tidy;
 
@@ -21,6 +22,8 @@ const USAGE: &str = "usage: cargo xtask TASK
          with bench/instructions.txt, --top shows where they go
   mutants [NAME...]
          deliberate bugs that the tests must find
+  screenshots [FOLDER]
+         a picture of every page, light, dark and on a phone (docs/screenshots)
   tidy   check what no compiler checks: who depends on whom, licences and sources of
          dependencies, where SQL, processes and the environment may appear, file sizes";
 
@@ -33,6 +36,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Some("bench" | "instructions") => bench::run(&arguments).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }),
+        Some("screenshots") => screenshots::run(&arguments[1..]).unwrap_or_else(|error| {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }),

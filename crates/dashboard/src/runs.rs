@@ -217,7 +217,7 @@ impl RunPage {
             }),
             build: run.build.as_ref().map(ToString::to_string),
             metadata: run.metadata.as_ref().map(|metadata| shape::body(metadata.as_str().as_bytes())),
-            warning: run.warning.clone(),
+            warning: run.warning.as_deref().map(|warning| visible(warning).into_owned()),
             wrong: run.error.as_ref().map(|error| Wrong {
                 code: error.code.as_str(),
                 kind: visible(&error.kind).into_owned(),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use pages::inert::visible;
 use queue::Timestamp;
 use queue::delivery::{DeliveryAttemptView, DeliveryState, DeliveryView};
 use queue::run::{Mode, RunState, RunView};
@@ -101,6 +102,11 @@ pub(crate) fn of(run: &RunView, now: Timestamp) -> Vec<Moment> {
     }
     for delivery in &run.deliveries {
         told(delivery, now, &mut moments);
+    }
+    // Titles are ours; the rest may be what an app, a caller or a receiver wrote.
+    for moment in &mut moments {
+        moment.detail = visible(&moment.detail).into_owned();
+        moment.response = moment.response.as_deref().map(|response| visible(response).into_owned());
     }
     // Stable: what happened within one millisecond stays in the order of the path.
     moments.sort_by_key(|moment| moment.at);

@@ -60,7 +60,7 @@ pub async fn check_host(State(hosts): State<Hosts>, request: Request, next: Next
     }
     let message = "this server does not show pages under this host name; \
                    open the address it was started with (`--public-url`)\n";
-    (StatusCode::MISDIRECTED_REQUEST, message).into_response()
+    (StatusCode::FORBIDDEN, message).into_response()
 }
 
 /// The host the browser believes it talks to, without its port.

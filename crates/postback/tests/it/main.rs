@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and says what it did")]
 
 mod backlog;
+mod browser;
 mod bursts;
 mod chance;
 mod cli;

@@ -1,0 +1,16 @@
+//! The pages as people meet them: in a browser.
+//!
+//! - [`journey`]: from signing in to a webhook that arrives, a receiver that fails, and a key that is replaced;
+//! - [`hostile`]: what strangers write is shown and never obeyed;
+//! - [`doors`]: other sites change nothing and read nothing;
+//! - [`tour`]: every page, by day, by night and on a phone: can everybody use it, and does it load at once.
+//!
+//! A new page is found by itself: [`routes`] reads the rooms' routers. What its path needs stands in [`sample`].
+
+mod doors;
+mod driver;
+mod hostile;
+mod journey;
+mod routes;
+mod sample;
+mod tour;
