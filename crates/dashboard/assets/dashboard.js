@@ -62,6 +62,35 @@ document.addEventListener("keydown", (event) => {
   if (form && event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(form.querySelector("button.primary"));
 });
 
+// A search that goes on while it is typed: the same words as the server looks for, in what the page has.
+for (const form of document.querySelectorAll("[data-narrows]")) {
+  const input = form.querySelector("input[type=search]");
+  const all = document.getElementById(form.dataset.narrows);
+  const narrow = () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    let found = 0;
+    for (const group of all.querySelectorAll("[data-group]")) {
+      const ones = [...group.querySelectorAll("[data-one]")];
+      for (const one of ones) {
+        const text = one.textContent.toLowerCase();
+        one.hidden = !words.every((word) => text.includes(word));
+        found += one.hidden ? 0 : 1;
+      }
+      group.hidden = ones.every((one) => one.hidden);
+    }
+    document.getElementById("found").textContent = `${found} ${found === 1 ? "operation" : "operations"}`;
+  };
+  // What the server has left out cannot be shown by narrowing.
+  if (!new URLSearchParams(location.search).get(input.name)) {
+    input.addEventListener("input", narrow);
+    form.querySelector("button").hidden = true;
+  }
+}
+if (location.hash) {
+  const target = document.getElementById(location.hash.slice(1));
+  if (target && target.localName === "details") target.open = true;
+}
+
 const open = document.querySelector("[data-look-every]");
 const every = open ? Number(open.dataset.lookEvery) * 1000 : 0;
 if (every > 0) {

@@ -11,6 +11,7 @@
 //! | `/deliveries` | what was told to receivers, and what still is to be |
 //! | `/endpoints` | endpoints that were disabled or set, with what waits for them |
 //! | `/inboxes` | temporary endpoints of our own |
+//! | `/api` | what can be asked over HTTP, from the server's own OpenAPI document, with a curl line for each |
 //! | `/keys` | the project's keys, and replacing each |
 //!
 //! Promises:
@@ -19,6 +20,7 @@
 //! - what models, callers and receivers wrote is shown as inert text;
 //! - everything can be read without a script.
 
+mod api;
 mod apps;
 mod assets;
 mod chart;
@@ -82,6 +84,8 @@ pub struct Options {
     pub public_url: Url,
     /// Names besides the public one, `localhost` and IP addresses under which pages may be opened.
     pub allowed_hosts: Vec<String>,
+    /// What can be asked over HTTP, as an OpenAPI document.
+    pub api: serde_json::Value,
 }
 
 /// The room: built by the binary, and merged into its router.
@@ -104,7 +108,7 @@ impl Dashboard {
 
     /// The routes, state inside.
     pub fn router(&self) -> Router {
-        let Options { public_url, allowed_hosts } = &self.shared.options;
+        let Options { public_url, allowed_hosts, .. } = &self.shared.options;
         let hosts = Hosts::new(public_url, allowed_hosts.clone());
         let large = DefaultBodyLimit::max(TRIED_INPUT_BYTES_MAX);
         Router::new()
@@ -126,6 +130,7 @@ impl Dashboard {
             .route("/dashboard/endpoints", get(deliveries::endpoints))
             .route("/dashboard/endpoints/{endpoint}/enable", post(deliveries::enable))
             .route("/dashboard/inboxes", get(inboxes::list).post(inboxes::create))
+            .route("/dashboard/api", get(api::show))
             .route("/dashboard/keys", get(keys::show).post(keys::rotate))
             .route("/dashboard/assets/{name}", get(assets::serve))
             .layer(middleware::from_fn(session::refuse_foreign_changes))

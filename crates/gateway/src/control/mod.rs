@@ -30,6 +30,7 @@ mod secrets;
 mod table;
 
 use axum::Router;
+use serde_json::Value;
 
 use crate::Gateway;
 
@@ -42,4 +43,9 @@ pub(crate) fn routes() -> Router<Gateway> {
             .iter()
             .fold(router, |router, spelling| router.route(spelling, route.handler()))
     })
+}
+
+/// The OpenAPI document of a server at this address.
+pub(crate) fn openapi(public_url: &str, version: &str) -> Value {
+    openapi::of_all(public_url, version)
 }

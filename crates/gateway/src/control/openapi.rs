@@ -1,4 +1,5 @@
-//! The OpenAPI document, made from the table that the router is made from.
+//! The OpenAPI document, made from the table that the router is made from. Calls of functions stand in front: their
+//! paths are the apps', and no router holds them.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,8 +13,110 @@ pub(super) async fn document(State(gateway): State<Gateway>) -> Json<Value> {
     Json(of(ROUTES, &gateway.options.public_url, &gateway.options.version))
 }
 
+/// What a call may bring, with what it does.
+const CALL_HEADERS: [(&str, &str); 7] = [
+    ("Idempotency-Key", "the same key and body give the same run, the same key with another body 422"),
+    ("X-Metadata", "a JSON object of up to 4 KiB, which comes back with the answer and with every webhook"),
+    ("X-Webhook-Secret", "signs this run's deliveries as Cerebrium does, beside the project's own signature"),
+    ("X-Webhook-Schedule", "when this run's deliveries are tried again, such as `5s, 1m, 2h`"),
+    ("X-Webhook-Headers", "a JSON object of headers that this run's deliveries carry"),
+    ("X-Max-Queue-Time", "seconds after which a run that has not begun ends as `expired`"),
+    ("X-Priority", "-100 to 100; higher ones begin before lower ones"),
+];
+const CALL_QUERY: [(&str, &str); 2] = [
+    ("async", "`true`: the answer is the run's id, at once"),
+    ("webhookEndpoint", "the result is sent there as well; may stand there several times"),
+];
+
+/// What the bodies of changes look like.
+const BODIES: [(&str, &str, &str); 11] = [
+    ("POST", "/v2/projects/{project}/apps", r#"{"name": "my-app", "cpu": 2, "memory": 4, "pip": ["numpy"]}"#),
+    (
+        "PATCH",
+        "/v2/projects/{project}/apps/{app}",
+        r#"{"minReplicaCount": 0, "maxReplicaCount": 3, "cooldownPeriodSeconds": 60}"#,
+    ),
+    ("POST", "/v2/projects/{project}/apps/{app}/rollback", r#"{"buildId": "…"}"#),
+    (
+        "POST",
+        "/v2/projects/{project}/deliveries/redeliver",
+        r#"{"receiver": "https://example.com", "since": "2026-01-31T12:00:00Z"}"#,
+    ),
+    (
+        "POST",
+        "/v2/projects/{project}/endpoints",
+        r#"{"url": "https://example.com/hook", "bodyBytesMax": 1048576}"#,
+    ),
+    ("PATCH", "/v2/projects/{project}/endpoints/{endpoint}", r#"{"bodyBytesMax": 1048576}"#),
+    ("POST", "/v2/projects/{project}/keys/rotate", r#"{"keys": ["webhookSecret"], "overlapSeconds": 86400}"#),
+    ("PUT", "/v2/projects/{project}/keys/signing", r#"{"v1a": true}"#),
+    ("PATCH", "/v2/projects/{project}/secrets", r#"{"HF_TOKEN": "…"}"#),
+    ("PATCH", "/v2/projects/{project}/apps/{app}/secrets", r#"{"HF_TOKEN": "…"}"#),
+    ("POST", CALL_PATHS[0], r#"{"prompt": "…"}"#),
+];
+
+const CALL_PATHS: [&str; 2] = ["/v4/{project}/{app}/{function}", "/v3/{project}/{app}/{function}"];
+
+/// The document of a server at this address.
+pub(super) fn of_all(public_url: &str, version: &str) -> Value {
+    of(ROUTES, public_url, version)
+}
+
+/// What stands for a body of such a request.
+fn body(method: &str, path: &str) -> Option<Value> {
+    let sample = BODIES.iter().find(|(of, at, _)| (*of, *at) == (method, path))?.2;
+    let sample: Value = serde_json::from_str(sample).unwrap_or(Value::Null);
+    Some(json!({"content": {"application/json": {"example": sample}}}))
+}
+
+/// The call of a function: its body is the function's own.
+fn call(path: &str, query: &[(&str, &str)], summary: &str, answer: &str) -> Value {
+    let in_path = segments(path)
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
+    let place = |place: &'static str| move |(name, about): &(&str, &str)| json!({"name": name, "in": place, "description": about, "schema": {"type": "string"}});
+    json!({
+        "summary": summary,
+        "parameters": in_path
+            .chain(query.iter().map(place("query")))
+            .chain(CALL_HEADERS.iter().map(place("header")))
+            .collect::<Vec<_>>(),
+        "requestBody": body("POST", CALL_PATHS[0]),
+        "security": [{"key": []}],
+        "x-who": "any key",
+        "responses": {
+            "200": {"description": answer, "content": {"application/json": {}}},
+            "default": problem(),
+        },
+    })
+}
+
+fn problem() -> Value {
+    json!({
+        "description": "refused",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    })
+}
+
 fn of(routes: &[Route], public_url: &str, version: &str) -> Value {
     let mut paths = Map::new();
+    paths.insert(
+        CALL_PATHS[0].into(),
+        json!({"post": call(
+            CALL_PATHS[0],
+            &CALL_QUERY,
+            "calls a function; the body is its arguments, by name",
+            "`{run_id, result, run_time_ms}`; with `async` or a `webhook_endpoint` in the body 202 `{run_id, message}`",
+        )}),
+    );
+    paths.insert(
+        CALL_PATHS[1].into(),
+        json!({"post": call(
+            CALL_PATHS[1],
+            &[],
+            "the same in the words of Cerebrium's v3",
+            "`{run_id, message, result, status_code, run_time_ms}`; with a `webhook_endpoint` in the body `{run_id, webhook_endpoint, message}`",
+        )}),
+    );
     for route in routes {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         path[route.method.as_str().to_ascii_lowercase()] = operation(route);
@@ -21,7 +124,7 @@ fn of(routes: &[Route], public_url: &str, version: &str) -> Value {
     json!({
         "openapi": "3.1.0",
         "info": {
-            "title": "postback control plane",
+            "title": "postback",
             "version": version,
             "description": "Errors are `{\"message\", \"code\"}`. What belongs to another project answers as what does not exist.",
         },
@@ -56,10 +159,6 @@ fn operation(route: &Route) -> Value {
     let in_query = route.query.iter().map(|(name, about)| {
         json!({"name": name, "in": "query", "description": about, "schema": {"type": "string"}})
     });
-    let problem = json!({
-        "description": "refused",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    });
     let security = match route.who {
         Who::PrivateKey | Who::AnyKey => json!([{"key": []}]),
         Who::UploadToken | Who::Link | Who::Anybody => json!([]),
@@ -71,16 +170,20 @@ fn operation(route: &Route) -> Value {
         Who::Link => "signed link",
         Who::Anybody => "anybody",
     };
-    json!({
+    let mut operation = json!({
         "summary": route.summary,
         "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
         "security": security,
         "x-who": who,
         "responses": {
             "200": {"description": route.answer, "content": {"application/json": {}}},
-            "default": problem,
+            "default": problem(),
         },
-    })
+    });
+    if let Some(body) = body(route.method.as_str(), route.path) {
+        operation["requestBody"] = body;
+    }
+    operation
 }
 
 /// The names of a path's parameters.
@@ -100,6 +203,16 @@ mod tests {
             assert_eq!(operation["summary"], route.summary);
             let parameters = operation["parameters"].as_array().unwrap();
             assert_eq!(parameters.len(), segments(route.path).count() + route.query.len(), "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn every_sample_of_a_body_belongs_to_an_operation_and_is_json() {
+        let document = of_all("http://127.0.0.1:4100", "1.2.3");
+        for (method, path, _) in BODIES {
+            let operation = &document["paths"][path][method.to_ascii_lowercase()];
+            let sample = &operation["requestBody"]["content"]["application/json"]["example"];
+            assert!(sample.is_object(), "{method} {path}: {operation}");
         }
     }
 }

@@ -238,7 +238,11 @@ impl Rooms {
                 clock,
                 entropy,
             },
-            dashboard::Options { public_url: public, allowed_hosts: Vec::new() },
+            dashboard::Options {
+                public_url: public,
+                allowed_hosts: Vec::new(),
+                api: gateway::openapi(public_url, env!("CARGO_PKG_VERSION")),
+            },
         );
         let rooms = Self {
             store,
