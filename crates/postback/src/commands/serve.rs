@@ -234,6 +234,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     printer.note(&format!("postback is serving at {}", server.public_url));
     if let Some(credentials) = &server.credentials {
         printer.note(&format!("project {}; its keys: `postback keys show`", credentials.project_id));
+        let base = server.public_url.trim_end_matches('/');
+        printer.note(&format!("dashboard: {base}/dashboard, opened with the private key"));
     }
     printer.note(&server.containment);
     printer.note("stop it with Ctrl-C");

@@ -242,14 +242,10 @@ async fn daemons_that_left_the_session_end_with_their_replica_in_every_tier() {
 #[tokio::test]
 async fn a_server_that_must_be_strict_does_not_start_where_it_cannot() {
     let home = Home::new(binary());
-    let serve = |path: &str| {
-        home.command()
-            .args(["serve", "--listen", "127.0.0.1:0", "--sandbox=strict"])
-            .env("PATH", path)
-            .output()
-            .unwrap()
-    };
-    let refused = serve("/nowhere");
+    let mut command = home.command();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--sandbox=strict"]).env("PATH", "/nowhere");
+    let served = tokio::process::Command::from(command).kill_on_drop(true).output();
+    let refused = tokio::time::timeout(PATIENCE, served).await.expect("it does not start").unwrap();
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("`--sandbox=strict` needs S2, and this machine has S"), "{said}");

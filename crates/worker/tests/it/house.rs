@@ -167,7 +167,8 @@ impl House {
 
     /// Starts a build's first replica and makes it live.
     pub(crate) async fn deploy(&mut self, build: &Build) -> Result<Vec<Function>, StartFailure> {
-        let functions = self.handle.start_first(build).await?;
+        let started = tokio::time::timeout(PATIENCE, self.handle.start_first(build));
+        let functions = started.await.expect("the start ends")?;
         self.app = app_of(build.clone(), functions.clone());
         self.memory.put_app(Arc::clone(&self.app));
         self.handle.switch(&self.app);
