@@ -133,6 +133,7 @@ struct AppPage {
     frame: Frame,
     name: String,
     standing: &'static str,
+    live: bool,
     id: String,
     facts: Vec<Fact>,
     functions: Vec<Callable>,
@@ -185,6 +186,7 @@ pub(crate) async fn show(
         frame: Frame::new(Some(project.to_string())),
         name: app.id.name().to_string(),
         standing: app.standing(replicas),
+        live: app.live.is_some(),
         id: app.id.to_string(),
         facts: facts(&app, build.as_ref(), replicas, now),
         functions: {

@@ -6,6 +6,7 @@
 //! | `/sign-in` | asks for the private key once, and keeps a signed cookie instead of it |
 //! | `/apps`, `/apps/{app}` | the project's apps, and one: traffic, events, builds, settings, functions, log |
 //! | `/apps/{app}/try/{function}` | a call made from a form: its answer, and the code that makes it |
+//! | `/apps/{app}/scaling` | how many replicas it has and why, to be changed |
 //! | `/runs` | the project's runs, by app and state, page by page |
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
 //! | `/deliveries` | what was told to receivers, and what still is to be |
@@ -35,6 +36,7 @@ mod overview;
 mod runs;
 #[cfg(test)]
 mod sample;
+mod scaling;
 mod session;
 mod shape;
 mod timeline;
@@ -51,7 +53,7 @@ use pages::Hosts;
 use queue::limits::TRIED_INPUT_BYTES_MAX;
 use queue::port::{
     AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
-    Secrets, Traffic,
+    Secrets, Settings, Traffic,
 };
 use queue::{Clock, Entropy};
 use url::Url;
@@ -67,6 +69,7 @@ pub struct Ports {
     pub logs: Arc<dyn Logs>,
     pub dispatch: Arc<dyn Dispatch>,
     pub calls: Arc<dyn Calls>,
+    pub settings: Arc<dyn Settings>,
     pub replicas: Arc<dyn Replicas>,
     pub builds: Arc<dyn Builds>,
     pub outbox: Arc<dyn Outbox>,
@@ -117,6 +120,7 @@ impl Dashboard {
             .route("/dashboard/sign-out", post(session::sign_out))
             .route("/dashboard/apps", get(apps::list))
             .route("/dashboard/apps/{app}", get(apps::show))
+            .route("/dashboard/apps/{app}/scaling", get(scaling::show).post(scaling::change))
             .route("/dashboard/apps/{app}/restart", post(apps::restart))
             .route("/dashboard/apps/{app}/rollback", post(apps::roll_back))
             .route("/dashboard/apps/{app}/delete", post(apps::delete))

@@ -12,6 +12,7 @@
 //! | [`AppEvents`] | gateway, worker, builder | store |
 //! | [`Dispatch`] | gateway | worker |
 //! | [`Calls`] | dashboard | gateway |
+//! | [`Settings`] | dashboard | gateway |
 //! | [`Replicas`] | builder, gateway | worker |
 //! | [`Outbox`] | gateway, worker | delivery |
 //! | [`AddressGuard`] | gateway | delivery |
@@ -478,6 +479,23 @@ pub trait Dispatch: Send + Sync {
 pub trait Calls: Send + Sync {
     /// Calls a function as a request with a key of the app's project would, and waits for the answer.
     async fn call(&self, request: FunctionRequest) -> FunctionAnswer;
+}
+
+/// Changes of apps that need no new build.
+#[async_trait]
+pub trait Settings: Send + Sync {
+    /// Changes the scaling of an app's live build: keys of the control plane with what was written for each.
+    async fn rescale(&self, app: &AppId, wanted: &[(&str, &str)]) -> Result<(), SettingRefused>;
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SettingRefused {
+    /// The key whose value is refused, as the control plane or the config file spells it.
+    pub key: Option<String>,
+    /// What is wrong, and what to do.
+    pub message: String,
 }
 
 /// A reserved place. Dropping it gives the place back.

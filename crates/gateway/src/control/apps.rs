@@ -244,6 +244,12 @@ pub(super) async fn scale(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Json<AppView>> {
+    let app = rescale(&gateway, &app, &fields).await?;
+    AppView::of(&gateway, &app).await.map(Json)
+}
+
+/// The same for whoever asks.
+pub(super) async fn rescale(gateway: &Gateway, app: &App, fields: &Fields) -> Answer<Arc<App>> {
     let no_live_build = || {
         Problem::conflict(
             "no_live_build",
@@ -251,13 +257,13 @@ pub(super) async fn scale(
         )
     };
     let mut config = app.live.as_ref().ok_or_else(no_live_build)?.config.clone();
-    if !config::scale(&fields, &mut config)? {
+    if !config::scale(fields, &mut config)? {
         return Err(refused(format!("the body names nothing that can change: {}", config::SCALING_KEYS)));
     }
     let scaled = {
-        let gateway = gateway.clone();
+        let (gateway, id) = (gateway.clone(), app.id.clone());
         async move {
-            let app = gateway.registry.reconfigure(&app.id, config).await?;
+            let app = gateway.registry.reconfigure(&id, config).await?;
             if let Some(app) = &app {
                 gateway.replicas.switch(app);
             }
@@ -266,8 +272,8 @@ pub(super) async fn scale(
     };
     let app: Arc<App> = Unstoppable::new(scaled).await?.ok_or_else(no_live_build)?;
     tracing::info!(app.id = %app.id, "an app's scaling was changed");
-    note_scaling(&gateway, &app);
-    AppView::of(&gateway, &app).await.map(Json)
+    note_scaling(gateway, &app);
+    Ok(app)
 }
 
 /// For the list of the app's events: what its scaling is now.

@@ -27,6 +27,7 @@ mod runs;
 mod runtime;
 mod scope;
 mod secrets;
+mod settings;
 mod table;
 
 use axum::Router;

@@ -229,6 +229,7 @@ impl Rooms {
                 logs,
                 dispatch,
                 calls: Arc::new(gateway.clone()),
+                settings: Arc::new(gateway.clone()),
                 replicas,
                 builds,
                 outbox,

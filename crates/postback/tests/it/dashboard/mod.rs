@@ -1,5 +1,6 @@
 //! The dashboard from outside: who gets in, what is shown, and that only its own pages change anything.
 
+mod scaling;
 mod try_it;
 
 use reqwest::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
