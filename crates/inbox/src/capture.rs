@@ -10,10 +10,10 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use queue::inbox::{CapturedRequest, Inbox, SignatureState, SignatureVerdict};
+use queue::inbox::{CapturedRequest, Inbox, Mistake, SignatureState, SignatureVerdict};
 use queue::limits::INBOX_BODY_BYTES_MAX;
 use queue::port::StoreError;
-use queue::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
+use queue::signature::SignatureHeaders;
 use queue::{InboxId, Timestamp, answer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -93,7 +93,7 @@ impl Shared {
         let inbox = self.inboxes.inbox(&id).await?.ok_or(Refusal::UnknownInbox)?;
         let headers = recordable(&head.headers)?;
         let (body, share) = self.read(&head.headers, body).await?;
-        let signature = self.verdict(&inbox, &head.headers, &body, received_at).await?;
+        let signature = self.verdict(&inbox, &headers, &body, received_at).await?;
         let millis = u64::try_from(received_at.as_millis()).unwrap_or(0);
         let id = uuid::Builder::from_unix_timestamp_millis(millis, &self.entropy.bytes()).into_uuid();
         let captured = CapturedRequest {
@@ -145,19 +145,20 @@ impl Shared {
     async fn verdict(
         &self,
         inbox: &Inbox,
-        headers: &HeaderMap,
+        headers: &[(String, String)],
         body: &[u8],
         now: Timestamp,
     ) -> Result<SignatureVerdict, Refusal> {
-        let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let (id, timestamp, signature) = (text(ID_HEADER), text(TIMESTAMP_HEADER), text(SIGNATURE_HEADER));
         let project = self.registry.project(&inbox.project).await?;
         let keys = project.and_then(|project| project.signing_keys().ok());
         let Some(keys) = keys else {
             let detail = "the inbox's project has no usable webhook secret to check with".to_owned();
-            return Ok(SignatureVerdict { verdict: SignatureState::Invalid, detail });
+            let mistake = Some(Mistake::NoSecret);
+            return Ok(SignatureVerdict { verdict: SignatureState::Invalid, detail, mistake });
         };
-        Ok(keys.check(id.as_deref(), timestamp.as_deref(), signature.as_deref(), body, now))
+        let headers: SignatureHeaders<'_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        Ok(keys.check(&headers, body, now))
     }
 }
 

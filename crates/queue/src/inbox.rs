@@ -28,6 +28,51 @@ pub struct SignatureVerdict {
     pub verdict: SignatureState,
     /// One sentence: what was checked, or what is wrong.
     pub detail: String,
+    /// Which mistake it is, for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mistake: Option<Mistake>,
+}
+
+/// What is wrong with a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mistake {
+    /// Some of the three headers are not there.
+    MissingHeaders,
+    /// One of them is there several times.
+    RepeatedHeader,
+    /// The timestamp is no whole number of seconds.
+    BadTimestamp,
+    /// The signature is right, and the timestamp too far away.
+    ClockOff,
+    /// The items of the header are separated by commas, or by more than a space.
+    JoinedHeader,
+    /// The signature is right, without its version.
+    NoVersion,
+    /// The signature is right, in the alphabet of addresses.
+    UrlSafeBase64,
+    /// The signature is right, without the `=` at its end.
+    UnpaddedBase64,
+    /// The signature is right, in hex.
+    HexSignature,
+    /// Made with the text `whsec_…` as the key.
+    PrefixInKey,
+    /// Made with the base64 text as the key.
+    UndecodedKey,
+    /// Made with a secret that was replaced and has ended.
+    ReplacedSecret,
+    /// Made over other parts than id, timestamp and body.
+    OtherContent,
+    /// Made over another form of the same JSON.
+    ReserialisedBody,
+    /// There is nothing to compare.
+    NoSignature,
+    /// There are Ed25519 signatures only.
+    PublicKeyOnly,
+    /// No secret of the project fits these bytes.
+    WrongSecret,
+    /// The project has no secret to check with.
+    NoSecret,
 }
 
 /// Whether a request carries a good Standard Webhooks signature of the inbox's project.

@@ -476,7 +476,7 @@ fn captured(body: &'static [u8]) -> CapturedRequest {
         headers: vec![("webhook-id".into(), "msg_1".into())],
         body: Bytes::from_static(body),
         received_at: queue::Timestamp::from_millis(0),
-        signature: SignatureVerdict { verdict: SignatureState::Verified, detail: "good".into() },
+        signature: SignatureVerdict { verdict: SignatureState::Verified, detail: "good".into(), mistake: None },
     }
 }
 

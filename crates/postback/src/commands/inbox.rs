@@ -123,7 +123,7 @@ pub(crate) fn show(printer: Printer, request: &Value) {
 }
 
 /// The headers, whether the server lists them as pairs or as an object.
-fn headers(request: &Value) -> Vec<(String, String)> {
+pub(crate) fn headers(request: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     match &request["headers"] {
         Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), text(value))).collect(),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use queue::Clock as _;
 use queue::inbox::SignatureState;
-use queue::signature::{ID_HEADER, SIGNATURE_HEADER, SigningKey, TIMESTAMP_HEADER};
+use queue::signature::{ID_HEADER, SignatureHeaders, SigningKeys, WebhookSecret};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -141,10 +141,11 @@ async fn show(server: &Server, printer: Printer, example: &Path) -> anyhow::Resu
     printer.done(&format!("the webhook arrived {:.1} ms after the request:", after.as_secs_f64() * 1e3));
     printer.data(&format!("  {}", clean(arrived["body"].as_str().unwrap_or_default())));
     verify(&arrived, credentials)?;
+    let id = inbox::headers(&arrived).into_iter().find(|(name, _)| name == ID_HEADER);
     printer.done(&format!(
         "its signature is {}: {}",
         printer.paint(Colour::Green, "verified"),
-        header(&arrived, ID_HEADER)
+        clean(&id.unwrap_or_default().1)
     ));
     printer.data(&format!("\nDo it again by hand:\n\n{curl}\n\nThe inbox's page: {page}"));
     Ok(())
@@ -162,18 +163,15 @@ async fn arrival(client: &Client, inbox: &str) -> anyhow::Result<Value> {
     }
 }
 
-fn header<'a>(request: &'a Value, name: &str) -> &'a str {
-    let pair = request["headers"].as_array().into_iter().flatten().find(|pair| pair[0] == name);
-    pair.map_or(&request["headers"][name], |pair| &pair[1]).as_str().unwrap_or_default()
-}
-
 /// Checks the signature here, as a receiver would, with the secret that only the owner has.
 fn verify(request: &Value, credentials: &Credentials) -> anyhow::Result<()> {
-    let key = SigningKey::parse(&credentials.webhook_secret)?;
-    let [id, timestamp, signature] =
-        [ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER].map(|name| Some(header(request, name)));
+    let now = SystemClock.now();
+    let keys = SigningKeys::parse(&[WebhookSecret::in_force(credentials.webhook_secret.clone(), now)], &[])?;
+    let headers = inbox::headers(request);
+    let headers: SignatureHeaders<'_> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let body = request["body"].as_str().unwrap_or_default();
-    let verdict = key.check(id, timestamp, signature, body.as_bytes(), SystemClock.now());
+    let verdict = keys.check(&headers, body.as_bytes(), now);
     ensure!(
         verdict.verdict == SignatureState::Verified,
         "the webhook's signature is wrong: {}",

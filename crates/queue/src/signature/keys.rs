@@ -4,7 +4,6 @@
 use super::ed25519::PrivateKey;
 use super::{InvalidSecret, SigningKey};
 use crate::clock::Timestamp;
-use crate::inbox::{SignatureState, SignatureVerdict};
 
 /// A secret in its text form, and how long it signs.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,14 +28,14 @@ impl WebhookSecret {
     }
 }
 
-fn signs(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
+pub(super) fn signs(expires_at: Option<Timestamp>, now: Timestamp) -> bool {
     expires_at.is_none_or(|expires_at| now < expires_at)
 }
 
 /// The keys of a project, newest first.
 #[derive(Clone)]
 pub struct SigningKeys {
-    symmetric: Vec<(SigningKey, Option<Timestamp>)>,
+    pub(super) symmetric: Vec<(SigningKey, Option<Timestamp>)>,
     asymmetric: Vec<(PrivateKey, Option<Timestamp>)>,
 }
 
@@ -63,32 +62,6 @@ impl SigningKeys {
         let asymmetric = self.asymmetric.iter().filter(|(_, until)| signs(*until, at));
         let asymmetric = asymmetric.map(|(key, _)| key.sign(id, at, body));
         symmetric.chain(asymmetric).collect::<Vec<_>>().join(" ")
-    }
-
-    /// Checks the three headers against a body, at `now`, with every symmetric key that signs then.
-    pub fn check(
-        &self,
-        id: Option<&str>,
-        timestamp: Option<&str>,
-        signatures: Option<&str>,
-        body: &[u8],
-        now: Timestamp,
-    ) -> SignatureVerdict {
-        let mut keys = self.symmetric.iter().filter(|(_, until)| signs(*until, now));
-        let check = |key: &SigningKey| key.check(id, timestamp, signatures, body, now);
-        let Some((newest, _)) = keys.next() else { return check(&self.symmetric[0].0) };
-        let verdict = check(newest);
-        if verdict.verdict != SignatureState::Invalid {
-            return verdict;
-        }
-        let former = keys.find(|(key, _)| check(key).verdict == SignatureState::Verified);
-        match former {
-            Some((_, Some(until))) => SignatureVerdict {
-                verdict: SignatureState::Verified,
-                detail: format!("signed by a former webhook secret of this project, good until {until}"),
-            },
-            _ => verdict,
-        }
     }
 }
 
@@ -142,22 +115,5 @@ mod tests {
         // A clock far ahead, or a project whose only secret was ended by hand.
         let keys = SigningKeys::parse(&[secret(NEW, Some(AT))], &[]).unwrap();
         assert_eq!(keys.sign(ID, AT, BODY), BY_NEW);
-    }
-
-    #[test]
-    fn every_secret_that_signs_is_good_for_a_check_and_no_other() {
-        let stamp = AT.as_secs().to_string();
-        let check = |keys: &SigningKeys, header| keys.check(Some(ID), Some(&stamp), Some(header), BODY, AT);
-        let keys = rotated(AT.plus(Duration::from_secs(1)));
-        assert_eq!(check(&keys, BY_NEW).verdict, SignatureState::Verified);
-        let former = check(&keys, BY_OLD);
-        assert_eq!(former.verdict, SignatureState::Verified);
-        assert!(
-            former.detail.contains("former") && former.detail.contains("2021-02-25T15:02:11"),
-            "{}",
-            former.detail
-        );
-        assert_eq!(check(&rotated(AT), BY_OLD).verdict, SignatureState::Invalid);
-        assert_eq!(check(&keys, BY_PRIVATE).verdict, SignatureState::Invalid);
     }
 }

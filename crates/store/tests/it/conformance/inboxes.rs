@@ -31,7 +31,7 @@ fn request(world: &World<impl Engine>, body: &str) -> CapturedRequest {
         headers: vec![("b".into(), "1".into()), ("a".into(), "2".into()), ("b".into(), "3".into())],
         body: Bytes::copy_from_slice(body.as_bytes()),
         received_at: world.now(),
-        signature: SignatureVerdict { verdict: SignatureState::Verified, detail: "good".into() },
+        signature: SignatureVerdict { verdict: SignatureState::Verified, detail: "good".into(), mistake: None },
     }
 }
 
