@@ -11,7 +11,7 @@
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
 //! | `/deliveries` | what was told to receivers, and what still is to be |
 //! | `/endpoints` | endpoints that were disabled or set, with what waits for them |
-//! | `/inboxes` | temporary endpoints of our own |
+//! | `/inboxes`, `/inboxes/{inbox}` | temporary endpoints of our own, and what is set of one |
 //! | `/api` | what can be asked over HTTP, from the server's own OpenAPI document, with a curl line for each |
 //! | `/keys` | the project's keys, and replacing each |
 //!
@@ -134,6 +134,10 @@ impl Dashboard {
             .route("/dashboard/endpoints", get(deliveries::endpoints))
             .route("/dashboard/endpoints/{endpoint}/enable", post(deliveries::enable))
             .route("/dashboard/inboxes", get(inboxes::list).post(inboxes::create))
+            .route("/dashboard/inboxes/{inbox}", get(inboxes::show).post(inboxes::set))
+            .route("/dashboard/inboxes/{inbox}/reply", post(inboxes::reply))
+            .route("/dashboard/inboxes/{inbox}/share", post(inboxes::share))
+            .route("/dashboard/inboxes/{inbox}/delete", post(inboxes::delete))
             .route("/dashboard/api", get(api::show))
             .route("/dashboard/keys", get(keys::show).post(keys::rotate))
             .route("/dashboard/assets/{name}", get(assets::serve))

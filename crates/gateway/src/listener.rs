@@ -26,6 +26,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ipnet::IpNet;
+use queue::inbox::ResetConnection;
 use queue::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -222,9 +223,14 @@ where
             let busy = watched.request_began(request.version());
             let mut request = request.map(|body| Body::new(Paced::new(body, stall, rate)));
             request.extensions_mut().insert(ConnectInfo(peer));
+            let watched = Arc::clone(&watched);
             let answer = surface.clone().call(request);
             async move {
                 let Ok(mut answer) = answer.await;
+                if answer.extensions_mut().remove::<ResetConnection>().is_some() {
+                    watched.reset();
+                    std::future::pending::<()>().await;
+                }
                 if answer.extensions_mut().remove::<Patient>().is_some() {
                     return Ok::<_, Infallible>(answer.map(|body| Body::new(Held { body, _busy: busy })));
                 }
@@ -251,6 +257,7 @@ where
                     }
                     () = self.cut.cancelled() => return,
                     () = watch.exceeded() => return,
+                    () = watch.was_reset() => return,
                 }
             }
         }

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use http_body_util::BodyExt as _;
-use queue::inbox::{CapturedRequest, Inbox, Mistake, SignatureState, SignatureVerdict};
+use queue::inbox::{CapturedRequest, Inbox, Mistake, Recorded, SignatureState, SignatureVerdict};
 use queue::limits::INBOX_BODY_BYTES_MAX;
 use queue::port::StoreError;
 use queue::signature::SignatureHeaders;
@@ -77,16 +77,23 @@ impl IntoResponse for Refusal {
 /// Any method at `/inbox/{id}` and below.
 pub(crate) async fn receive(State(room): State<Arc<Shared>>, request: Request) -> Response {
     match room.record(request).await {
-        Ok(id) => {
+        Ok(kept) => {
             metrics::counter!("postback_inbox_requests_total", "outcome" => "recorded").increment(1);
-            answer_json(StatusCode::OK, format!("{{\"id\":\"{id}\"}}").into())
+            room.reply(&kept).await
         }
         Err(refusal) => refusal.into_response(),
     }
 }
 
+/// A request that is in the store, and the inbox that has it.
+pub(crate) struct Kept {
+    pub(crate) inbox: Inbox,
+    pub(crate) id: uuid::Uuid,
+    pub(crate) recorded: Recorded,
+}
+
 impl Shared {
-    async fn record(&self, request: Request) -> Result<uuid::Uuid, Refusal> {
+    async fn record(&self, request: Request) -> Result<Kept, Refusal> {
         let received_at = self.clock.now();
         let (head, body) = request.into_parts();
         let id = addressed(&head.uri).ok_or(Refusal::UnknownInbox)?;
@@ -106,10 +113,10 @@ impl Shared {
             received_at,
             signature,
         };
-        self.inboxes.record(&inbox.id, captured).await?;
+        let recorded = self.inboxes.record(&inbox.id, captured).await?;
         drop(share);
         self.hub.announce(&inbox.id);
-        Ok(id)
+        Ok(Kept { inbox, id, recorded })
     }
 
     /// The whole body, and its share of the bytes that may be in flight.
@@ -196,7 +203,7 @@ fn without_host_cookies(cookies: &str) -> String {
 }
 
 /// An answer that no browser can be made to take for anything but data.
-fn answer_json(status: StatusCode, body: Bytes) -> Response {
+pub(crate) fn answer_json(status: StatusCode, body: Bytes) -> Response {
     let mut response = (status, Body::from(body)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

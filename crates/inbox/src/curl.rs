@@ -86,7 +86,11 @@ mod tests {
             headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             body: Bytes::from_static(body),
             received_at: Timestamp::from_millis(0),
-            signature: SignatureVerdict { verdict: SignatureState::Missing, detail: String::new(), mistake: None },
+            signature: SignatureVerdict {
+                verdict: SignatureState::Missing,
+                detail: String::new(),
+                mistake: None,
+            },
         }
     }
 

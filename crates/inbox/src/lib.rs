@@ -8,7 +8,7 @@
 //! | `/inboxes/{id}?token=…` | the person who made the inbox | a page, live by server-sent events |
 //!
 //! Promises:
-//! - a request is answered with 200 only after the store has it;
+//! - a request is answered only after the store has it, as the inbox's reply settings say, or with 200;
 //! - what strangers send is shown as inert text: no markup, no script, no control character of it
 //!   reaches a browser as such;
 //! - without the inbox's view token, a page looks exactly like one that does not exist;
@@ -20,6 +20,7 @@ mod curl;
 mod door;
 mod live;
 mod page;
+mod reply;
 mod view;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use axum::Router;
 use axum::middleware;
 use axum::routing::{any, get};
 use pages::Hosts;
+use queue::limits::INBOX_WAITS_MAX;
 use queue::port::{Inboxes, Registry};
 use queue::{Clock, Entropy, InboxId};
 use tokio::sync::Semaphore;
@@ -68,6 +70,8 @@ struct Shared {
     hub: Arc<Hub>,
     bytes_in_flight: Arc<Semaphore>,
     reads: Semaphore,
+    /// Requests that may wait for their answer at once.
+    waits: Semaphore,
 }
 
 impl InboxRoom {
@@ -88,6 +92,7 @@ impl InboxRoom {
             hub: Arc::new(Hub::default()),
             bytes_in_flight: Arc::new(Semaphore::new(BYTES_IN_FLIGHT_MAX)),
             reads: Semaphore::new(READS_AT_ONCE_MAX),
+            waits: Semaphore::new(INBOX_WAITS_MAX),
         };
         Self { shared: Arc::new(shared) }
     }

@@ -1,11 +1,21 @@
 //! An inbox: a temporary endpoint of our own that records what is posted to it.
 
+mod reply;
+
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::clock::{Entropy, Timestamp};
 use crate::id::{InboxId, ProjectId};
+use crate::limits::INBOX_NAME_CHARS_MAX;
+
+pub use reply::{Does, InvalidReply, Reply, Script, Step};
+
+/// Bytes of chance in the token that opens an inbox's page.
+const VIEW_TOKEN_BYTES: usize = 16;
 
 /// An inbox.
 #[derive(Clone, Debug)]
@@ -18,6 +28,80 @@ pub struct Inbox {
     pub view_token: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// What people call it.
+    pub name: Option<String>,
+    /// When it ends, with all that it recorded.
+    pub expires_at: Option<Timestamp>,
+    /// How it answers; `None` is 200 with the recorded request's id.
+    pub reply: Option<Arc<Reply>>,
+}
+
+impl Inbox {
+    /// A fresh one: nobody knows its id, and nobody its token.
+    pub fn new(project: ProjectId, entropy: &dyn Entropy, created_at: Timestamp) -> Self {
+        Self {
+            id: InboxId::generate(entropy),
+            project,
+            view_token: Self::new_token(entropy),
+            created_at,
+            name: None,
+            expires_at: None,
+            reply: None,
+        }
+    }
+
+    /// A token for the page of an inbox.
+    pub fn new_token(entropy: &dyn Entropy) -> String {
+        entropy.hex(VIEW_TOKEN_BYTES)
+    }
+
+    /// Whether it is there at `now`.
+    pub fn is_open(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|expires_at| now < expires_at)
+    }
+
+    /// A name as it is kept; `None` for an empty one.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub fn checked_name(text: &str) -> Result<Option<String>, InvalidName> {
+        let name = text.trim();
+        if name.chars().count() > INBOX_NAME_CHARS_MAX || name.chars().any(char::is_control) {
+            return Err(InvalidName);
+        }
+        Ok((!name.is_empty()).then(|| name.to_owned()))
+    }
+}
+
+/// Why a text is no name of an inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name of an inbox is one line of up to {INBOX_NAME_CHARS_MAX} characters")]
+pub struct InvalidName;
+
+/// What is to be set of an inbox. What is `None` stays as it is; an inner `None` takes the setting away.
+#[derive(Clone, Debug, Default)]
+pub struct InboxChange {
+    /// Its name.
+    pub name: Option<Option<String>>,
+    /// When it ends.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// How it answers; a script begins anew.
+    pub reply: Option<Option<Arc<Reply>>>,
+    /// What opens its page from now on, and nothing else.
+    pub view_token: Option<String>,
+}
+
+/// On an answer that is not to be sent: its connection is to be reset instead, as a receiver's that died.
+#[derive(Clone, Copy, Debug)]
+pub struct ResetConnection;
+
+/// A request that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Grows with every request.
+    pub sequence: i64,
+    /// The how-manieth it is since the reply was set, counted from 0.
+    pub place: u64,
 }
 
 /// What a check of the signature headers said.

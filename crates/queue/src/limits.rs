@@ -167,6 +167,28 @@ pub const DELIVERY_BYTES_IN_FLIGHT_MAX: usize = 256 << 20;
 pub const INBOX_BODY_BYTES_MAX: usize = 100 << 20;
 /// Requests an inbox keeps; the oldest make room.
 pub const INBOX_REQUESTS_MAX: usize = 10_000;
+/// Bytes of bodies an inbox keeps; the oldest make room.
+pub const INBOX_BYTES_MAX: u64 = 1 << 30;
+/// Inboxes of a project.
+pub const INBOXES_PER_PROJECT_MAX: usize = 1_000;
+/// Longest life of an inbox that ends by itself.
+pub const INBOX_LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
+/// Longest name of an inbox, in characters.
+pub const INBOX_NAME_CHARS_MAX: usize = 100;
+/// Longest that an inbox waits before it answers.
+pub const INBOX_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How long an inbox holds a connection that it never answers.
+pub const INBOX_SILENCE: Duration = Duration::from_secs(120);
+/// Requests that inboxes let wait at once, all together.
+pub const INBOX_WAITS_MAX: usize = 256;
+/// Steps of an inbox's script.
+pub const INBOX_SCRIPT_STEPS_MAX: usize = 32;
+/// Headers of an inbox's reply.
+pub const INBOX_REPLY_HEADERS_MAX: usize = 16;
+/// Bytes of names and values of them all.
+pub const INBOX_REPLY_HEADERS_BYTES_MAX: usize = 4 << 10;
+/// Body of an inbox's reply, in bytes.
+pub const INBOX_REPLY_BODY_BYTES_MAX: usize = 64 << 10;
 /// How long a replaced webhook secret signs beside the new one, unless told otherwise; and at most.
 pub const ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 /// Webhook secrets of a project that sign at once, and Ed25519 keys likewise.
@@ -340,7 +362,16 @@ pub const TABLE: &[Limit] = &[
     ),
     limit("events kept of an app", "1,000", "the oldest make room"),
     limit("wait of a build's first replica for a GPU", "1 h", "the build fails"),
-    limit("requests kept by an inbox", "10,000", "the oldest make room"),
+    limit("requests kept by an inbox", "10,000, with 1 GiB of bodies", "the oldest make room"),
+    limit("body that an inbox records", "100 MiB", "413"),
+    limit("inboxes of a project", "1,000", "422"),
+    limit("life of an inbox", "until it is deleted; `expiresAt`, 366 days away at most", "422"),
+    limit("reply of an inbox", "64 KiB, 16 headers of 4 KiB in all, 32 steps, 30 s of delay a step", "422"),
+    limit(
+        "requests that inboxes let wait",
+        "256 at once, never answered ones 120 s each",
+        "answered at once, or their connection is reset",
+    ),
     limit("endpoints of a project with a `bodyBytesMax`", "1,000", "422"),
     limit(
         "link to a result in a thin webhook body",

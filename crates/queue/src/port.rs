@@ -35,7 +35,7 @@ use crate::delivery::{
 use crate::event::{AppEvent, StoredEvent};
 use crate::hardware::Hardware;
 use crate::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, ProjectId, RunId};
-use crate::inbox::{CapturedRequest, Inbox};
+use crate::inbox::{CapturedRequest, Inbox, InboxChange, Recorded};
 use crate::lease::{Lease, Release, Released};
 use crate::log::{LogLine, LogQuery, StoredLine};
 use crate::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
@@ -345,8 +345,15 @@ pub trait Inboxes: Send + Sync {
     /// A project's inboxes, newest first.
     async fn inboxes(&self, project: &ProjectId) -> Stored<Vec<Inbox>>;
 
-    /// Records a request and returns its sequence number once it is durable.
-    async fn record(&self, inbox: &InboxId, request: CapturedRequest) -> Stored<i64>;
+    /// Changes what is set of an inbox, and returns it as it is then; `None` when there is no such one.
+    async fn change_inbox(&self, id: &InboxId, change: InboxChange) -> Stored<Option<Inbox>>;
+
+    /// Ends an inbox: from now on nobody finds it, and what it recorded is removed in its own time. Says whether
+    /// there was one.
+    async fn delete_inbox(&self, id: &InboxId) -> Stored<bool>;
+
+    /// Records a request, and says which one it is once it is durable.
+    async fn record(&self, inbox: &InboxId, request: CapturedRequest) -> Stored<Recorded>;
 
     /// Recorded requests with a sequence above `after`, oldest first.
     async fn requests(&self, inbox: &InboxId, after: i64, limit: usize) -> Stored<Vec<CapturedRequest>>;

@@ -75,6 +75,13 @@ pub(crate) struct AppNumber {
     pub(crate) deleted: bool,
 }
 
+/// How much an inbox keeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Captured {
+    pub(crate) requests: u64,
+    pub(crate) bytes: u64,
+}
+
 /// What the writer knows by heart. Loaded from the database, kept in step by the jobs, and loaded anew
 /// when a batch was rolled back.
 #[derive(Default)]
@@ -92,8 +99,8 @@ pub(crate) struct Books {
     pub(crate) disabled: HashSet<(ProjectId, EndpointUrl)>,
     /// Long work that is not done.
     pub(crate) chores: Chores,
-    /// Requests kept by inbox.
-    pub(crate) captured: HashMap<InboxId, u64>,
+    /// What inboxes keep.
+    pub(crate) captured: HashMap<InboxId, Captured>,
     /// Where the fair turn of the receivers stands. Not stored: it is only a matter of order.
     pub(crate) turn: String,
     /// The receiver whose large delivery found too few bytes left and has the next ones. Not stored either.
@@ -136,10 +143,12 @@ impl Books {
         }
         books.failing = Failing::load(conn)?;
         books.chores = Chores::load(conn)?;
-        let mut statement = conn.prepare("SELECT inbox, count(*) FROM inbox_requests GROUP BY inbox")?;
+        let mut statement =
+            conn.prepare("SELECT inbox, count(*), sum(length(body)) FROM inbox_requests GROUP BY inbox")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            books.captured.insert(row::parsed(row, 0)?, row.get(1)?);
+            let captured = Captured { requests: row.get(1)?, bytes: row.get(2)? };
+            books.captured.insert(row::parsed(row, 0)?, captured);
         }
         Ok(books)
     }
@@ -183,8 +192,8 @@ pub(crate) struct Effects {
     pub(crate) tally: Tally,
     /// Projects, keys, apps or builds changed.
     pub(crate) registry: bool,
-    /// Inboxes that were made.
-    pub(crate) inboxes: Vec<Inbox>,
+    /// Inboxes that were made, changed or removed.
+    pub(crate) inboxes: Vec<(InboxId, Option<Inbox>)>,
     /// Result files that nothing points at any more.
     pub(crate) files: Vec<PathBuf>,
     /// The books must be loaded anew.

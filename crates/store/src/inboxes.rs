@@ -1,18 +1,24 @@
 //! The port `Inboxes`: temporary endpoints of our own, and what they recorded.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use queue::inbox::{CapturedRequest, Inbox};
+use queue::inbox::{CapturedRequest, Inbox, InboxChange, Recorded, Reply};
 use queue::port::{Inboxes, Stored};
-use queue::{InboxId, ProjectId};
-use rusqlite::{Connection, Row, params};
+use queue::{InboxId, ProjectId, Timestamp};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::Store;
 use crate::batch::Batch;
 use crate::fault::Fault;
 use crate::row;
 use crate::vault::{Place, Vault};
+
+/// Requests of a deleted inbox removed in one transaction, …
+const REMOVED_PER_BATCH: usize = 200;
+/// … fewer when their bodies are large.
+const REMOVED_BYTES_PER_BATCH: u64 = 64 << 20;
 
 #[async_trait]
 impl Inboxes for Store {
@@ -21,16 +27,32 @@ impl Inboxes for Store {
     }
 
     async fn inbox(&self, id: &InboxId) -> Stored<Option<Inbox>> {
-        Ok(self.inner.memory.inbox(id))
+        let now = self.inner.clock.now();
+        Ok(self.inner.memory.inbox(id).filter(|inbox| inbox.is_open(now)))
     }
 
     async fn inboxes(&self, project: &ProjectId) -> Stored<Vec<Inbox>> {
-        let mut inboxes = self.inner.memory.inboxes(|inbox| inbox.project == *project);
+        let now = self.inner.clock.now();
+        let mut inboxes = self.inner.memory.inboxes(|inbox| inbox.project == *project && inbox.is_open(now));
         inboxes.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
         Ok(inboxes)
     }
 
-    async fn record(&self, inbox: &InboxId, request: CapturedRequest) -> Stored<i64> {
+    async fn change_inbox(&self, id: &InboxId, change: InboxChange) -> Stored<Option<Inbox>> {
+        let id = id.clone();
+        self.inner.committer.write(0, move |batch| set(batch, &id, &change)).await
+    }
+
+    async fn delete_inbox(&self, id: &InboxId) -> Stored<bool> {
+        let id = id.clone();
+        let ended = move |batch: &mut Batch<'_>| {
+            let change = InboxChange { expires_at: Some(Some(batch.now())), ..InboxChange::default() };
+            Ok(set(batch, &id, &change)?.is_some())
+        };
+        self.inner.committer.end(ended).await
+    }
+
+    async fn record(&self, inbox: &InboxId, request: CapturedRequest) -> Stored<Recorded> {
         let inbox = inbox.clone();
         let bytes = request.body.len();
         self.inner.committer.write(bytes, move |batch| record(batch, &inbox, &request)).await
@@ -57,22 +79,52 @@ impl Inboxes for Store {
     }
 }
 
+impl Store {
+    /// Removes inboxes that ended before `now`, with what they recorded.
+    pub(crate) async fn remove_ended_inboxes(&self, now: Timestamp) -> Stored<()> {
+        for inbox in self.inner.memory.inboxes(|inbox| !inbox.is_open(now)) {
+            loop {
+                let id = inbox.id.clone();
+                if self.inner.committer.end(move |batch| remove_some(batch, &id, now)).await? {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const INBOX: &str = "SELECT id, project, sealed_token, created_at, name, expires_at, reply FROM inboxes";
+
 /// Every inbox, for the memory.
 pub(crate) fn load(conn: &Connection, vault: &Vault) -> Result<HashMap<InboxId, Inbox>, Fault> {
-    let mut statement = conn.prepare("SELECT id, project, sealed_token, created_at FROM inboxes")?;
+    let mut statement = conn.prepare(INBOX)?;
     let mut rows = statement.query([])?;
     let mut inboxes = HashMap::new();
     while let Some(row) = rows.next()? {
-        let id: InboxId = row::parsed(row, 0)?;
-        let inbox = Inbox {
-            view_token: vault.open_text(token_place(&id), row.get_ref(2)?.as_blob()?)?,
-            id,
-            project: row::parsed(row, 1)?,
-            created_at: row::time(row, 3)?,
-        };
+        let inbox = read_inbox(row, vault)?;
         inboxes.insert(inbox.id.clone(), inbox);
     }
     Ok(inboxes)
+}
+
+fn read_inbox(row: &Row<'_>, vault: &Vault) -> Result<Inbox, Fault> {
+    let id: InboxId = row::parsed(row, 0)?;
+    Ok(Inbox {
+        view_token: vault.open_text(token_place(&id), row.get_ref(2)?.as_blob()?)?,
+        id,
+        project: row::parsed(row, 1)?,
+        created_at: row::time(row, 3)?,
+        name: row.get(4)?,
+        expires_at: row::optional_time(row, 5)?,
+        reply: row::optional_json::<Reply>(row, 6)?.map(Arc::new),
+    })
+}
+
+fn find(batch: &Batch<'_>, id: &InboxId) -> Result<Option<Inbox>, Fault> {
+    let mut statement = batch.sql(&format!("{INBOX} WHERE id = ?1"))?;
+    let mut rows = statement.query([id.as_str()])?;
+    rows.next()?.map(|row| read_inbox(row, &batch.setting.vault)).transpose()
 }
 
 fn token_place(inbox: &InboxId) -> Place<'_> {
@@ -82,13 +134,58 @@ fn token_place(inbox: &InboxId) -> Place<'_> {
 fn create(batch: &mut Batch<'_>, inbox: &Inbox) -> Result<(), Fault> {
     let token = batch.setting.vault.seal(token_place(&inbox.id), inbox.view_token.as_bytes());
     batch
-        .sql("INSERT INTO inboxes (id, project, sealed_token, created_at) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![inbox.id.as_str(), inbox.project.as_str(), token, inbox.created_at.as_millis()])?;
-    batch.effects.inboxes.push(inbox.clone());
+        .sql(
+            "INSERT INTO inboxes (id, project, sealed_token, created_at, name, expires_at, reply)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            inbox.id.as_str(),
+            inbox.project.as_str(),
+            token,
+            inbox.created_at.as_millis(),
+            inbox.name,
+            inbox.expires_at.map(Timestamp::as_millis),
+            inbox.reply.as_deref().map(row::to_json),
+        ])?;
+    batch.effects.inboxes.push((inbox.id.clone(), Some(inbox.clone())));
     Ok(())
 }
 
-fn record(batch: &mut Batch<'_>, inbox: &InboxId, request: &CapturedRequest) -> Result<i64, Fault> {
+fn set(batch: &mut Batch<'_>, id: &InboxId, change: &InboxChange) -> Result<Option<Inbox>, Fault> {
+    let now = batch.now();
+    let Some(mut inbox) = find(batch, id)?.filter(|inbox| inbox.is_open(now)) else { return Ok(None) };
+    if let Some(name) = &change.name {
+        inbox.name.clone_from(name);
+    }
+    if let Some(expires_at) = change.expires_at {
+        inbox.expires_at = expires_at;
+    }
+    if let Some(reply) = &change.reply {
+        inbox.reply.clone_from(reply);
+    }
+    if let Some(token) = &change.view_token {
+        inbox.view_token.clone_from(token);
+    }
+    let token = batch.setting.vault.seal(token_place(id), inbox.view_token.as_bytes());
+    batch
+        .sql(
+            "UPDATE inboxes SET sealed_token = ?2, name = ?3, expires_at = ?4, reply = ?5,
+                                answered = CASE WHEN ?6 THEN 0 ELSE answered END
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            id.as_str(),
+            token,
+            inbox.name,
+            inbox.expires_at.map(Timestamp::as_millis),
+            inbox.reply.as_deref().map(row::to_json),
+            change.reply.is_some(),
+        ])?;
+    batch.effects.inboxes.push((id.clone(), Some(inbox.clone())));
+    Ok(Some(inbox))
+}
+
+fn record(batch: &mut Batch<'_>, inbox: &InboxId, request: &CapturedRequest) -> Result<Recorded, Fault> {
     batch
         .sql(
             "INSERT INTO inbox_requests (inbox, id, method, path, headers, body, received_at, signature)
@@ -105,20 +202,66 @@ fn record(batch: &mut Batch<'_>, inbox: &InboxId, request: &CapturedRequest) -> 
             row::to_json(&request.signature),
         ])?;
     let sequence = batch.conn.last_insert_rowid();
-    let bound = batch.setting.bounds.inbox_requests;
     let kept = batch.books.captured.entry(inbox.clone()).or_default();
-    *kept += 1;
-    if *kept > bound {
-        let surplus = *kept - bound;
-        *kept = bound;
-        batch
-            .sql(
-                "DELETE FROM inbox_requests WHERE sequence IN (
-                     SELECT sequence FROM inbox_requests WHERE inbox = ?1 ORDER BY sequence LIMIT ?2)",
-            )?
-            .execute(params![inbox.as_str(), surplus])?;
+    kept.requests += 1;
+    kept.bytes += request.body.len() as u64;
+    make_room(batch, inbox)?;
+    let place = batch
+        .sql(
+            "UPDATE inboxes SET answered = answered + 1 WHERE id = ?1 AND reply IS NOT NULL
+             RETURNING answered - 1",
+        )?
+        .query_row([inbox.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(Recorded { sequence, place: place.unwrap_or(0) })
+}
+
+/// Removes the oldest requests until what is left is within its bounds. The newest one always stays.
+fn make_room(batch: &mut Batch<'_>, inbox: &InboxId) -> Result<(), Fault> {
+    let bounds = batch.setting.bounds;
+    let Some(kept) = batch.books.captured.get_mut(inbox) else { return Ok(()) };
+    while kept.requests > 1 && (kept.requests > bounds.inbox_requests || kept.bytes > bounds.inbox_bytes) {
+        let oldest = "SELECT sequence FROM inbox_requests WHERE inbox = ?1 ORDER BY sequence LIMIT 1";
+        let gone: u64 = batch
+            .conn
+            .prepare_cached(&format!(
+                "DELETE FROM inbox_requests WHERE sequence = ({oldest}) RETURNING length(body)"
+            ))?
+            .query_row([inbox.as_str()], |row| row.get(0))?;
+        kept.requests -= 1;
+        kept.bytes = kept.bytes.saturating_sub(gone);
     }
-    Ok(sequence)
+    Ok(())
+}
+
+/// A part of what an ended inbox recorded, and at last the inbox. Says whether it is gone.
+fn remove_some(batch: &mut Batch<'_>, id: &InboxId, now: Timestamp) -> Result<bool, Fault> {
+    if find(batch, id)?.is_some_and(|inbox| inbox.is_open(now)) {
+        return Ok(true);
+    }
+    let mut statement =
+        batch.sql("SELECT sequence, length(body) FROM inbox_requests WHERE inbox = ?1 ORDER BY sequence")?;
+    let mut rows = statement.query([id.as_str()])?;
+    let (mut gone, mut bytes) = (Vec::new(), 0u64);
+    while gone.len() < REMOVED_PER_BATCH
+        && bytes < REMOVED_BYTES_PER_BATCH
+        && let Some(row) = rows.next()?
+    {
+        gone.push(row.get::<_, i64>(0)?);
+        bytes += row.get::<_, u64>(1)?;
+    }
+    drop(rows);
+    drop(statement);
+    for sequence in &gone {
+        batch.sql("DELETE FROM inbox_requests WHERE sequence = ?1")?.execute([sequence])?;
+    }
+    if !gone.is_empty() {
+        return Ok(false);
+    }
+    batch.sql("DELETE FROM inboxes WHERE id = ?1")?.execute([id.as_str()])?;
+    batch.books.captured.remove(id);
+    batch.effects.inboxes.push((id.clone(), None));
+    Ok(true)
 }
 
 const REQUEST: &str = "SELECT sequence, id, method, path, headers, received_at, signature, length(body), body

@@ -63,12 +63,17 @@ impl Memory {
         inboxes.values().filter(|inbox| keep(inbox)).cloned().collect()
     }
 
-    pub(crate) fn add_inboxes(&self, fresh: Vec<Inbox>) {
-        if fresh.is_empty() {
+    pub(crate) fn change_inboxes(&self, changes: Vec<(InboxId, Option<Inbox>)>) {
+        if changes.is_empty() {
             return;
         }
         let mut inboxes = self.inboxes.write().unwrap_or_else(PoisonError::into_inner);
-        inboxes.extend(fresh.into_iter().map(|inbox| (inbox.id.clone(), inbox)));
+        for (id, inbox) in changes {
+            match inbox {
+                Some(inbox) => inboxes.insert(id, inbox),
+                None => inboxes.remove(&id),
+            };
+        }
     }
 
     /// Wakes whoever waits for one of these runs.

@@ -68,6 +68,8 @@ pub struct Bounds {
     pub queued_runs_per_app: u64,
     /// Requests of one inbox.
     pub inbox_requests: u64,
+    /// Bytes of their bodies.
+    pub inbox_bytes: u64,
     /// Results of this size and more become files.
     pub inline_result_bytes: usize,
 }
@@ -77,6 +79,7 @@ impl Default for Bounds {
         Self {
             queued_runs_per_app: limits::QUEUED_RUNS_PER_APP_MAX,
             inbox_requests: limits::INBOX_REQUESTS_MAX as u64,
+            inbox_bytes: limits::INBOX_BYTES_MAX,
             inline_result_bytes: limits::INLINE_RESULT_BYTES_MAX,
         }
     }
@@ -210,6 +213,7 @@ pub(crate) struct Inner {
     link: Links,
     pub(crate) logs: LogFile,
     pub(crate) vault: Vault,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bounds: Bounds,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Up to which moment results were counted that go undelivered.
@@ -275,7 +279,7 @@ impl Store {
             .map_err(|source| OpenError::Io { path: dir.join("results"), source })?;
         let link_key = batch::link_key(&conn, &*entropy).map_err(recovery)?;
         let setting = Setting {
-            clock,
+            clock: Arc::clone(&clock),
             entropy,
             vault: vault.clone(),
             results: results.clone(),
@@ -301,8 +305,19 @@ impl Store {
         let threads = Mutex::new(vec![writer]);
         let link = Links { key: link_key, made: OnceLock::new() };
         let warned_until = AtomicI64::new(warned_until);
-        let inner =
-            Inner { committer, memory, results, disk_full, link, logs, vault, bounds, threads, warned_until };
+        let inner = Inner {
+            committer,
+            memory,
+            results,
+            disk_full,
+            link,
+            logs,
+            vault,
+            clock,
+            bounds,
+            threads,
+            warned_until,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

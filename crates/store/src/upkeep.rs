@@ -32,7 +32,7 @@ pub struct Pruned {
 impl Store {
     /// Removes runs that ended more than [`limits::RESULT_RETENTION`] before `now`, with results, files
     /// and deliveries, and log lines of that age;
-    /// webhook secrets whose overlap is over. A run whose delivery is pending or under way stays, and one
+    /// webhook secrets whose overlap is over; inboxes that ended, with what they recorded. A run whose delivery is pending or under way stays, and one
     /// that was not delivered stays for [`limits::UNDELIVERED_RETENTION`] after the last attempt, be it given
     /// up or waiting for its endpoint. Logs of builds stay
     /// as long as an app points at the build.
@@ -70,6 +70,7 @@ impl Store {
         self.inner.committer.end(move |batch| secrets::forget_expired(batch, now)).await?;
         self.inner.committer.end(move |batch| forget_old(batch, undelivered)).await?;
         self.inner.committer.end(move |batch| traffic::forget_old(batch, now)).await?;
+        self.remove_ended_inboxes(now).await?;
         let keep = self.inner.memory.registry();
         let builds = keep.apps.values().flat_map(|app| {
             let live = app.live.as_ref().map(|build| build.id.as_str().to_owned());

@@ -312,7 +312,7 @@ impl Writer {
         if effects.registry {
             self.memory.reload_registry(&self.conn)?;
         }
-        self.memory.add_inboxes(effects.inboxes);
+        self.memory.change_inboxes(effects.inboxes);
         for file in effects.files {
             if let Err(error) = std::fs::remove_file(&file) {
                 tracing::warn!(%error, store.file = %file.display(), "could not remove a result that is out of date");

@@ -16,7 +16,7 @@ use queue::delivery::{
     Redelivered,
 };
 use queue::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, ProjectId, RunId};
-use queue::inbox::{CapturedRequest, Inbox};
+use queue::inbox::{CapturedRequest, Inbox, InboxChange, Recorded};
 use queue::port::{Deliveries, Inboxes, Registry, Room, StoreError, Stored};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
@@ -356,12 +356,21 @@ impl Inboxes for House {
             project: project(),
             view_token: String::new(),
             created_at: Timestamp::default(),
+            name: None,
+            expires_at: None,
+            reply: None,
         }))
     }
     async fn inboxes(&self, _: &ProjectId) -> Stored<Vec<Inbox>> {
         unreachable!("{ELSEWHERE}")
     }
-    async fn record(&self, _: &InboxId, _: CapturedRequest) -> Stored<i64> {
+    async fn change_inbox(&self, _: &InboxId, _: InboxChange) -> Stored<Option<Inbox>> {
+        unreachable!("{ELSEWHERE}")
+    }
+    async fn delete_inbox(&self, _: &InboxId) -> Stored<bool> {
+        unreachable!("{ELSEWHERE}")
+    }
+    async fn record(&self, _: &InboxId, _: CapturedRequest) -> Stored<Recorded> {
         unreachable!("{ELSEWHERE}")
     }
     async fn requests(&self, _: &InboxId, _: i64, _: usize) -> Stored<Vec<CapturedRequest>> {

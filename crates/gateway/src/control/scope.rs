@@ -98,6 +98,12 @@ pub(super) fn unknown_endpoint(text: &str) -> Problem {
     Problem::not_found("unknown_endpoint", message)
 }
 
+/// 404 for an inbox.
+pub(super) fn unknown_inbox(text: &str) -> Problem {
+    let message = format!("this project has no inbox `{}`; `postback inbox create` makes one", clip(text));
+    Problem::not_found("unknown_inbox", message)
+}
+
 /// The value of a path parameter.
 async fn param(parts: &mut Parts, gateway: &Gateway, name: &str) -> Answer<Option<String>> {
     let params = RawPathParams::from_request_parts(parts, gateway)
@@ -206,10 +212,6 @@ impl FromRequestParts<Gateway> for OwnInbox {
             Ok(id) => gateway.inboxes.inbox(&id).await?,
             Err(_) => None,
         };
-        inbox.filter(|inbox| inbox.project == project).map(Self).ok_or_else(|| {
-            let message =
-                format!("this project has no inbox `{}`; `postback inbox create` makes one", clip(&text));
-            Problem::not_found("unknown_inbox", message)
-        })
+        inbox.filter(|inbox| inbox.project == project).map(Self).ok_or_else(|| unknown_inbox(&text))
     }
 }

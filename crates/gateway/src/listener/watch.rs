@@ -38,6 +38,8 @@ pub(super) struct Watch {
     taken: AtomicU64,
     /// The connection is gone, whoever had it.
     closed: CancellationToken,
+    /// The connection is to go without a word.
+    reset: CancellationToken,
 }
 
 impl Watch {
@@ -55,7 +57,18 @@ impl Watch {
             waiting_since: AtomicU64::new(NONE),
             taken: AtomicU64::new(0),
             closed: CancellationToken::new(),
+            reset: CancellationToken::new(),
         }
+    }
+
+    /// Asks for the end of the connection as if this machine had died: with a reset, not in good order.
+    pub(super) fn reset(&self) {
+        self.reset.cancel();
+    }
+
+    /// Returns once that was asked for.
+    pub(super) async fn was_reset(&self) {
+        self.reset.cancelled().await;
     }
 
     /// Returns once the connection is gone, also one that was given to somebody else.
@@ -169,6 +182,11 @@ pub(super) struct Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        if self.watch.reset.is_cancelled()
+            && let Err(error) = self.stream.set_zero_linger()
+        {
+            tracing::debug!(error.message = %error, "the connection was gone before it was reset");
+        }
         self.watch.closed.cancel();
     }
 }

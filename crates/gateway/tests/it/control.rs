@@ -476,7 +476,11 @@ fn captured(body: &'static [u8]) -> CapturedRequest {
         headers: vec![("webhook-id".into(), "msg_1".into())],
         body: Bytes::from_static(body),
         received_at: queue::Timestamp::from_millis(0),
-        signature: SignatureVerdict { verdict: SignatureState::Verified, detail: "good".into(), mistake: None },
+        signature: SignatureVerdict {
+            verdict: SignatureState::Verified,
+            detail: "good".into(),
+            mistake: None,
+        },
     }
 }
 
@@ -553,12 +557,7 @@ fn furnish(world: &Arc<World>, project: &str) -> Vec<(&'static str, String)> {
     let app = world.live_app(project, "demo", vec![]);
     let run = a_run(world, &app, RunState::Succeeded);
     world.put_run(run.clone());
-    let inbox = queue::inbox::Inbox {
-        id: InboxId::generate(world.as_ref()),
-        project: project.parse().unwrap(),
-        view_token: "secret".into(),
-        created_at: world.now(),
-    };
+    let inbox = queue::inbox::Inbox::new(project.parse().unwrap(), world.as_ref(), world.now());
     world.hold().inboxes.push(inbox.clone());
     let build = world.hold().apps[&app].latest_build.to_string();
     vec![

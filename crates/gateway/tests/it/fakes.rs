@@ -13,7 +13,7 @@ use gateway::{CorsOrigins, Gateway, Options, Ports, Surface};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use queue::app::{AppConfig, Contract, Function, Parameter};
-use queue::inbox::{CapturedRequest, Inbox};
+use queue::inbox::{CapturedRequest, Inbox, InboxChange, Recorded};
 use queue::lease::{Lease, Release, Released};
 use queue::log::{LogLine, LogQuery, LogScope, StoredLine};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
@@ -562,12 +562,29 @@ impl Inboxes for World {
         Ok(held.inboxes.iter().filter(|inbox| inbox.project == *project).cloned().collect())
     }
 
-    async fn record(&self, inbox: &InboxId, mut request: CapturedRequest) -> Stored<i64> {
+    async fn change_inbox(&self, id: &InboxId, change: InboxChange) -> Stored<Option<Inbox>> {
+        let mut held = self.checked()?;
+        let Some(inbox) = held.inboxes.iter_mut().find(|inbox| inbox.id == *id) else { return Ok(None) };
+        inbox.name = change.name.unwrap_or(inbox.name.take());
+        inbox.expires_at = change.expires_at.unwrap_or(inbox.expires_at);
+        inbox.reply = change.reply.unwrap_or(inbox.reply.take());
+        inbox.view_token = change.view_token.unwrap_or_else(|| inbox.view_token.clone());
+        Ok(Some(inbox.clone()))
+    }
+
+    async fn delete_inbox(&self, id: &InboxId) -> Stored<bool> {
+        let mut held = self.checked()?;
+        let before = held.inboxes.len();
+        held.inboxes.retain(|inbox| inbox.id != *id);
+        Ok(held.inboxes.len() < before)
+    }
+
+    async fn record(&self, inbox: &InboxId, mut request: CapturedRequest) -> Stored<Recorded> {
         let mut held = self.checked()?;
         request.sequence = i64::try_from(held.requests.len()).unwrap() + 1;
         let sequence = request.sequence;
         held.requests.push((inbox.clone(), request));
-        Ok(sequence)
+        Ok(Recorded { sequence, place: 0 })
     }
 
     async fn requests(&self, inbox: &InboxId, after: i64, limit: usize) -> Stored<Vec<CapturedRequest>> {

@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::ConnectInfo;
+use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use gateway::listener::{Drained, ListenerOptions, serve};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use queue::inbox::ResetConnection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -55,6 +58,7 @@ async fn start(options: ListenerOptions) -> Served {
     let router = Router::new()
         .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }))
         .route("/slow", get(slow))
+        .route("/reset", get(|| async { Extension(ResetConnection).into_response() }))
         .route("/big", get(|| async { vec![b'x'; BIG] }))
         .route("/echo", post(|body: Bytes| async move { body }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -108,6 +112,23 @@ async fn a_handler_knows_its_peer_and_a_connection_serves_many_requests() {
         .unwrap();
     let both = rest(&mut stream).await;
     assert!(both.find(" 200 ").unwrap() < both.find(" 404 ").unwrap());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_a_reset_resets_the_connection() {
+    let served = start(options()).await;
+    let mut stream = served.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut stream, "127.0.0.1").await;
+    stream.write_all(b"GET /reset HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut read = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut read)).await.expect("it ends in time");
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(String::from_utf8_lossy(&read), "");
+    // Others go on.
+    let mut stream = served.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    until(&mut stream, "127.0.0.1").await;
 }
 
 #[tokio::test]

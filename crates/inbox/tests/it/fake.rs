@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use inbox::{InboxRoom, Options};
 use queue::app::{AppConfig, Function};
-use queue::inbox::{CapturedRequest, Inbox};
+use queue::inbox::{CapturedRequest, Inbox, InboxChange, Recorded};
 use queue::port::{Inboxes, Registry, StoreError, Stored};
 use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
@@ -40,6 +40,9 @@ impl Memory {
             project: "p-12345678".parse().expect("a project id"),
             view_token: TOKEN.into(),
             created_at: NOON,
+            name: None,
+            expires_at: None,
+            reply: None,
         };
         Arc::new(Self {
             inboxes: Mutex::new(HashMap::from([(inbox.id.clone(), inbox)])),
@@ -72,13 +75,22 @@ impl Inboxes for Memory {
         Ok(self.inboxes.lock().expect("lock").values().cloned().collect())
     }
 
-    async fn record(&self, _: &InboxId, mut request: CapturedRequest) -> Stored<i64> {
+    async fn change_inbox(&self, _: &InboxId, _: InboxChange) -> Stored<Option<Inbox>> {
+        Err(unused())
+    }
+
+    async fn delete_inbox(&self, id: &InboxId) -> Stored<bool> {
+        Ok(self.inboxes.lock().expect("lock").remove(id).is_some())
+    }
+
+    /// Counts all requests for the script.
+    async fn record(&self, _: &InboxId, mut request: CapturedRequest) -> Stored<Recorded> {
         self.check()?;
         self.commits.acquire().await.expect("never closed").forget();
         let mut requests = self.requests.lock().expect("lock");
         request.sequence = requests.last().map_or(1, |last| last.sequence + 1);
         requests.push(request.clone());
-        Ok(request.sequence)
+        Ok(Recorded { sequence: request.sequence, place: requests.len() as u64 - 1 })
     }
 
     async fn requests(&self, _: &InboxId, after: i64, limit: usize) -> Stored<Vec<CapturedRequest>> {

@@ -4,6 +4,7 @@ mod fake;
 mod live;
 mod page;
 mod receive;
+mod reply;
 
 use std::time::Duration;
 

@@ -1,15 +1,15 @@
 //! `postback inbox`
 
-use std::time::Duration;
+mod forward;
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use queue::inbox::{Reply, Script};
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::{Context, ExitStatus};
-use crate::client::{Ask, Client, ServerSaid};
+use crate::client::{Ask, Client};
 use crate::print::{Colour, Printer, clean};
 
 /// Arguments of `postback inbox`.
@@ -22,7 +22,49 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// Make an inbox
-    Create,
+    Create {
+        #[command(flatten)]
+        settings: Settings,
+        /// How it answers: a status, or a step for each request such as `500,timeout,429;retry-after=3,reset,200`
+        #[arg(long = "reply", value_name = "SCRIPT")]
+        script: Option<Script>,
+    },
+    /// List the inboxes
+    List,
+    /// Set name and end of an inbox
+    Set {
+        /// Its id
+        inbox: String,
+        #[command(flatten)]
+        settings: Settings,
+        /// It stays until it is deleted
+        #[arg(long, conflicts_with = "expires_in")]
+        never_expires: bool,
+    },
+    /// Set how an inbox answers, once a request is recorded
+    Reply {
+        /// Its id
+        inbox: String,
+        /// A status, or a step for each request, of which the last stays: `500,timeout,429;retry-after=3,reset,200`.
+        /// Further options of a step are `;delay=2s` and `;times=3` [default: 200, with no delay and no headers]
+        script: Option<Script>,
+        /// A header of each answer, `Name: value`; may be given several times
+        #[arg(long = "header", value_name = "HEADER", requires = "script")]
+        headers: Vec<String>,
+        /// Body of each answer [default: the recorded request's id]
+        #[arg(long, requires = "script")]
+        body: Option<String>,
+    },
+    /// Give the page of an inbox a new address; the old one opens nothing any more
+    Share {
+        /// Its id
+        inbox: String,
+    },
+    /// End an inbox, with all that it recorded
+    Delete {
+        /// Its id
+        inbox: String,
+    },
     /// Show what an inbox recorded
     #[command(visible_alias = "get")]
     Show {
@@ -33,10 +75,57 @@ enum Action {
     Listen {
         /// Its id; a new one is made when it is not given
         inbox: Option<String>,
-        /// Post each request on to this address as well
+        /// Send each request on to this address as well, and show its answer. What follows the inbox's own address
+        /// is put behind it
         #[arg(long, value_name = "URL")]
-        forward: Option<String>,
+        forward: Option<Url>,
     },
+    /// Send a recorded request once more, to any address
+    Replay {
+        /// Its inbox
+        inbox: String,
+        /// Its number, as `postback inbox show` and the page tell it
+        request: i64,
+        /// Where to
+        #[arg(long, value_name = "URL")]
+        to: Url,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Settings {
+    /// What people call it
+    #[arg(long)]
+    name: Option<String>,
+    /// It ends after this time, with all that it recorded: `30m`, `12h`, `7d`
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    expires_in: Option<u64>,
+}
+
+impl Settings {
+    fn fields(self) -> Map<String, Value> {
+        let mut fields = Map::new();
+        if let Some(name) = self.name {
+            fields.insert("name".into(), name.into());
+        }
+        if let Some(seconds) = self.expires_in {
+            fields.insert("expiresInSeconds".into(), seconds.into());
+        }
+        fields
+    }
+}
+
+/// `45s`, `30m`, `12h`, `7d`; a number alone is seconds.
+fn seconds(text: &str) -> Result<u64, String> {
+    let units = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(letter, unit)| Some((text.strip_suffix(*letter)?, *unit)))
+        .unwrap_or((text, 1));
+    let seconds = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| "a time is a number with `s`, `m`, `h` or `d` behind it, such as `12h`".to_owned())
 }
 
 /// Makes, shows or follows.
@@ -47,9 +136,45 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     let client = context.client().await?;
     let printer = context.printer;
     match args.action {
-        Action::Create => {
-            let inbox = create(&client).await?;
-            if printer.wants_json() { printer.json(&inbox) } else { introduce(printer, &inbox) }
+        Action::Create { settings, script } => {
+            let mut fields = settings.fields();
+            if let Some(script) = script {
+                fields.insert("reply".into(), script.to_string().into());
+            }
+            let ask = client.control(Method::POST, "inboxes").body(&fields.into());
+            tell(printer, &ask.json().await?);
+        }
+        Action::List => list(printer, &client.control(Method::GET, "inboxes").json().await?),
+        Action::Set { inbox, settings, never_expires } => {
+            let mut fields = settings.fields();
+            if never_expires {
+                fields.insert("expiresAt".into(), Value::Null);
+            }
+            anyhow::ensure!(
+                !fields.is_empty(),
+                "nothing to set: give --name, --expires-in or --never-expires"
+            );
+            set(&client, printer, &inbox, fields.into()).await?;
+        }
+        Action::Reply { inbox, script, headers, body } => {
+            let reply = script.map(|script| {
+                let headers = Reply::header_lines(&headers.join("\n"))?;
+                Reply::new(script, headers, body)
+            });
+            let reply = reply.transpose()?.map(|reply| {
+                let headers: Map<_, _> =
+                    reply.headers.into_iter().map(|(name, value)| (name, Value::from(value))).collect();
+                json!({"script": reply.script.to_string(), "headers": headers, "body": reply.body})
+            });
+            set(&client, printer, &inbox, json!({"reply": reply})).await?;
+        }
+        Action::Share { inbox } => {
+            let ask = client.control(Method::POST, &format!("inboxes/{inbox}/share"));
+            tell(printer, &ask.json().await?);
+        }
+        Action::Delete { inbox } => {
+            client.control(Method::DELETE, &format!("inboxes/{inbox}")).json().await?;
+            printer.done(&format!("inbox {inbox} is deleted, with all that it recorded"));
         }
         Action::Show { inbox } => {
             let mut after = 0;
@@ -60,9 +185,46 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
                 page.iter().for_each(|request| show(printer, request));
             }
         }
-        Action::Listen { inbox, forward } => listen(&client, printer, inbox, forward).await?,
+        Action::Listen { inbox, forward } => forward::listen(&client, printer, inbox, forward).await?,
+        Action::Replay { inbox, request, to } => {
+            return forward::replay(&client, printer, &inbox, request, &to).await;
+        }
     }
     Ok(ExitStatus::Success)
+}
+
+async fn set(client: &Client, printer: Printer, inbox: &str, fields: Value) -> anyhow::Result<()> {
+    let ask = client.control(Method::PATCH, &format!("inboxes/{inbox}")).body(&fields);
+    tell(printer, &ask.json().await?);
+    Ok(())
+}
+
+fn tell(printer: Printer, inbox: &Value) {
+    if printer.wants_json() { printer.json(inbox) } else { introduce(printer, inbox) }
+}
+
+fn list(printer: Printer, list: &Value) {
+    if printer.wants_json() {
+        printer.json(list);
+        return;
+    }
+    let cell = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let rows: Vec<_> = list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|inbox| {
+            let reply = inbox["reply"]["script"].as_str().unwrap_or("200");
+            vec![
+                cell(&inbox["id"]),
+                cell(&inbox["name"]),
+                cell(&inbox["createdAt"]),
+                cell(&inbox["expiresAt"]),
+                reply.to_owned(),
+            ]
+        })
+        .collect();
+    printer.table(&["INBOX", "NAME", "MADE", "ENDS", "REPLY"], &rows);
 }
 
 /// A new inbox: `{id, url, pageUrl}`.
@@ -87,8 +249,18 @@ fn recorded<'a>(client: &'a Client, inbox: &str, after: i64) -> Ask<'a> {
 }
 
 fn introduce(printer: Printer, inbox: &Value) {
-    for (name, key) in [("inbox", "id"), ("address", "url"), ("page", "pageUrl")] {
-        printer.data(&format!("{name:8} {}", inbox[key].as_str().unwrap_or_default()));
+    let rows = [
+        ("inbox", &inbox["id"]),
+        ("name", &inbox["name"]),
+        ("address", &inbox["url"]),
+        ("page", &inbox["pageUrl"]),
+        ("ends", &inbox["expiresAt"]),
+        ("reply", &inbox["reply"]["script"]),
+    ];
+    for (name, value) in rows {
+        if let Some(text) = value.as_str() {
+            printer.data(&format!("{name:8} {}", clean(text)));
+        }
     }
 }
 
@@ -102,7 +274,8 @@ pub(crate) fn show(printer: Printer, request: &Value) {
     let verdict = text(&request["signature"]["verdict"]);
     let colour = if verdict == "verified" { Colour::Green } else { Colour::Yellow };
     printer.data(&format!(
-        "{} {} {}  {} ({})",
+        "#{} {} {} {}  {} ({})",
+        request["sequence"],
         text(&request["receivedAt"]),
         text(&request["method"]),
         text(&request["path"]),
@@ -130,78 +303,4 @@ pub(crate) fn headers(request: &Value) -> Vec<(String, String)> {
         Value::Array(pairs) => pairs.iter().map(|pair| (text(&pair[0]), text(&pair[1]))).collect(),
         _ => Vec::new(),
     }
-}
-
-async fn listen(
-    client: &Client,
-    printer: Printer,
-    inbox: Option<String>,
-    forward: Option<String>,
-) -> anyhow::Result<()> {
-    /// One long-poll.
-    const WAIT: Duration = Duration::from_secs(30);
-    /// Between two tries to reach a server that was there before.
-    const TRY_AGAIN: Duration = Duration::from_secs(1);
-    let inbox = match inbox {
-        Some(inbox) => inbox,
-        None => {
-            let made = create(client).await?;
-            introduce(printer, &made);
-            made["id"].as_str().context("the server named no inbox")?.to_owned()
-        }
-    };
-    let forwarding = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-    let (mut after, mut reached) = (0, false);
-    printer.note("waiting for requests; stop with Ctrl-C");
-    loop {
-        let ask = recorded(client, &inbox, after).query("wait", WAIT.as_secs()).within(WAIT * 2);
-        let page = match ask.json().await {
-            Ok(page) => page,
-            // What the server refuses, it will refuse again; a restart is waited for.
-            Err(error) if !reached || error.downcast_ref().is_some_and(ServerSaid::is_final) => {
-                return Err(error);
-            }
-            Err(error) => {
-                printer.warning(&format!("{error:#}; trying again"));
-                tokio::time::sleep(TRY_AGAIN).await;
-                continue;
-            }
-        };
-        reached = true;
-        for request in page["items"].as_array().into_iter().flatten() {
-            after = request["sequence"].as_i64().unwrap_or(after).max(after);
-            show(printer, request);
-            if let Some(target) = &forward {
-                match pass_on(&forwarding, target, request).await {
-                    Ok(status) => printer.note(&format!("  forwarded to {target}: {status}")),
-                    Err(error) => printer.warning(&format!("not forwarded to {target}: {error:#}")),
-                }
-            }
-        }
-    }
-}
-
-/// Sends a recorded request to another address: the same method, body, and headers but those that
-/// belong to the connection.
-async fn pass_on(
-    http: &reqwest::Client,
-    target: &str,
-    request: &Value,
-) -> anyhow::Result<reqwest::StatusCode> {
-    let method = request["method"].as_str().unwrap_or("POST").parse::<Method>()?;
-    let body = request["body"].as_str().unwrap_or_default();
-    let body = match request["bodyEncoding"].as_str() {
-        Some("base64") => STANDARD.decode(body).context("the recorded body is damaged")?,
-        _ => body.as_bytes().to_vec(),
-    };
-    let mut forwarded = http.request(method, target).timeout(Duration::from_secs(30)).body(body);
-    for (name, value) in headers(request) {
-        if !matches!(
-            name.as_str(),
-            "host" | "content-length" | "connection" | "transfer-encoding" | "accept-encoding"
-        ) {
-            forwarded = forwarded.header(name, value);
-        }
-    }
-    Ok(forwarded.send().await?.status())
 }

@@ -19,6 +19,7 @@ mod flow;
 mod gpus;
 #[cfg(target_os = "linux")]
 mod honeypot;
+mod inboxes;
 mod keys;
 mod lifecycle;
 mod load;

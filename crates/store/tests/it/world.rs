@@ -21,6 +21,7 @@ impl<T: Runs + Deliveries + Registry + Secrets + Inboxes + Logs + AppEvents> Eng
 /// Bounds small enough to be met by a test. Every engine under test is opened with these.
 pub(crate) const QUEUED_MAX: u64 = 8;
 pub(crate) const INBOX_REQUESTS_MAX: u64 = 5;
+pub(crate) const INBOX_BYTES_MAX: u64 = 100;
 pub(crate) const INLINE_RESULT_BYTES_MAX: usize = 1024;
 
 /// A clock that moves when it is told to.

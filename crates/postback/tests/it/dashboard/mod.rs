@@ -274,6 +274,33 @@ async fn what_a_receiver_refused_is_listed_and_delivered_once_it_is_enabled() {
     assert_eq!(recorder.arrivals()[0].json()["run_id"], run);
 }
 
+async fn an_inbox_is_set_by_forms(stage: &Stage, visitor: &mut Visitor, page: &str) {
+    let id = page.split(['/', '?']).nth(2).unwrap().to_owned();
+    let settings = format!("/dashboard/inboxes/{id}");
+    let form = [("script", "418"), ("headers", "X-Mine: 1\r\n"), ("body", "<b>no</b>")];
+    assert_eq!(visitor.press(&format!("{settings}/reply"), &form).await.status(), 303);
+    let answer = stage.bare(Method::POST, &format!("/inbox/{id}")).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["x-mine"].to_str().unwrap()), (418, "1"));
+    assert_eq!(answer.text().await.unwrap(), "<b>no</b>");
+    let wrong = [("script", "200,<i>"), ("headers", ""), ("body", "")];
+    let refused = visitor.press(&format!("{settings}/reply"), &wrong).await;
+    assert_eq!(refused.status(), 422);
+    let refused = refused.text().await.unwrap();
+    assert!(refused.contains("step 2 of the script") && !refused.contains("<i>"), "{refused}");
+
+    let named = visitor.press(&settings, &[("name", "<i>mine</i>"), ("ends", "24")]).await;
+    assert_eq!(named.status(), 303);
+    let shown = visitor.page(&settings).await;
+    assert!(shown.contains("&#60;i&#62;mine") && !shown.contains("<i>mine") && shown.contains("ends in "));
+    assert!(shown.contains("418") && shown.contains("x-mine: 1") && !shown.contains("<b>no"), "{shown}");
+
+    assert_eq!(visitor.press(&format!("{settings}/share"), &[]).await.status(), 303);
+    assert_eq!(stage.bare(Method::GET, page).send().await.unwrap().status(), 404);
+    assert_eq!(visitor.press(&format!("{settings}/delete"), &[]).await.status(), 303);
+    assert_eq!(visitor.press(&format!("{settings}/delete"), &[]).await.status(), 404);
+    assert!(!visitor.page("/dashboard/inboxes").await.contains(&id));
+}
+
 #[tokio::test]
 async fn an_inbox_is_made_with_a_click_and_a_replaced_key_is_told_once() {
     let stage = Stage::empty();
@@ -284,6 +311,7 @@ async fn an_inbox_is_made_with_a_click_and_a_replaced_key_is_told_once() {
     let inbox = location(&made).to_owned();
     assert!(visitor.page(&inbox).await.contains("/inbox/"));
     assert!(visitor.page("/dashboard/inboxes").await.contains(inbox.split('?').next().unwrap()));
+    an_inbox_is_set_by_forms(&stage, &mut visitor, &inbox).await;
 
     let replaced = visitor.press("/dashboard/keys", &[("kind", "publicKey")]).await;
     assert_eq!(replaced.status(), 200);

@@ -168,6 +168,10 @@ macro_rules! conformance {
             the_oldest_requests_make_room
             requests_are_read_backwards_as_far_as_they_fit
             an_unknown_inbox_records_nothing
+            the_oldest_requests_make_room_for_bytes
+            what_is_set_of_an_inbox_is_found_again
+            each_request_takes_the_next_step_of_a_script
+            an_inbox_ends_when_it_was_to_or_at_once
         }}
         $crate::conformance::promises! { $open, logs {
             what_was_appended_is_read

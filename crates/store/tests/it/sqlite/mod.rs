@@ -11,7 +11,9 @@ use store::{Bounds, OpenError, Options, Store};
 use tempfile::TempDir;
 
 use crate::conformance::conformance;
-use crate::world::{INBOX_REQUESTS_MAX, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, clock, entropy};
+use crate::world::{
+    INBOX_BYTES_MAX, INBOX_REQUESTS_MAX, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, clock, entropy,
+};
 
 mod chores;
 #[cfg(target_os = "linux")]
@@ -69,6 +71,7 @@ fn options(dir: &Path) -> Options {
     let bounds = Bounds {
         queued_runs_per_app: QUEUED_MAX,
         inbox_requests: INBOX_REQUESTS_MAX,
+        inbox_bytes: INBOX_BYTES_MAX,
         inline_result_bytes: INLINE_RESULT_BYTES_MAX,
     };
     // A connection that reads the schema at its first question costs more than most questions.

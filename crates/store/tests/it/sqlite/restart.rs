@@ -170,21 +170,23 @@ async fn disabled_endpoints_inboxes_keys_and_queues_are_remembered() {
     for _ in 0..QUEUED_MAX {
         world.queued(&app("a"), &[]).await;
     }
-    let id = queue::InboxId::generate(world.entropy.as_ref());
-    let inbox = queue::inbox::Inbox {
-        id: id.clone(),
-        project: project(1),
-        view_token: "t".into(),
-        created_at: world.now(),
-    };
+    let inbox = queue::inbox::Inbox::new(project(1), world.entropy.as_ref(), world.now());
+    let id = inbox.id.clone();
     world.store.create_inbox(inbox).await.unwrap();
+    let reply = queue::inbox::Reply::new("500,200".parse().unwrap(), vec![], None).unwrap();
+    let change = queue::inbox::InboxChange {
+        name: Some(Some("mine".into())),
+        reply: Some(Some(std::sync::Arc::new(reply))),
+        ..Default::default()
+    };
+    let set = world.store.change_inbox(&id, change).await.unwrap();
 
     let world = after_a_kill(&world);
     let lease = world.leased(&app("a"), &[A]).await;
     assert!(
         matches!(world.finish(lease, world.success(), &[true]).await, Finished::Recorded(due) if due.is_empty())
     );
-    assert!(world.store.inbox(&id).await.unwrap().is_some());
+    assert_eq!(format!("{:?}", world.store.inbox(&id).await.unwrap()), format!("{set:?}"));
     assert!(world.store.identify(&[1; 32]).await.unwrap().is_some());
     let late = world.new_run(&app("a"), &[]);
     assert!(matches!(world.store.accept(late, Claim::Later).await.unwrap(), Accepted::QueueFull));

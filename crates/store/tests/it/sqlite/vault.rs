@@ -36,9 +36,8 @@ async fn with_secrets() -> World<Store> {
     world.store.create_project(made).await.unwrap();
     let inbox = Inbox {
         id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
-        project: project(1),
         view_token: TOKEN.into(),
-        created_at: world.now(),
+        ..Inbox::new(project(1), world.entropy.as_ref(), world.now())
     };
     world.store.create_inbox(inbox).await.unwrap();
     let mut run = world.new_run(&app("a"), &[HOOK]);
