@@ -52,7 +52,8 @@ function highlight(article) {
 
 function dress(article) {
   article.querySelectorAll("time").forEach(localTime);
-  if (article.querySelector("details.fold").open) highlight(article);
+  const fold = article.querySelector("details.fold");
+  if (!fold || fold.open) highlight(article);
 }
 
 /* Arrivals */
@@ -60,7 +61,7 @@ function dress(article) {
 function build(request) {
   const article = document.getElementById("blank").content.cloneNode(true).querySelector("article");
   const field = (name) => article.querySelector(`[data-field="${name}"]`);
-  for (const name of ["method", "path", "badge", "size", "time", "detail", "body", "note", "headerCount", "curl"]) {
+  for (const name of ["method", "path", "badge", "size", "time", "detail", "body", "note", "headerCount", "curl", "sequence"]) {
     field(name).textContent = request[name];
   }
   article.dataset.sequence = request.sequence;
@@ -68,6 +69,11 @@ function build(request) {
   article.querySelector("[data-kind]").dataset.kind = request.kind;
   field("time").dateTime = request.at;
   field("download").setAttribute("href", request.download);
+  field("open").setAttribute("href", request.open);
+  if (request.image) {
+    field("image").setAttribute("src", request.image);
+    field("image").hidden = false;
+  }
   for (const [name, value] of request.headers) {
     const row = document.createElement("div");
     row.append(document.createElement("dt"), document.createElement("dd"));
@@ -91,6 +97,7 @@ function arrive(request) {
   list.prepend(article);
   dress(article);
   document.getElementById("empty").hidden = true;
+  document.getElementById("search").hidden = false;
   while (list.children.length > SHOWN_MAX) list.lastElementChild.remove();
   if (document.hidden) document.title = `(${++unseen}) ${title}`;
 }
@@ -146,7 +153,7 @@ async function copy(button, source) {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) {
-    if (event.target.closest("details.fold > summary")) list.dataset.touched = "yes";
+    if (list && event.target.closest("details.fold > summary")) list.dataset.touched = "yes";
   } else if (button.dataset.copyFrom) {
     copy(button, document.getElementById(button.dataset.copyFrom));
   } else if (button.dataset.copy) {
@@ -154,7 +161,7 @@ document.addEventListener("click", (event) => {
   }
 });
 
-list.addEventListener("toggle", (event) => {
+document.addEventListener("toggle", (event) => {
   const article = event.target.closest("article");
   if (article && event.target.open) highlight(article);
 }, true);
@@ -165,5 +172,5 @@ document.addEventListener("visibilitychange", () => {
   document.title = title;
 });
 
-list.querySelectorAll("article").forEach(dress);
+document.querySelectorAll("article").forEach(dress);
 if (main.dataset.events) listen();

@@ -12,15 +12,20 @@
 //! - what strangers send is shown as inert text: no markup, no script, no control character of it
 //!   reaches a browser as such;
 //! - without the inbox's view token, a page looks exactly like one that does not exist;
+//! - pages read without a script: search, comparison and every form of a request are addresses;
 //! - an open page misses nothing: events come from the store, a broadcast only says when to look.
 
 mod assets;
 mod capture;
 mod curl;
+mod difference;
 mod door;
+mod image;
 mod live;
 mod page;
 mod reply;
+mod search;
+mod single;
 mod view;
 
 use std::sync::Arc;
@@ -102,9 +107,12 @@ impl InboxRoom {
         let pages = Router::new()
             .route("/inboxes/{id}", get(page::show))
             .route("/inboxes/{id}/events", get(live::events))
+            .route("/inboxes/{id}/compare", get(single::compare))
+            .route("/inboxes/{id}/requests/{sequence}", get(single::show))
             .route("/inboxes/{id}/requests/{sequence}/body", get(page::body))
+            .route("/inboxes/{id}/requests/{sequence}/image", get(single::picture))
             .route("/inboxes/assets/{name}", get(assets::serve))
-            .layer(middleware::map_response(pages::lock_down))
+            .layer(middleware::map_response(pages::lock_down_to_forms))
             .layer(middleware::from_fn_with_state(self.shared.hosts(), pages::check_host));
         Router::new()
             .route("/inbox/{id}", any(capture::receive))

@@ -9,11 +9,13 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use pages::html;
+use pages::inert::visible;
 use queue::inbox::Inbox;
 use queue::port::{StoreError, Stored};
 use serde::Deserialize;
 
 use crate::assets::Links;
+use crate::search::{Found, TEXT_CHARS_MAX};
 use crate::view::RequestView;
 use crate::{Shared, curl};
 
@@ -31,6 +33,15 @@ pub(crate) struct Ask {
     pub(crate) before: Option<i64>,
     /// Tell of what arrived after this request.
     pub(crate) after: Option<i64>,
+    /// Show what holds this text.
+    pub(crate) q: Option<String>,
+    /// In which form a request is shown.
+    pub(crate) view: Option<String>,
+    /// From which byte on.
+    pub(crate) from: Option<usize>,
+    /// Two requests to compare.
+    pub(crate) old: Option<i64>,
+    pub(crate) new: Option<i64>,
 }
 
 /// The page of an inbox.
@@ -38,8 +49,13 @@ pub(crate) struct Ask {
 #[template(path = "inbox.html")]
 struct InboxPage {
     links: Links,
-    /// The inbox's id, shortened for the title.
+    /// What people call the inbox.
     name: String,
+    id: String,
+    token: String,
+    /// What was searched for; empty when nothing was.
+    q: String,
+    q_max: usize,
     /// Where senders post.
     address: String,
     /// A first request to try.
@@ -82,8 +98,7 @@ pub(crate) async fn body(
     let body = async {
         let Some(inbox) = room.open(&id, ask.token.as_deref()).await? else { return Ok(None) };
         let _turn = room.reads.acquire().await;
-        let found = room.inboxes.requests(&inbox.id, sequence.saturating_sub(1), 1).await?.pop();
-        Ok(found.filter(|request| request.sequence == sequence).map(|request| request.body))
+        Ok(room.request(&inbox, sequence).await?.map(|request| request.body))
     };
     match body.await {
         Ok(Some(bytes)) => {
@@ -105,29 +120,44 @@ impl Shared {
         let Some(inbox) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
         let _turn = self.reads.acquire().await;
         let before = ask.before.unwrap_or(i64::MAX);
-        let captured =
-            self.inboxes.requests_before(&inbox.id, before, PAGE_REQUESTS_MAX, PAGE_BYTES_MAX).await?;
-        let requests: Vec<_> = captured.iter().map(|request| self.view(&inbox, request)).collect();
+        let q: String = ask.q.as_deref().unwrap_or_default().trim().chars().take(TEXT_CHARS_MAX).collect();
+        let found = if q.is_empty() {
+            let requests =
+                self.inboxes.requests_before(&inbox.id, before, PAGE_REQUESTS_MAX, PAGE_BYTES_MAX).await?;
+            let looked_to = requests.last().map(|request| request.sequence);
+            Found { requests, looked_to }
+        } else {
+            self.search(&inbox.id, &q, before, PAGE_REQUESTS_MAX).await?
+        };
+        let requests: Vec<_> = found.requests.iter().map(|request| self.view(&inbox, request)).collect();
         let here = format!("{}?token={}", page_path(&inbox), inbox.view_token);
         let newest = requests.first().map_or(0, |request| request.sequence);
-        let oldest = requests.last().map_or(0, |request| request.sequence);
-        let more = oldest > 0 && !self.inboxes.requests_before(&inbox.id, oldest, 1, 0).await?.is_empty();
+        let older = match found.looked_to {
+            Some(oldest) if !self.inboxes.requests_before(&inbox.id, oldest, 1, 0).await?.is_empty() => {
+                let search: String = url::form_urlencoded::byte_serialize(q.as_bytes()).collect();
+                let search = if q.is_empty() { String::new() } else { format!("&q={search}") };
+                Some(format!("{here}{search}&before={oldest}"))
+            }
+            _ => None,
+        };
         let address = self.address(&inbox.id);
         Ok(Some(InboxPage {
             links: Links::new(),
-            name: inbox.id.as_str().chars().take(8).collect(),
+            name: name(&inbox),
+            id: inbox.id.to_string(),
+            token: inbox.view_token.clone(),
+            q_max: TEXT_CHARS_MAX,
             example: format!(
                 "curl -X POST {address} \\\n  -H 'Content-Type: application/json' \\\n  --data '{{\"hello\": \"world\"}}'"
             ),
             address,
             requests,
             blank: RequestView::default(),
-            events: ask
-                .before
-                .is_none()
+            events: (ask.before.is_none() && q.is_empty())
                 .then(|| format!("{}/events?token={}&after={newest}", page_path(&inbox), inbox.view_token)),
-            newest: ask.before.map(|_| here.clone()),
-            older: more.then(|| format!("{here}&before={oldest}")),
+            newest: (ask.before.is_some() || !q.is_empty()).then_some(here),
+            older,
+            q: visible(&q).into_owned(),
         }))
     }
 
@@ -137,7 +167,15 @@ impl Shared {
     }
 }
 
-fn page_path(inbox: &Inbox) -> String {
+/// What people call an inbox, or the beginning of its id.
+pub(crate) fn name(inbox: &Inbox) -> String {
+    match &inbox.name {
+        Some(name) => visible(name).into_owned(),
+        None => inbox.id.as_str().chars().take(8).collect(),
+    }
+}
+
+pub(crate) fn page_path(inbox: &Inbox) -> String {
     format!("/inboxes/{}", inbox.id)
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use queue::inbox::{CapturedRequest, SignatureState};
 use serde::Serialize;
 
-use crate::curl;
+use crate::{curl, image};
 use pages::inert::{self, cut, visible};
 use pages::pretty;
 
@@ -46,6 +46,10 @@ pub(crate) struct RequestView {
     pub(crate) curl: String,
     /// Where the whole body is.
     pub(crate) download: String,
+    /// Where the body is as a picture, when it is one.
+    pub(crate) image: String,
+    /// The request on a page of its own.
+    pub(crate) open: String,
 }
 
 impl RequestView {
@@ -76,6 +80,11 @@ impl RequestView {
             note: body.note,
             curl: curl::command(request, origin),
             download: format!("{page}/requests/{}/body?token={token}", request.sequence),
+            image: match image::kind(&request.body) {
+                Some(_) => format!("{page}/requests/{}/image?token={token}", request.sequence),
+                None => String::new(),
+            },
+            open: format!("{page}/requests/{}?token={token}", request.sequence),
         }
     }
 }
@@ -130,23 +139,24 @@ impl Shown {
 
     fn bytes(body: &[u8]) -> Self {
         let shown = &body[..body.len().min(HEX_BYTES_MAX)];
+        let what = image::kind(body).unwrap_or("no text");
         let note = if shown.len() < body.len() {
-            format!("no text; the first {} of {} are shown", size(shown.len()), size(body.len()))
+            format!("{what}; the first {} of {} are shown", size(shown.len()), size(body.len()))
         } else {
-            "no text".into()
+            what.into()
         };
-        Self { kind: "bytes", text: hex(shown), note }
+        Self { kind: "bytes", text: hex(shown, 0), note }
     }
 }
 
-/// Sixteen bytes a line: offset, hex, and the characters that print.
-fn hex(bytes: &[u8]) -> String {
+/// Sixteen bytes a line, the first of them at `from`: offset, hex, and the characters that print.
+pub(crate) fn hex(bytes: &[u8], from: usize) -> String {
     let mut dump = String::with_capacity(bytes.len() * 5);
     for (line, chunk) in bytes.chunks(16).enumerate() {
         if line > 0 {
             dump.push('\n');
         }
-        let _ = write!(dump, "{:04x}  ", line * 16);
+        let _ = write!(dump, "{:04x}  ", from + line * 16);
         for index in 0..16 {
             let _ = match chunk.get(index) {
                 Some(byte) => write!(dump, "{byte:02x} "),
@@ -164,7 +174,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A number of bytes for people.
 #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
-fn size(bytes: usize) -> String {
+pub(crate) fn size(bytes: usize) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
         1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),

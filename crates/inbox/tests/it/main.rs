@@ -5,6 +5,7 @@ mod live;
 mod page;
 mod receive;
 mod reply;
+mod views;
 
 use std::time::Duration;
 

@@ -197,9 +197,34 @@ async fn what_senders_send_to_an_inbox_is_text_whether_it_was_there_or_arrives()
         suspicious.check("an inbox that fills").await;
         suspicious.open(&page).await;
         suspicious.browser.until(&all).await;
+        every_view(&stage, &mut suspicious, &page, &some[0]).await;
     }
     suspicious.open("/dashboard/inboxes").await;
     println!("{} payloads on {} pages", payloads.len(), suspicious.pages);
+}
+
+/// The pages of the two newest requests, the lines that differ, what a search finds, and the inbox by a hostile name.
+async fn every_view(stage: &Stage, suspicious: &mut Suspicious, page: &str, (text, mark): &(String, String)) {
+    let (place, token) = page.split_once('?').unwrap();
+    let id = place.rsplit('/').next().unwrap();
+    let list = stage.control(&format!("inboxes/{id}/requests"));
+    let recorded = body(stage.request(Method::GET, &list).send().await.unwrap()).await;
+    let numbers: Vec<_> =
+        recorded["items"].as_array().unwrap().iter().rev().map(|item| item["sequence"].clone()).collect();
+    for view in ["pretty", "raw", "headers", "hex"] {
+        suspicious.open(&format!("{place}/requests/{}?{token}&view={view}", numbers[0])).await;
+    }
+    suspicious.open(&format!("{place}/compare?{token}&old={}&new={}", numbers[0], numbers[1])).await;
+    suspicious.open(&format!("{page}&q={mark}")).await;
+    assert!(suspicious.says(mark).await > 0, "the search does not find {text:?}");
+    suspicious.open(&format!("{page}&q={}", encoded(&text.chars().take(200).collect::<String>()))).await;
+
+    let name: String = text.chars().filter(|char| !char.is_control()).take(100).collect();
+    let named =
+        stage.request(Method::PATCH, &stage.control(&format!("inboxes/{id}"))).json(&json!({"name": name}));
+    assert_eq!(named.send().await.unwrap().status(), 200, "{name:?}");
+    suspicious.open(page).await;
+    suspicious.open(&format!("/dashboard/inboxes/{id}")).await;
 }
 
 /// Sends a text as path, query, method, header and body of a request.
