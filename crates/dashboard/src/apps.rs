@@ -22,7 +22,7 @@ use crate::Shared;
 use crate::assets::Frame;
 use crate::error::{Shown, Trouble};
 use crate::log::Line;
-use crate::runs::Row;
+use crate::run_list::Row;
 use crate::session::SignedIn;
 use crate::try_it::{self, TryForm};
 use crate::{chart, overview, shape};
@@ -156,15 +156,8 @@ pub(crate) async fn show(
     Path(name): Path<String>,
 ) -> Shown<Response> {
     let app = room.app(&project, &name).await?;
-    let filter = RunFilter {
-        project: project.clone(),
-        app: Some(app.id.clone()),
-        async_only: false,
-        state: None,
-        before: None,
-        limit: PAGE_RUNS,
-    };
-    let runs = room.ports.runs.runs(filter).await?;
+    let filter = RunFilter { app: Some(app.id.clone()), ..RunFilter::of(project.clone(), PAGE_RUNS) };
+    let runs = room.ports.runs.runs(filter).await?.runs;
     let build = match &app.live {
         Some(live) => Some(live.clone()),
         None => room.ports.registry.build(&app.latest_build).await?,

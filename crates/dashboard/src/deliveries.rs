@@ -1,18 +1,16 @@
-//! What is told to receivers: the list of deliveries, and the endpoints that something was decided about.
+//! What is told to receivers: the list of deliveries, and making them once more.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
 use axum::Form;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use pages::inert::visible;
-use queue::delivery::{
-    DeliveryFilter, DeliveryState, DeliveryView, Enabled, EndpointState, EndpointView, Endpoints,
-};
-use queue::run::{EndpointUrl, Receiver};
+use queue::delivery::{DeliveryFilter, DeliveryState, DeliveryView, Endpoints};
+use queue::run::Receiver;
 use queue::{DeliveryId, ProjectId, Timestamp};
 use serde::Deserialize;
 use url::Url;
@@ -97,7 +95,7 @@ struct DeliveriesPage {
     newest: Option<String>,
 }
 
-fn query(state: Option<DeliveryState>, receiver: Option<&str>, after: Option<&str>) -> String {
+pub(crate) fn query(state: Option<DeliveryState>, receiver: Option<&str>, after: Option<&str>) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     let pairs = [("state", state.map(DeliveryState::as_str)), ("receiver", receiver), ("after", after)];
     for (name, value) in pairs {
@@ -172,117 +170,44 @@ pub(crate) async fn redeliver(
     let Some(origin) = origin(&again.receiver) else {
         return Err(Trouble::Refused("A receiver is written as an address: https://example.com".into()));
     };
-    if !(1..=HOURS_MAX).contains(&again.hours) {
+    let to = query(None, Some(&origin), None);
+    make_again(room, project, Endpoints::Of(Receiver::stored(&origin)), again.hours).await?;
+    Ok(Redirect::to(&to).into_response())
+}
+
+/// Makes everything once more that failed at some endpoints in the last hours.
+pub(crate) async fn make_again(
+    room: Arc<Shared>,
+    project: ProjectId,
+    endpoints: Endpoints,
+    hours: u64,
+) -> Shown<()> {
+    if !(1..=HOURS_MAX).contains(&hours) {
         return Err(Trouble::Refused(format!("Say how many hours to go back: 1 to {HOURS_MAX}.")));
     }
-    let back = i64::try_from(again.hours).unwrap_or(0) * 3_600_000;
+    let back = i64::try_from(hours).unwrap_or(0) * 3_600_000;
     let since = Timestamp::from_millis(room.ports.clock.now().as_millis() - back);
-    let endpoints = Endpoints::Of(Receiver::stored(&origin));
-    let to = query(None, Some(&origin), None);
     lasting(async move {
+        let receiver = endpoints.receiver();
         let count = room.ports.deliveries.redeliver_failed(&project, endpoints, since).await?;
         if count > 0 {
             room.ports.outbox.wake();
         }
-        tracing::info!(deliveries = count, receiver = origin, "failed deliveries are made once more");
+        tracing::info!(
+            deliveries = count,
+            receiver = receiver.as_str(),
+            "failed deliveries are made once more"
+        );
         Ok(())
     })
-    .await?;
-    Ok(Redirect::to(&to).into_response())
+    .await
 }
 
 /// What was begun is ended, also when the visitor closes the page meanwhile.
-async fn lasting(work: impl Future<Output = Shown<()>> + Send + 'static) -> Shown<()> {
+pub(crate) async fn lasting(work: impl Future<Output = Shown<()>> + Send + 'static) -> Shown<()> {
     match tokio::spawn(work).await {
         Ok(done) => done,
         Err(_) => Err(Trouble::Refused("It failed half-way; try again.".into())),
-    }
-}
-
-/// An endpoint that was disabled, or for which something was set.
-struct EndpointRow {
-    id: String,
-    url: String,
-    deliveries: String,
-    state: EndpointState,
-    since: String,
-    reason: String,
-    waiting: u64,
-    bytes_max: Option<String>,
-    events: Vec<(String, &'static str, String)>,
-}
-
-impl EndpointRow {
-    fn of(endpoint: &EndpointView, now: Timestamp) -> Self {
-        Self {
-            id: endpoint.id.as_str().to_owned(),
-            url: visible(endpoint.url.as_str()).into_owned(),
-            deliveries: query(None, Some(endpoint.url.receiver().as_str()), None),
-            state: endpoint.state,
-            since: shape::relative(endpoint.since, now),
-            reason: visible(&endpoint.reason).into_owned(),
-            waiting: endpoint.waiting,
-            bytes_max: endpoint
-                .body_bytes_max
-                .map(|bytes| shape::bytes(usize::try_from(bytes).unwrap_or(usize::MAX))),
-            events: endpoint
-                .events
-                .iter()
-                .rev()
-                .map(|event| {
-                    let reason = visible(&event.reason).into_owned();
-                    (shape::moment(event.at), event.state.as_str(), reason)
-                })
-                .collect(),
-        }
-    }
-}
-
-#[derive(Template)]
-#[template(path = "endpoints.html")]
-struct EndpointsPage {
-    frame: Frame,
-    rows: Vec<EndpointRow>,
-}
-
-/// `/dashboard/endpoints`
-pub(crate) async fn endpoints(
-    SignedIn(project): SignedIn,
-    State(room): State<Arc<Shared>>,
-) -> Shown<Response> {
-    let endpoints = room.ports.deliveries.endpoints(&project).await?;
-    let now = room.ports.clock.now();
-    let page = EndpointsPage {
-        frame: Frame::new(Some(project.to_string())),
-        rows: endpoints.iter().map(|endpoint| EndpointRow::of(endpoint, now)).collect(),
-    };
-    Ok(pages::html(StatusCode::OK, &page))
-}
-
-/// `POST /dashboard/endpoints/{endpoint}/enable`
-pub(crate) async fn enable(
-    SignedIn(project): SignedIn,
-    State(room): State<Arc<Shared>>,
-    Path(id): Path<String>,
-) -> Shown<Response> {
-    let url = room.endpoint_url(&project, &id).await?;
-    lasting(async move {
-        let enabled = room.ports.deliveries.enable(&project, &queue::EndpointId::of(&project, &url)).await?;
-        room.ports.outbox.wake();
-        match enabled {
-            Enabled::Replayed(_) | Enabled::Already => Ok(()),
-            Enabled::Unknown => Err(Trouble::Unknown("endpoint")),
-        }
-    })
-    .await?;
-    Ok(Redirect::to("/dashboard/endpoints").into_response())
-}
-
-impl Shared {
-    async fn endpoint_url(&self, project: &ProjectId, id: &str) -> Shown<EndpointUrl> {
-        let known = self.ports.deliveries.endpoints(project).await?;
-        let found = known.into_iter().find(|endpoint| endpoint.id.as_str() == id);
-        found.map(|endpoint| endpoint.url).ok_or(Trouble::Unknown("endpoint"))
     }
 }
 

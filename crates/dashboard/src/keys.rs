@@ -1,17 +1,20 @@
-//! Keys: what there is, since when, and replacing each. What is replaced is told once, on the page that follows.
+//! Keys: what there is, since when, replacing, making and revoking them. A new one is told once, on the page that
+//! follows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use askama::Template;
 use axum::Form;
-use axum::extract::State;
-use axum::response::Response;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
-use queue::limits::ROTATION_OVERLAP;
+use pages::inert::visible;
+use queue::limits::{KEY_NAME_BYTES_MAX, KEYS_MAX, ROTATION_OVERLAP};
 use queue::port::TooManySecrets;
-use queue::registry::{KeyKind, NewKeys, Project};
+use queue::registry::{CreatedKey, KeyKind, KeyView, KeyWish, NewKeys, Project, Scope};
 use queue::signature::WebhookSecret;
+use queue::since::Since;
 use queue::{ProjectId, Timestamp};
 use serde::Deserialize;
 
@@ -80,13 +83,54 @@ struct KeysPage {
     project: String,
     kinds: &'static [Kind],
     signing: Vec<Signing>,
+    named: Vec<NamedKey>,
+    lives: [(&'static str, &'static str); 5],
+    name_max: usize,
     /// What was made just now: name and key.
-    fresh: Option<(&'static str, String)>,
+    fresh: Option<(String, String)>,
     overlap_hours_max: u64,
 }
 
+/// A key that somebody made and named.
+struct NamedKey {
+    id: String,
+    name: String,
+    scope: Scope,
+    made: String,
+    expires: String,
+    expired: bool,
+    used: String,
+}
+
+impl NamedKey {
+    fn of(key: &KeyView, now: Timestamp) -> Self {
+        let expired = key.expires_at.is_some_and(|at| at <= now);
+        Self {
+            id: key.id.clone(),
+            name: visible(&key.name).into_owned(),
+            scope: key.scope,
+            made: shape::relative(key.created_at, now),
+            expires: match key.expires_at {
+                Some(at) if expired => format!("expired {}", shape::relative(at, now)),
+                Some(at) => format!("{} UTC", shape::moment(at)),
+                None => "never".to_owned(),
+            },
+            expired,
+            used: match key.last_used_at {
+                Some(at) if now.since(at) < Duration::from_secs(3_600) => "in the last hour".to_owned(),
+                Some(at) => shape::relative(at, now),
+                None => "never".to_owned(),
+            },
+        }
+    }
+}
+
+/// How long a new key may live.
+const LIVES: [(&str, &str); 5] =
+    [("", "never"), ("24h", "in a day"), ("7d", "in a week"), ("30d", "in 30 days"), ("365d", "in a year")];
+
 impl KeysPage {
-    fn of(project: &Project, fresh: Option<(&'static str, String)>, now: Timestamp) -> Self {
+    fn of(project: &Project, keys: &[KeyView], fresh: Option<(String, String)>, now: Timestamp) -> Self {
         Self {
             frame: Frame::new(Some(project.id.to_string())),
             project: project.id.to_string(),
@@ -97,6 +141,9 @@ impl KeysPage {
                 .filter(|secret| secret.signs_at(now))
                 .map(|secret| Signing::of(secret, now))
                 .collect(),
+            named: keys.iter().map(|key| NamedKey::of(key, now)).collect(),
+            lives: LIVES,
+            name_max: KEY_NAME_BYTES_MAX,
             fresh,
             overlap_hours_max: ROTATION_OVERLAP.as_secs() / 3_600,
         }
@@ -109,10 +156,58 @@ impl Shared {
     }
 }
 
+async fn page(room: &Shared, project: &ProjectId, fresh: Option<(String, String)>) -> Shown<Response> {
+    let keys = room.ports.registry.keys(project).await?;
+    let page = KeysPage::of(&room.own(project).await?, &keys, fresh, room.ports.clock.now());
+    Ok(pages::html(StatusCode::OK, &page))
+}
+
 /// `/dashboard/keys`
 pub(crate) async fn show(SignedIn(project): SignedIn, State(room): State<Arc<Shared>>) -> Shown<Response> {
-    let page = KeysPage::of(&room.own(&project).await?, None, room.ports.clock.now());
-    Ok(pages::html(StatusCode::OK, &page))
+    page(&room, &project, None).await
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Make {
+    name: String,
+    scope: String,
+    expires: Option<String>,
+}
+
+/// `POST /dashboard/keys/named`: makes a further key, and tells it this once.
+pub(crate) async fn create(
+    SignedIn(project): SignedIn,
+    State(room): State<Arc<Shared>>,
+    Form(make): Form<Make>,
+) -> Shown<Response> {
+    let now = room.ports.clock.now();
+    let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == make.scope);
+    let scope = scope.ok_or(Trouble::Unknown("scope"))?;
+    let expires = make.expires.as_deref().filter(|text| !text.is_empty()).map(Since::parse).transpose();
+    let expires = expires.map_err(|wanted| Trouble::Refused(format!("A key ends at a time: {wanted}.")))?;
+    let wish = KeyWish::new(&make.name, scope, expires.map(|when| when.after(now)), now);
+    let wish = wish.map_err(|error| Trouble::Refused(format!("No key was made: {error}.")))?;
+    match room.ports.keyring.create(&project, wish).await? {
+        CreatedKey::Done { key, view } => {
+            page(&room, &project, Some((visible(&view.name).into_owned(), key))).await
+        }
+        CreatedKey::TooMany => Err(Trouble::Refused(format!(
+            "The project has {KEYS_MAX} named keys, as many as it may. Revoke one that nobody needs any more."
+        ))),
+        CreatedKey::Unknown => Err(Trouble::Unknown("project")),
+    }
+}
+
+/// `POST /dashboard/keys/named/{key}/revoke`
+pub(crate) async fn revoke(
+    SignedIn(project): SignedIn,
+    State(room): State<Arc<Shared>>,
+    Path(key): Path<String>,
+) -> Shown<Response> {
+    if !room.ports.registry.revoke_key(&project, &key).await? {
+        return Err(Trouble::Unknown("key"));
+    }
+    Ok(Redirect::to("/dashboard/keys").into_response())
 }
 
 #[derive(Deserialize)]
@@ -147,12 +242,52 @@ pub(crate) async fn rotate(
         }
         None => return Err(Trouble::Unknown("project")),
     };
-    let fresh = text(made).map(|key| (known.name, key));
-    let page = KeysPage::of(&room.own(&project).await?, fresh, room.ports.clock.now());
-    Ok(pages::html(StatusCode::OK, &page))
+    page(&room, &project, text(made).map(|key| (known.name.to_owned(), key))).await
 }
 
 /// The one key that was made.
 fn text(made: NewKeys) -> Option<String> {
     made.public_key.or(made.private_key).or(made.service_account_token).or(made.webhook_secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_key_says_what_it_opens_how_long_and_when_it_was_used() {
+        let now = Timestamp::from_millis(10 * 86_400_000);
+        let project = Project {
+            id: "p-11111111".parse().unwrap(),
+            webhook_secrets: Vec::new(),
+            webhook_keys: Vec::new(),
+            sign_v1a: false,
+            token_secret: Vec::new(),
+            created_at: now,
+        };
+        let key = |name: &str, expires: Option<i64>, used: Option<i64>| KeyView {
+            id: format!("key_{name}"),
+            name: format!("<b>{name}"),
+            scope: Scope::Inference,
+            created_at: Timestamp::from_millis(0),
+            expires_at: expires.map(Timestamp::from_millis),
+            last_used_at: used.map(Timestamp::from_millis),
+        };
+        let keys = [
+            key("old", Some(9 * 86_400_000), Some(86_400_000)),
+            key("new", Some(11 * 86_400_000), Some(now.as_millis() - 60_000)),
+            key("idle", None, None),
+        ];
+        let html = KeysPage::of(&project, &keys, None, now).render().unwrap();
+        for said in [
+            "expired 1 d ago",
+            "9 d ago",
+            "1970-01-12 00:00:00 UTC",
+            "in the last hour",
+            "/keys/named/key_idle/revoke",
+        ] {
+            assert!(html.contains(said), "{said}: {html}");
+        }
+        assert!(!html.contains("<b>idle"), "{html}");
+    }
 }

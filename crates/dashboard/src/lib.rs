@@ -7,13 +7,13 @@
 //! | `/apps`, `/apps/{app}` | the project's apps, and one: traffic, events, builds, settings, functions, log |
 //! | `/apps/{app}/try/{function}` | a call made from a form: its answer, and the code that makes it |
 //! | `/apps/{app}/scaling` | how many replicas it has and why, to be changed |
-//! | `/runs` | the project's runs, by app and state, page by page |
+//! | `/runs` | the project's runs, by app, state, time, text and metadata, page by page |
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
 //! | `/deliveries` | what was told to receivers, and what still is to be |
-//! | `/endpoints` | endpoints that were disabled or set, with what waits for them |
+//! | `/endpoints`, `/endpoints/{endpoint}` | how endpoints do, and one: its attempts, those to come, switching it off and on |
 //! | `/inboxes`, `/inboxes/{inbox}` | temporary endpoints of our own, and what is set of one |
 //! | `/api` | what can be asked over HTTP, from the server's own OpenAPI document, with a curl line for each |
-//! | `/keys` | the project's keys, and replacing each |
+//! | `/keys` | the project's keys: making, revoking and replacing them |
 //!
 //! Promises:
 //! - whoever is not signed in sees nothing but the sign-in page;
@@ -27,12 +27,14 @@ mod assets;
 mod chart;
 mod code;
 mod deliveries;
+mod endpoints;
 mod error;
 mod inboxes;
 mod json;
 mod keys;
 mod log;
 mod overview;
+mod run_list;
 mod runs;
 #[cfg(test)]
 mod sample;
@@ -125,14 +127,18 @@ impl Dashboard {
             .route("/dashboard/apps/{app}/rollback", post(apps::roll_back))
             .route("/dashboard/apps/{app}/delete", post(apps::delete))
             .route("/dashboard/apps/{app}/try/{function}", get(try_it::show).post(try_it::send).layer(large))
-            .route("/dashboard/runs", get(runs::list))
+            .route("/dashboard/runs", get(run_list::show))
             .route("/dashboard/runs/{run}", get(runs::show))
             .route("/dashboard/runs/{run}/cancel", post(runs::cancel))
             .route("/dashboard/runs/{run}/deliveries/{delivery}/redeliver", post(runs::redeliver))
             .route("/dashboard/deliveries", get(deliveries::list))
             .route("/dashboard/deliveries/redeliver", post(deliveries::redeliver))
-            .route("/dashboard/endpoints", get(deliveries::endpoints))
-            .route("/dashboard/endpoints/{endpoint}/enable", post(deliveries::enable))
+            .route("/dashboard/endpoints", get(endpoints::list))
+            .route("/dashboard/endpoints/{endpoint}", get(endpoints::show))
+            .route("/dashboard/endpoints/{endpoint}/enable", post(endpoints::enable))
+            .route("/dashboard/endpoints/{endpoint}/disable", post(endpoints::disable))
+            .route("/dashboard/endpoints/{endpoint}/test", post(endpoints::test))
+            .route("/dashboard/endpoints/{endpoint}/redeliver", post(endpoints::redeliver))
             .route("/dashboard/inboxes", get(inboxes::list).post(inboxes::create))
             .route("/dashboard/inboxes/{inbox}", get(inboxes::show).post(inboxes::set))
             .route("/dashboard/inboxes/{inbox}/reply", post(inboxes::reply))
@@ -140,6 +146,8 @@ impl Dashboard {
             .route("/dashboard/inboxes/{inbox}/delete", post(inboxes::delete))
             .route("/dashboard/api", get(api::show))
             .route("/dashboard/keys", get(keys::show).post(keys::rotate))
+            .route("/dashboard/keys/named", post(keys::create))
+            .route("/dashboard/keys/named/{key}/revoke", post(keys::revoke))
             .route("/dashboard/assets/{name}", get(assets::serve))
             .layer(middleware::from_fn(session::refuse_foreign_changes))
             .layer(middleware::map_response(pages::lock_down_to_forms))

@@ -133,15 +133,9 @@ pub(crate) async fn show(
     let now = room.ports.clock.now();
     let slices = room.ports.traffic.traffic(&project, None, span, now).await?;
     let standing = room.ports.traffic.standing(&project).await?;
-    let filter = RunFilter {
-        project: project.clone(),
-        app: None,
-        async_only: false,
-        state: Some(RunState::Failed),
-        before: None,
-        limit: LAST_FAILURES,
-    };
-    let failed = room.ports.runs.runs(filter).await?;
+    let state = Some(RunState::Failed);
+    let filter = RunFilter { state, ..RunFilter::of(project.clone(), LAST_FAILURES) };
+    let failed = room.ports.runs.runs(filter).await?.runs;
     let page = OverviewPage {
         frame: Frame::new(Some(project.to_string())),
         spans: Span::ALL.into_iter().map(|one| (one.as_str(), one == span)).collect(),

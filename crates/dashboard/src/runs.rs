@@ -1,139 +1,30 @@
-//! The list of runs, and the page of one.
+//! The page of a run.
 
 use std::sync::Arc;
 
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use pages::inert::visible;
 use queue::delivery::{DeliveryState, Redelivered};
 use queue::log::{LogQuery, LogScope, StoredLine};
 use queue::outcome::Cancellation;
-use queue::run::{RunFilter, RunState, RunView};
-use queue::{AppId, ProjectId, RunId, Timestamp};
-use serde::Deserialize;
+use queue::run::RunView;
+use queue::{ProjectId, RunId, Timestamp};
 
 use crate::Shared;
 use crate::assets::Frame;
 use crate::error::{Shown, Trouble};
 use crate::log::Line;
+use crate::run_list::Row;
 use crate::session::SignedIn;
 use crate::timeline::{self, Moment};
 use crate::try_it::Again;
 use crate::{shape, words};
 
-/// Runs on one page.
-const PAGE_RUNS: usize = 100;
 /// Lines of a run's log on its page: the newest.
 const PAGE_LINES: usize = 500;
-/// States that the list can be narrowed to.
-const STATES: [RunState; 6] = [
-    RunState::Queued,
-    RunState::Running,
-    RunState::Succeeded,
-    RunState::Failed,
-    RunState::Cancelled,
-    RunState::Expired,
-];
-
-#[derive(Deserialize)]
-pub(crate) struct Narrow {
-    app: Option<String>,
-    state: Option<String>,
-    before: Option<RunId>,
-}
-
-/// A run in the list.
-pub(crate) struct Row {
-    pub(crate) id: String,
-    pub(crate) app: String,
-    pub(crate) function: String,
-    pub(crate) state: RunState,
-    pub(crate) accepted: String,
-    pub(crate) ago: String,
-    pub(crate) took: String,
-    /// Why it failed, in a word.
-    pub(crate) error: String,
-}
-
-impl Row {
-    pub(crate) fn of(run: &RunView, now: Timestamp) -> Self {
-        let until = run.ended_at.unwrap_or(now);
-        Self {
-            id: run.id.to_string(),
-            app: run.app.name().to_string(),
-            function: run.function.clone(),
-            state: run.state,
-            accepted: shape::moment(run.accepted_at),
-            ago: shape::relative(run.accepted_at, now),
-            took: shape::duration(until.since(run.accepted_at)),
-            error: run.error.as_ref().map_or_else(String::new, |error| error.code.as_str().to_owned()),
-        }
-    }
-}
-
-#[derive(Template)]
-#[template(path = "runs.html")]
-struct RunsPage {
-    frame: Frame,
-    apps: Vec<String>,
-    app: String,
-    states: Vec<(RunState, bool)>,
-    rows: Vec<Row>,
-    /// The query of the next page.
-    older: Option<String>,
-    newest: Option<String>,
-}
-
-/// `/dashboard/runs`
-pub(crate) async fn list(
-    SignedIn(project): SignedIn,
-    State(room): State<Arc<Shared>>,
-    Query(narrow): Query<Narrow>,
-) -> Shown<Response> {
-    let apps = room.ports.registry.apps(Some(&project)).await?;
-    let named = narrow.app.as_deref().filter(|name| !name.is_empty());
-    let app = named.and_then(|name| apps.iter().find(|app| app.id.name().as_str() == name));
-    let state =
-        narrow.state.as_deref().and_then(|word| STATES.into_iter().find(|state| state.as_str() == word));
-    let filter = RunFilter {
-        project: project.clone(),
-        app: app.map(|app| app.id.clone()),
-        async_only: false,
-        state,
-        before: narrow.before,
-        limit: PAGE_RUNS + 1,
-    };
-    let mut runs = room.ports.runs.runs(filter).await?;
-    let more = runs.len() > PAGE_RUNS;
-    runs.truncate(PAGE_RUNS);
-    let now = room.ports.clock.now();
-    let page = RunsPage {
-        frame: Frame::new(Some(project.to_string())),
-        apps: apps.iter().map(|app| app.id.name().to_string()).collect(),
-        app: app.map_or_else(String::new, |app| app.id.name().to_string()),
-        states: STATES.into_iter().map(|one| (one, Some(one) == state)).collect(),
-        older: runs.last().filter(|_| more).map(|last| address(app.map(|app| &app.id), state, Some(last.id))),
-        newest: narrow.before.map(|_| address(app.map(|app| &app.id), state, None)),
-        rows: runs.iter().map(|run| Row::of(run, now)).collect(),
-    };
-    Ok(pages::html(StatusCode::OK, &page))
-}
-
-fn address(app: Option<&AppId>, state: Option<RunState>, before: Option<RunId>) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
-    if let Some(app) = app {
-        query.append_pair("app", app.name().as_str());
-    }
-    if let Some(state) = state {
-        query.append_pair("state", state.as_str());
-    }
-    if let Some(before) = before {
-        query.append_pair("before", &before.to_string());
-    }
-    format!("/dashboard/runs?{}", query.finish())
-}
 
 /// What went wrong, for the box at the head of the page.
 struct Wrong {
@@ -297,6 +188,8 @@ pub(crate) async fn redeliver(
 
 #[cfg(test)]
 mod tests {
+    use queue::run::RunState;
+
     use super::*;
     use crate::sample;
 

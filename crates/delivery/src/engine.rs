@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use queue::clock::{Clock, Entropy, Timestamp};
 use queue::delivery::{AttemptEnd, AttemptReport, DueDelivery, Verdict};
+use queue::figures::ReceiverStanding;
 use queue::limits::{DELIVERY_CONNECT_LIMIT, DELIVERY_LIMIT};
 use queue::port::{
     AddressGuard, AddressRefused, Admitted, Deliveries, Departure, Inboxes, Outbox, Registry, Stored,
@@ -324,6 +325,12 @@ impl Outbox for Handle {
 
     fn wake(&self) {
         self.shared.places.wanted.notify_one();
+    }
+
+    fn standing(&self, receiver: &Receiver) -> ReceiverStanding {
+        let (under_way, places, left_alone) = self.shared.places.standing(receiver, Instant::now());
+        let now = self.shared.clock.now();
+        ReceiverStanding { under_way, places, paused_until: left_alone.map(|time| now.plus(time)) }
     }
 }
 

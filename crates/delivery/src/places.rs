@@ -278,6 +278,18 @@ impl Places {
         self.lock().receivers.values().filter_map(|lane| lane.breaker.opens_at(now)).min()
     }
 
+    /// How a receiver stands: attempts under way, how many may be, and for how long it is left alone.
+    pub(crate) fn standing(&self, receiver: &Receiver, now: Instant) -> (usize, usize, Option<Duration>) {
+        match self.lock().receivers.get(receiver) {
+            Some(lane) => {
+                let left_alone = lane.breaker.opens_at(now).map(|at| at.duration_since(now));
+                (lane.in_flight, lane.cap, left_alone)
+            }
+            None if self.own.contains(receiver) => (0, self.caps.per_receiver, None),
+            None => (0, self.caps.at_first(), None),
+        }
+    }
+
     /// No more places from now on.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

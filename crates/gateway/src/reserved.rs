@@ -25,4 +25,5 @@ pub const RESERVED_APP_NAMES: &[&str] = &[
     "v2",
     "v3",
     "v4",
+    "webhook-test",
 ];

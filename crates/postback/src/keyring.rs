@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use queue::port::{Registry, StoreError, Stored, TooManySecrets};
-use queue::registry::{FreshKeys, KeyKind, NewKeys, Project, Rotated};
+use queue::registry::{CreatedKey, FreshKeys, KeyKind, KeyMade, KeyWish, NewKeys, Project, Rotated, Scope};
 use queue::signature::SigningKey;
 use queue::signature::ed25519::PrivateKey;
 use queue::{Clock, Entropy, ProjectId};
@@ -47,6 +47,24 @@ impl Keyring {
 
 #[async_trait]
 impl queue::port::Keyring for Keyring {
+    async fn create(&self, project: &ProjectId, wish: KeyWish) -> Stored<CreatedKey> {
+        let Inner { registry, clock, entropy, .. } = &*self.0;
+        let key = match wish.scope() {
+            Scope::Inference => credentials::public_key(&**entropy),
+            Scope::Everything => credentials::private_key(&**entropy),
+        };
+        let view = wish.view(clock.now(), &**entropy);
+        let made = registry.create_key(project, view.clone(), credentials::hash(&key)).await?;
+        Ok(match made {
+            KeyMade::Done => {
+                tracing::info!(project.id = %project, key.id = view.id, key.scope = view.scope.as_str(), "a key was made");
+                CreatedKey::Done { key, view }
+            }
+            KeyMade::TooMany => CreatedKey::TooMany,
+            KeyMade::Unknown => CreatedKey::Unknown,
+        })
+    }
+
     async fn rotate(&self, project: &ProjectId, kinds: &[KeyKind], overlap: Duration) -> Stored<Answer> {
         let (inner, project, kinds) = (Arc::clone(&self.0), project.clone(), kinds.to_owned());
         // Goes to its end even if whoever asked goes away: store and file change together.

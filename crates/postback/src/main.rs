@@ -9,7 +9,6 @@ mod keyring;
 mod print;
 mod profile;
 mod serve;
-mod since;
 mod system;
 
 use std::process::ExitCode;

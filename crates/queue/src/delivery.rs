@@ -192,7 +192,7 @@ fn as_millis<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result
 }
 
 #[expect(clippy::ref_option, reason = "the form that serde calls")]
-fn as_optional_millis<S: serde::Serializer>(
+pub(crate) fn as_optional_millis<S: serde::Serializer>(
     duration: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
@@ -200,7 +200,7 @@ fn as_optional_millis<S: serde::Serializer>(
 }
 
 /// One attempt of a delivery as shown to people.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliveryAttemptView {
     /// From 1.
@@ -288,6 +288,22 @@ pub struct EndpointView {
     pub body_bytes_max: Option<u64>,
     /// Its last changes, oldest first.
     pub events: Vec<EndpointEvent>,
+}
+
+impl EndpointView {
+    /// Of an endpoint that deliveries went to, and that was never disabled or set.
+    pub fn seen(project: &ProjectId, url: EndpointUrl, since: Timestamp) -> Self {
+        Self {
+            id: EndpointId::of(project, &url),
+            url,
+            state: EndpointState::Enabled,
+            since,
+            reason: "never disabled".to_owned(),
+            waiting: 0,
+            body_bytes_max: None,
+            events: Vec::new(),
+        }
+    }
 }
 
 /// What became of the wish to enable an endpoint.

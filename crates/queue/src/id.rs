@@ -192,6 +192,12 @@ impl RunId {
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &entropy.bytes()).into_uuid())
     }
 
+    /// What the ids of runs that were accepted at `at` or later are not below, and all others are.
+    pub fn lowest(at: Timestamp) -> Self {
+        let millis = u64::try_from(at.as_millis()).unwrap_or(0).min((1 << 48) - 1);
+        Self(Uuid::from_u128(u128::from(millis) << 80))
+    }
+
     /// The 16 bytes, as the store keeps them.
     pub const fn into_bytes(self) -> [u8; 16] {
         self.0.into_bytes()

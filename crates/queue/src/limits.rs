@@ -58,6 +58,26 @@ pub const WEBHOOK_SCHEDULE_STEP_MAX: Duration = Duration::from_secs(7 * 86_400);
 pub const WEBHOOK_SCHEDULE_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Longest metadata of a call, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 4_096;
+/// Runs that one search looks at; whoever wants more goes on where it stopped.
+pub const RUNS_SEARCHED_MAX: usize = 20_000;
+/// Longest text that runs are searched for, in bytes.
+pub const SEARCH_TEXT_BYTES_MAX: usize = 256;
+/// Conditions on the metadata in one search.
+pub const SEARCH_METADATA_MAX: usize = 8;
+/// Bytes of each text of a run, and of its result, that a search looks at.
+pub const SEARCHED_BYTES_MAX: usize = 16 << 10;
+/// Named keys of a project.
+pub const KEYS_MAX: usize = 100;
+/// Longest name of a key, in bytes.
+pub const KEY_NAME_BYTES_MAX: usize = 100;
+/// Deliveries that are looked at, the newest ones, to tell how endpoints do …
+pub const DELIVERIES_LOOKED_AT_MAX: usize = 5_000;
+/// … of which so many are told …
+pub const ENDPOINTS_SHOWN_MAX: usize = 100;
+/// … each with as many of its last attempts, and of its next ones …
+pub const ENDPOINT_ATTEMPTS_SHOWN_MAX: usize = 20;
+/// … found among so many that wait for its receiver.
+pub const PENDING_LOOKED_AT_MAX: usize = 1_000;
 /// Between two events of a kind that a run tells on its way.
 pub const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 /// Lines or values in one such event, in bytes of JSON.
@@ -271,6 +291,11 @@ pub const TABLE: &[Limit] = &[
         "422",
     ),
     limit("metadata of a call", "4 KiB", "422"),
+    limit(
+        "one look for runs by text or metadata",
+        "20,000 runs, 16 KiB of each text and result; a text of 256 bytes, 8 values",
+        "`nextToken` goes on where it stopped; 400",
+    ),
     limit("`Idempotency-Key`", "255 bytes", "422"),
     limit(
         "`logs` and `output` events of a run",
@@ -396,6 +421,7 @@ pub const TABLE: &[Limit] = &[
         "with less left, 503 `storage_full` for whatever is new; ends are recorded in it",
     ),
     limit("secrets of a project, and of each of its apps", "100, 32 KiB each", "422"),
+    limit("named keys of a project", "100, each with a name of 100 bytes at most", "409; 422"),
     limit("overlap of a replaced webhook secret", "24 h, also the default", "422"),
 ];
 

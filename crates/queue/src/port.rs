@@ -19,6 +19,8 @@
 //! | [`Builds`] | gateway | builder |
 //! | [`Keyring`] | gateway | postback |
 
+mod guard;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,7 @@ use crate::delivery::{
     AttemptEnd, DeliveryFilter, DeliveryView, DueDelivery, Enabled, EndpointView, Endpoints, Redelivered,
 };
 use crate::event::{AppEvent, StoredEvent};
+use crate::figures::{EndpointFigures, ReceiverStanding};
 use crate::hardware::Hardware;
 use crate::id::{AppId, BuildId, DeliveryId, EndpointId, InboxId, LeaseToken, ProjectId, RunId};
 use crate::inbox::{CapturedRequest, Inbox, InboxChange, Recorded};
@@ -41,16 +44,18 @@ use crate::log::{LogLine, LogQuery, StoredLine};
 use crate::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
 use crate::progress::Progress;
 use crate::registry::{
-    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyKind, NewBuild, NewKeys, NewProject, Prepared,
-    Project, Rotated, SecretChange,
+    App, Build, BuildStatus, CreatedKey, FreshKeys, Identity, KeyHash, KeyKind, KeyMade, KeyView, KeyWish,
+    NewBuild, NewKeys, NewProject, Prepared, Project, Rotated, SecretChange,
 };
 use crate::request::{FunctionAnswer, FunctionRequest};
 use crate::run::{
-    CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunView,
+    CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunList, RunView,
 };
 use crate::traffic::{Slice, Span, Standing};
 use crate::web::Visitor;
 use crate::webhook::Metadata;
+
+pub use guard::{AddressGuard, AddressRefused, Admitted};
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -149,8 +154,9 @@ pub trait Runs: Send + Sync {
     /// When a run of a project was removed with age, as long as that is remembered.
     async fn removed(&self, project: &ProjectId, run: RunId) -> Stored<Option<Timestamp>>;
 
-    /// Runs of a project, newest first, without attempts, deliveries and results.
-    async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>>;
+    /// Runs of a project, newest first, without attempts, deliveries and results. A search looks at
+    /// [`RUNS_SEARCHED_MAX`](crate::limits::RUNS_SEARCHED_MAX) of them and says where it stopped.
+    async fn runs(&self, filter: RunFilter) -> Stored<RunList>;
 
     /// Waits until the run has ended and its end is durable, or `wait` has passed. Returns at once
     /// for a run that has ended or that nobody knows.
@@ -226,6 +232,15 @@ pub trait Deliveries: Send + Sync {
     /// A project's endpoints that were disabled once, or for which something was set, by address.
     async fn endpoints(&self, project: &ProjectId) -> Stored<Vec<EndpointView>>;
 
+    /// How the endpoints do that the project's newest deliveries went to, the last used first: up to
+    /// [`ENDPOINTS_SHOWN_MAX`](crate::limits::ENDPOINTS_SHOWN_MAX) of them.
+    async fn endpoint_figures(&self, _project: &ProjectId) -> Stored<Vec<EndpointFigures>> {
+        Ok(Vec::new())
+    }
+
+    /// Disables an endpoint: what is due there waits for the enabling. `false` when it is disabled already.
+    async fn disable(&self, project: &ProjectId, url: EndpointUrl) -> Stored<bool>;
+
     /// Enables an endpoint and makes the deliveries due that wait for it.
     async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Enabled>;
 }
@@ -242,8 +257,23 @@ pub trait Registry: Send + Sync {
     /// One project.
     async fn project(&self, id: &ProjectId) -> Stored<Option<Project>>;
 
-    /// Who holds the key with this hash.
+    /// Who holds the key with this hash; nobody once it is revoked or has expired.
     async fn identify(&self, key: &KeyHash) -> Stored<Option<Identity>>;
+
+    /// The named keys of a project, newest first.
+    async fn keys(&self, _project: &ProjectId) -> Stored<Vec<KeyView>> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps a named key, known by its hash.
+    async fn create_key(&self, _project: &ProjectId, _key: KeyView, _hash: KeyHash) -> Stored<KeyMade> {
+        Ok(KeyMade::Unknown)
+    }
+
+    /// Revokes a named key: it opens nothing any more when this returns. Returns whether it was there.
+    async fn revoke_key(&self, _project: &ProjectId, _id: &str) -> Stored<bool> {
+        Ok(false)
+    }
 
     /// Replaces keys and secrets of a project, all in one write. Signing ones that are replaced go on until
     /// the overlap is over.
@@ -317,6 +347,9 @@ pub trait Secrets: Send + Sync {
 /// A project's keys as people hold them: made, told once, written into their owner's file.
 #[async_trait]
 pub trait Keyring: Send + Sync {
+    /// Makes a named key, and tells it this once.
+    async fn create(&self, project: &ProjectId, wish: KeyWish) -> Stored<CreatedKey>;
+
     /// Replaces keys of a project by newly made ones. `None` when there is no such project.
     async fn rotate(
         &self,
@@ -566,39 +599,17 @@ pub trait Outbox: Send + Sync {
 
     /// There are due deliveries in the store.
     fn wake(&self);
+
+    /// How a receiver stands at the moment.
+    fn standing(&self, _receiver: &Receiver) -> ReceiverStanding {
+        ReceiverStanding::default()
+    }
 }
 
 /// A reserved place for one attempt. Dropping it gives the place back.
 pub trait Departure: Send {
     /// Makes the recorded attempt.
     fn send(self: Box<Self>, due: DueDelivery);
-}
-
-/// An address that may be called, as far as can be known now.
-#[derive(Clone, Debug)]
-pub struct Admitted {
-    /// The address, normalised.
-    pub url: EndpointUrl,
-    /// What the caller should know, such as a name that does not resolve at the moment.
-    pub warning: Option<String>,
-}
-
-/// A webhook address that breaks a rule.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct AddressRefused {
-    /// The rule, in a few stable words: `scheme`, `port`, `address_not_allowed` …
-    pub rule: &'static str,
-    /// What is wrong and what to do, for the caller. Never what a name resolved to.
-    pub message: String,
-}
-
-/// Which addresses the server may be made to call.
-#[async_trait]
-pub trait AddressGuard: Send + Sync {
-    /// Checks an address when a run is accepted. Only a positive finding refuses; a resolver that
-    /// fails or is slow leaves a warning. The check that counts is made again at every connect.
-    async fn check(&self, url: &str) -> Result<Admitted, AddressRefused>;
 }
 
 /// Why an upload was not taken.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::app::{AppConfig, Function};
-use crate::clock::Timestamp;
+use crate::clock::{Entropy, Timestamp};
 use crate::id::{AppId, BuildId, ProjectId};
+use crate::limits::KEY_NAME_BYTES_MAX;
 use crate::signature::{InvalidSecret, SigningKeys, WebhookSecret};
 
 /// A project's secrets as they are made once, shown once, and kept hashed (but for the signing
@@ -159,6 +160,118 @@ pub enum Scope {
     Inference,
     /// Everything (`private-…` and service-account tokens).
     Everything,
+}
+
+impl Scope {
+    /// Every scope.
+    pub const ALL: [Self; 2] = [Self::Inference, Self::Everything];
+
+    /// The word of API, CLI and pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inference => "inference",
+            Self::Everything => "everything",
+        }
+    }
+}
+
+/// A further key of a project, as shown to people: the key itself is told once, when it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyView {
+    /// `key_` and 8 hex digits.
+    pub id: String,
+    /// What it is for.
+    pub name: String,
+    /// What it opens.
+    pub scope: Scope,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From then on it opens nothing.
+    pub expires_at: Option<Timestamp>,
+    /// When it last opened something, to the hour.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// A key that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyWish {
+    name: String,
+    scope: Scope,
+    expires_at: Option<Timestamp>,
+}
+
+/// A key that cannot be made, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidKey(String);
+
+impl KeyWish {
+    /// Checks what somebody wants.
+    ///
+    /// # Errors
+    /// When the name is empty or too long, or the key would have expired already.
+    pub fn new(
+        name: &str,
+        scope: Scope,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<Self, InvalidKey> {
+        let name = name.trim();
+        if name.is_empty() || name.len() > KEY_NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            return Err(InvalidKey(format!(
+                "`name` must say what the key is for, in one line of {KEY_NAME_BYTES_MAX} bytes at most"
+            )));
+        }
+        if let Some(at) = expires_at.filter(|at| *at <= now) {
+            return Err(InvalidKey(format!("`expiresAt` must be a time to come; {at} is past")));
+        }
+        Ok(Self { name: name.to_owned(), scope, expires_at })
+    }
+
+    /// What it is to open.
+    pub const fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// The key as it is kept, made now.
+    pub fn view(self, now: Timestamp, entropy: &dyn Entropy) -> KeyView {
+        KeyView {
+            id: format!("key_{}", entropy.hex(4)),
+            name: self.name,
+            scope: self.scope,
+            created_at: now,
+            expires_at: self.expires_at,
+            last_used_at: None,
+        }
+    }
+}
+
+/// What became of a key that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyMade {
+    /// It opens what it is to open.
+    Done,
+    /// The project has as many as it may.
+    TooMany,
+    /// There is no such project.
+    Unknown,
+}
+
+/// What became of the wish for a key. Has no `Debug`: it holds the key.
+#[derive(Clone)]
+pub enum CreatedKey {
+    /// It was made.
+    Done {
+        /// The key, this once.
+        key: String,
+        /// What is kept of it.
+        view: KeyView,
+    },
+    /// The project has as many as it may.
+    TooMany,
+    /// There is no such project.
+    Unknown,
 }
 
 /// Who a request comes from.
@@ -315,4 +428,28 @@ pub struct Prepared {
     pub folder: String,
     /// The interpreter of its environment.
     pub python: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_needs_a_name_and_a_time_to_come() {
+        let now = Timestamp::from_millis(1_000);
+        let wish = |name: &str, at: Option<i64>| {
+            KeyWish::new(name, Scope::Inference, at.map(Timestamp::from_millis), now)
+        };
+        assert!(wish(" website ", None).is_ok_and(|wish| wish.name == "website"));
+        assert!(wish("website", Some(1_001)).is_ok());
+        for (name, at, says) in [
+            ("", None, "`name`"),
+            ("two\nlines", None, "`name`"),
+            (&*"x".repeat(KEY_NAME_BYTES_MAX + 1), None, "100 bytes"),
+            ("website", Some(1_000), "`expiresAt`"),
+        ] {
+            let error = wish(name, at).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
 }

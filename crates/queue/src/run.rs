@@ -14,6 +14,7 @@ use crate::lease::{AttemptView, Lease};
 use crate::limits::{RESULT_RETENTION, UNDELIVERED_RETENTION};
 use crate::outcome::{Ending, RunError};
 use crate::rerun::RetryPolicy;
+use crate::search::Search;
 use crate::signature::CallerSecret;
 use crate::webhook::{EventFilter, Metadata, Schedule, WebhookHeaders};
 
@@ -424,10 +425,54 @@ pub struct RunFilter {
     pub async_only: bool,
     /// Only in this state.
     pub state: Option<RunState>,
+    /// Only accepted then or later …
+    pub since: Option<Timestamp>,
+    /// … and before then.
+    pub until: Option<Timestamp>,
+    /// Only those that say this.
+    pub search: Search,
     /// Only older than this run: the cursor of the next page.
     pub before: Option<RunId>,
     /// At most so many.
     pub limit: usize,
+}
+
+impl RunFilter {
+    /// The newest runs of a project.
+    pub fn of(project: ProjectId, limit: usize) -> Self {
+        Self {
+            project,
+            app: None,
+            async_only: false,
+            state: None,
+            since: None,
+            until: None,
+            search: Search::default(),
+            before: None,
+            limit,
+        }
+    }
+
+    /// What the ids of its runs are not below …
+    pub fn from(&self) -> Option<RunId> {
+        self.since.map(RunId::lowest)
+    }
+
+    /// … and what they are below.
+    pub fn below(&self) -> Option<RunId> {
+        let until = self.until.map(RunId::lowest);
+        self.before.into_iter().chain(until).min()
+    }
+}
+
+/// A page of a list of runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunList {
+    /// Newest first.
+    pub runs: Vec<RunView>,
+    /// The last run that was looked at, when there are older ones to look at still: the cursor of the next page,
+    /// whether this one is full or not.
+    pub next: Option<RunId>,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod begin;
 mod complete;
 mod endpoints;
 mod failing;
+mod figures;
 mod form;
 mod redeliver;
 mod view;
@@ -15,6 +16,7 @@ use queue::delivery::{
     AttemptEnd, AttemptReport, DeliveryFilter, DeliveryView, DueDelivery, Enabled, EndpointView, Endpoints,
     Redelivered, Verdict,
 };
+use queue::figures::EndpointFigures;
 use queue::link::ResultLinks;
 use queue::port::{Deliveries, Room, Stored};
 use queue::reason::{BODY_UNREADABLE, NO_SIGNING_KEY, OUTCOME_UNKNOWN};
@@ -121,6 +123,17 @@ impl Deliveries for Store {
     ) -> Stored<bool> {
         let project = project.clone();
         let write = move |batch: &mut Batch<'_>| endpoints::set_body_limit(batch, &project, &url, bytes_max);
+        self.inner.committer.write(0, write).await
+    }
+
+    async fn endpoint_figures(&self, project: &ProjectId) -> Stored<Vec<EndpointFigures>> {
+        let project = project.clone();
+        self.inner.memory.readers().list(move |conn| figures::of_project(conn, &project)).await
+    }
+
+    async fn disable(&self, project: &ProjectId, url: EndpointUrl) -> Stored<bool> {
+        let project = project.clone();
+        let write = move |batch: &mut Batch<'_>| complete::disable_as_asked(batch, &project, &url);
         self.inner.committer.write(0, write).await
     }
 

@@ -18,6 +18,7 @@ use queue::port::{Accepted, Claim, Deliveries as _, Room, Runs as _};
 use queue::run::{
     CallRecord, EndpointUrl, Generation, Idempotency, Mode, NewRun, RunFilter, RunOptions, RunState,
 };
+use queue::search::Search;
 use queue::{AppId, Clock, DeliveryId, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, StatementStatus};
@@ -219,8 +220,10 @@ impl Scene {
             Some(RunState::Expired),
         ] {
             let project = project();
-            let filter = RunFilter { project, app: None, async_only: false, state, before: None, limit: 20 };
-            store.runs(filter).await.unwrap();
+            let filter = RunFilter { state, ..RunFilter::of(project, 20) };
+            store.runs(filter.clone()).await.unwrap();
+            let search = Search::new(Some("nobody says this"), ["order=17"]).unwrap();
+            store.runs(RunFilter { search, ..filter }).await.unwrap();
         }
         store.run(&project(), delivery.run).await.unwrap();
         store.wait_for_end(delivery.run, Duration::ZERO).await;

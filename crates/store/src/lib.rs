@@ -30,6 +30,7 @@ mod effort;
 mod fault;
 mod filesystem;
 mod inboxes;
+mod keys;
 mod lock;
 mod logs;
 mod memory;

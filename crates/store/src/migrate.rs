@@ -23,6 +23,7 @@ pub(crate) const DATABASE: &[&str] = &[
     include_str!("../migrations/sqlite/0013_app_events.sql"),
     include_str!("../migrations/sqlite/0014_traffic.sql"),
     include_str!("../migrations/sqlite/0015_inbox_settings.sql"),
+    include_str!("../migrations/sqlite/0016_keys.sql"),
 ];
 /// The steps of `logs.db`.
 pub(crate) const LOGS: &[&str] = &[include_str!("../migrations/sqlite-logs/0001_lines.sql")];

@@ -9,7 +9,8 @@ use queue::limits::BUILDS_PER_APP_MAX;
 use queue::outcome::{Code, RunError};
 use queue::port::{Registry, Stored};
 use queue::registry::{
-    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
+    App, Build, BuildStatus, FreshKeys, Identity, KeyHash, KeyMade, KeyView, NewBuild, NewProject, Prepared,
+    Project, Rotated,
 };
 use queue::{AppId, BuildId, ProjectId, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
@@ -18,6 +19,7 @@ use crate::Store;
 use crate::batch::{AppNumber, Batch};
 use crate::chores::{self, CHANGED_PER_STEP, Position, Step, Work};
 use crate::fault::Fault;
+use crate::keys::{self, Found};
 use crate::row;
 use crate::runs::{Cause, end_without_lease};
 use crate::secrets::{self, Kind};
@@ -47,7 +49,28 @@ impl Registry for Store {
     }
 
     async fn identify(&self, key: &KeyHash) -> Stored<Option<Identity>> {
-        Ok(self.inner.memory.registry().keys.get(key).cloned())
+        let found = self.inner.memory.registry().keys.find(key, || self.inner.clock.now());
+        let Some(Found { identity, note }) = found else { return Ok(None) };
+        if let Some(at) = note {
+            let hash = *key;
+            self.inner.committer.note(move |batch| keys::used(batch, &hash, at));
+        }
+        Ok(Some(identity))
+    }
+
+    async fn keys(&self, project: &ProjectId) -> Stored<Vec<KeyView>> {
+        let project = project.clone();
+        self.inner.memory.readers().read(move |conn| keys::list(conn, &project)).await
+    }
+
+    async fn create_key(&self, project: &ProjectId, key: KeyView, hash: KeyHash) -> Stored<KeyMade> {
+        let project = project.clone();
+        self.inner.committer.write(0, move |batch| keys::create(batch, &project, &key, &hash)).await
+    }
+
+    async fn revoke_key(&self, project: &ProjectId, id: &str) -> Stored<bool> {
+        let (project, id) = (project.clone(), id.to_owned());
+        self.inner.committer.write(0, move |batch| keys::revoke(batch, &project, &id)).await
     }
 
     async fn rotate_keys(&self, project: &ProjectId, fresh: FreshKeys) -> Stored<Rotated> {

@@ -6,6 +6,7 @@ mod claim;
 mod delay;
 mod end;
 mod expire;
+mod list;
 mod progress;
 mod release;
 mod view;
@@ -20,7 +21,7 @@ use queue::outcome::{Cancellation, Expired, Finish, Finished, RunError};
 use queue::port::{Accepted, Claim, Runs, StoreError, Stored};
 use queue::progress::Progress;
 use queue::reason::NO_SIGNING_KEY;
-use queue::run::{CallRecord, LeasedRun, NewRun, Ready, RunFilter, RunView};
+use queue::run::{CallRecord, LeasedRun, NewRun, Ready, RunFilter, RunList, RunView};
 use queue::{AppId, ProjectId, RunId, Timestamp};
 
 use crate::Store;
@@ -30,9 +31,10 @@ use crate::fault::Fault;
 use crate::reserve::Spent;
 
 pub(crate) use end::{Begun, Cause, end_without_lease};
+pub(crate) use list::FEW;
 pub(crate) use progress::told;
 pub(crate) use release::requeue;
-pub(crate) use view::{FEW, story};
+pub(crate) use view::story;
 
 #[async_trait]
 impl Runs for Store {
@@ -206,8 +208,8 @@ impl Runs for Store {
         self.inner.memory.readers().read(move |conn| view::removed(conn, &project, run)).await
     }
 
-    async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {
-        self.inner.memory.readers().list(move |conn| view::many(conn, &filter)).await
+    async fn runs(&self, filter: RunFilter) -> Stored<RunList> {
+        self.inner.memory.readers().list(move |conn| list::page(conn, &filter)).await
     }
 
     async fn wait_for_end(&self, run: RunId, wait: Duration) {

@@ -1,15 +1,16 @@
 //! The registry as one unchanging picture. It is small and changes when people do something, so each
 //! change makes a new one; readers hold the one they took.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use queue::app::{AppConfig, Function};
-use queue::registry::{App, Build, Identity, KeyHash, Project, Scope};
+use queue::registry::{App, Build, Identity, Project, Scope};
 use queue::{AppId, BuildId, ProjectId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::fault::Fault;
+use crate::keys::Keys;
 use crate::row;
 use crate::secrets::{self, Secrets};
 use crate::vault::Vault;
@@ -18,7 +19,7 @@ use crate::vault::Vault;
 pub(crate) struct Snapshot {
     /// Oldest first.
     pub(crate) projects: Vec<Project>,
-    pub(crate) keys: HashMap<KeyHash, Identity>,
+    pub(crate) keys: Keys,
     /// In the order of ids, so a project's apps are in the order of names.
     pub(crate) apps: BTreeMap<AppId, Arc<App>>,
 }
@@ -45,6 +46,7 @@ impl Snapshot {
                 id,
             });
         }
+        snapshot.keys.load(conn)?;
         let mut statement = conn.prepare_cached(
             "SELECT a.id, a.live_build, a.latest_build, b.status, a.created_at, a.updated_at
              FROM apps a JOIN builds b ON b.id = a.latest_build",

@@ -271,6 +271,10 @@ impl Deliveries for Shelf {
         unreachable!("{ELSEWHERE}")
     }
 
+    async fn disable(&self, _: &ProjectId, _: EndpointUrl) -> Stored<bool> {
+        unreachable!("{ELSEWHERE}")
+    }
+
     async fn enable(&self, _: &ProjectId, _: &EndpointId) -> Stored<Enabled> {
         unreachable!("{ELSEWHERE}")
     }

@@ -1,4 +1,4 @@
-//! Keys of a project: shown as far as they can be, replaced, and published for receivers.
+//! Keys of a project: shown as far as they can be, made, revoked, replaced, and published for receivers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::CACHE_CONTROL;
 use queue::limits::ROTATION_OVERLAP;
 use queue::port::TooManySecrets;
-use queue::registry::{KeyKind, Project};
+use queue::registry::{CreatedKey, KeyKind, KeyView, KeyWish, Project, Scope};
 use queue::signature::WebhookSecret;
 use queue::signature::ed25519::PrivateKey;
 use queue::{ProjectId, Timestamp};
@@ -31,6 +31,8 @@ pub(super) struct KeysView {
     webhook_secrets: Vec<SecretView>,
     v1a: bool,
     webhook_public_keys: Vec<PublicKeyView>,
+    /// Those that were made beside the two that the project began with.
+    keys: Vec<KeyView>,
 }
 
 #[derive(Serialize)]
@@ -50,7 +52,7 @@ struct PublicKeyView {
 }
 
 impl KeysView {
-    fn of(project: &Project, now: Timestamp) -> Self {
+    fn of(project: &Project, keys: Vec<KeyView>, now: Timestamp) -> Self {
         let secret = |secret: &WebhookSecret| SecretView {
             secret: secret.secret.clone(),
             created_at: secret.created_at,
@@ -67,6 +69,7 @@ impl KeysView {
             webhook_secrets: project.webhook_secrets.iter().filter(live).map(secret).collect(),
             v1a: project.sign_v1a,
             webhook_public_keys: project.webhook_keys.iter().filter(live).filter_map(public).collect(),
+            keys,
         }
     }
 }
@@ -76,14 +79,77 @@ fn unstored(answer: impl Serialize) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }
 
+async fn view(gateway: &Gateway, project: &ProjectId) -> Answer<Response> {
+    let keys = gateway.registry.keys(project).await?;
+    Ok(unstored(KeysView::of(&own(gateway, project).await?, keys, gateway.clock.now())))
+}
+
 async fn own(gateway: &Gateway, project: &ProjectId) -> Answer<Project> {
     let found = gateway.registry.project(project).await?;
     found.ok_or_else(|| Problem::unknown_project(project.as_str()))
 }
 
-/// The secrets and public keys that deliveries are signed with.
+/// What deliveries are signed with, and the named keys.
 pub(super) async fn show(Control(project): Control, State(gateway): State<Gateway>) -> Answer<Response> {
-    Ok(unstored(KeysView::of(&own(&gateway, &project).await?, gateway.clock.now())))
+    view(&gateway, &project).await
+}
+
+/// A key, this once.
+#[derive(Serialize)]
+struct Made {
+    key: String,
+    #[serde(flatten)]
+    view: KeyView,
+}
+
+/// Makes a further key.
+pub(super) async fn create(
+    Control(project): Control,
+    State(gateway): State<Gateway>,
+    fields: Fields,
+) -> Answer<Response> {
+    let now = gateway.clock.now();
+    let name = fields.text(&["name"])?.unwrap_or_default();
+    let scope = match fields.text(&["scope"])? {
+        None => Scope::Inference,
+        Some(text) => Scope::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| {
+            let words = Scope::ALL.map(Scope::as_str).join(" or ");
+            refused(format!("`scope` must be {words}, not `{}`", clip(text)))
+        })?,
+    };
+    let expires_at = match fields.text(&["expiresAt"])? {
+        None => None,
+        Some(text) => Some(Timestamp::parse_rfc3339(text).ok_or_else(|| {
+            refused(format!("`expiresAt` must be a time such as 2027-01-31T12:00:00Z, not `{}`", clip(text)))
+        })?),
+    };
+    let wish = KeyWish::new(name, scope, expires_at, now).map_err(|error| refused(error.to_string()))?;
+    match gateway.keyring.create(&project, wish).await? {
+        CreatedKey::Done { key, view } => Ok(unstored(Made { key, view })),
+        CreatedKey::TooMany => Err(Problem::conflict("too_many_keys", TOO_MANY)),
+        CreatedKey::Unknown => Err(Problem::unknown_project(project.as_str())),
+    }
+}
+
+const TOO_MANY: &str = "the project has as many named keys as it may; revoke one that nobody needs any more";
+
+#[derive(Serialize)]
+pub(super) struct Revoked {
+    message: String,
+}
+
+/// Revokes a named key: whoever holds it is refused at once.
+pub(super) async fn revoke(
+    Control(project): Control,
+    State(gateway): State<Gateway>,
+    Path((_, key)): Path<(String, String)>,
+) -> Answer<Json<Revoked>> {
+    if gateway.registry.revoke_key(&project, &key).await? {
+        return Ok(Json(Revoked { message: format!("`{key}` opens nothing any more") }));
+    }
+    let message =
+        format!("this project has no key `{}`; `postback keys list` shows those it has", clip(&key));
+    Err(Problem::not_found("unknown_key", message))
 }
 
 /// Replaces some of the keys, and tells the new ones this once.
@@ -133,7 +199,7 @@ pub(super) async fn sign(
     if !gateway.keyring.sign_v1a(&project, on).await? {
         return Err(Problem::unknown_project(project.as_str()));
     }
-    Ok(unstored(KeysView::of(&own(&gateway, &project).await?, gateway.clock.now())))
+    view(&gateway, &project).await
 }
 
 /// The public keys, for receivers: a JSON Web Key Set whose keys also say their `whpk_` form. A project

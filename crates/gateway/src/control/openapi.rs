@@ -29,7 +29,7 @@ const CALL_QUERY: [(&str, &str); 2] = [
 ];
 
 /// What the bodies of changes look like.
-const BODIES: [(&str, &str, &str); 11] = [
+const BODIES: [(&str, &str, &str); 13] = [
     ("POST", "/v2/projects/{project}/apps", r#"{"name": "my-app", "cpu": 2, "memory": 4, "pip": ["numpy"]}"#),
     (
         "PATCH",
@@ -48,6 +48,12 @@ const BODIES: [(&str, &str, &str); 11] = [
         r#"{"url": "https://example.com/hook", "bodyBytesMax": 1048576}"#,
     ),
     ("PATCH", "/v2/projects/{project}/endpoints/{endpoint}", r#"{"bodyBytesMax": 1048576}"#),
+    ("POST", "/v2/projects/{project}/endpoints/test", r#"{"url": "https://example.com/hook"}"#),
+    (
+        "POST",
+        "/v2/projects/{project}/keys",
+        r#"{"name": "website", "scope": "inference", "expiresAt": "2027-01-31T12:00:00Z"}"#,
+    ),
     ("POST", "/v2/projects/{project}/keys/rotate", r#"{"keys": ["webhookSecret"], "overlapSeconds": 86400}"#),
     ("PUT", "/v2/projects/{project}/keys/signing", r#"{"v1a": true}"#),
     ("PATCH", "/v2/projects/{project}/secrets", r#"{"HF_TOKEN": "…"}"#),

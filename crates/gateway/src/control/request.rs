@@ -165,6 +165,11 @@ impl Params {
         (!value.is_empty()).then_some(value)
     }
 
+    /// Every value of a key that may be given several times.
+    pub(super) fn texts<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
     /// `true` and `1` are yes.
     pub(super) fn flag(&self, key: &str) -> bool {
         self.text(key).is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true"))

@@ -12,6 +12,7 @@ use queue::lease::AttemptView;
 use queue::outcome::{Cancellation, RunError};
 use queue::rerun::RetryPolicy;
 use queue::run::{EndpointUrl, Generation, Mode, RunFilter, RunState, RunView};
+use queue::search::Search;
 use queue::webhook::{EventFilter, Metadata, Schedule};
 use queue::{AppId, BuildId, ProjectId, RunId, Timestamp};
 use serde::Serialize;
@@ -240,18 +241,20 @@ async fn page<T>(
     params: &Params,
     show: fn(&RunView) -> T,
 ) -> Answer<RunPage<T>> {
-    let limit = params.limit("limit", PAGE_RUNS)?;
+    let search = Search::new(params.text("text"), params.texts("metadata"))
+        .map_err(|error| Problem::bad_request("invalid_query", error.to_string()))?;
     let filter = RunFilter {
-        project,
         app,
         async_only: params.flag("asyncOnly"),
         state: params.text("state").map(state).transpose()?,
+        since: params.moment("since")?,
+        until: params.moment("until")?,
+        search,
         before: params.cursor("nextToken")?,
-        limit,
+        ..RunFilter::of(project, params.limit("limit", PAGE_RUNS)?)
     };
-    let runs = gateway.runs.runs(filter).await?;
-    let next_token = if runs.len() == limit { runs.last().map(|run| run.id) } else { None };
-    Ok(RunPage { items: runs.iter().map(show).collect(), next_token })
+    let list = gateway.runs.runs(filter).await?;
+    Ok(RunPage { items: list.runs.iter().map(show).collect(), next_token: list.next })
 }
 
 fn state(text: &str) -> Answer<RunState> {

@@ -37,7 +37,7 @@ pub(super) struct OwnDelivery {
     pub(super) delivery: DeliveryView,
 }
 
-/// An endpoint of the project that was disabled once.
+/// An endpoint of the project: disabled or set once, or one that its newest deliveries went to.
 pub(super) struct OwnEndpoint {
     pub(super) project: ProjectId,
     pub(super) endpoint: EndpointView,
@@ -196,8 +196,12 @@ impl FromRequestParts<Gateway> for OwnEndpoint {
         let Control(project) = Control::from_request_parts(parts, gateway).await?;
         let text = required(parts, gateway, "endpoint").await?;
         let known = gateway.deliveries.endpoints(&project).await?;
-        let endpoint = known.into_iter().find(|known| known.id.as_str() == text);
-        let endpoint = endpoint.ok_or_else(|| unknown_endpoint(&text))?;
+        if let Some(endpoint) = known.into_iter().find(|known| known.id.as_str() == text) {
+            return Ok(Self { project, endpoint });
+        }
+        let seen = gateway.deliveries.endpoint_figures(&project).await?;
+        let mut seen = seen.into_iter().map(|seen| EndpointView::seen(&project, seen.url, seen.since));
+        let endpoint = seen.find(|seen| seen.id.as_str() == text).ok_or_else(|| unknown_endpoint(&text))?;
         Ok(Self { project, endpoint })
     }
 }

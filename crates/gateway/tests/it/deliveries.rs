@@ -102,6 +102,12 @@ impl Deliveries for World {
         Ok(url.as_str() == HOOK)
     }
 
+    async fn disable(&self, project: &ProjectId, url: EndpointUrl) -> Stored<bool> {
+        self.written().await;
+        assert_eq!((project.as_str(), url.as_str()), (PROJECT, HOOK));
+        Ok(true)
+    }
+
     async fn enable(&self, project: &ProjectId, endpoint: &EndpointId) -> Stored<Enabled> {
         self.written().await;
         let is_known = *endpoint == EndpointId::of(project, &EndpointUrl::checked(HOOK));
@@ -220,7 +226,13 @@ async fn endpoints_are_shown_and_enabled_by_their_own_project() {
     let list = get(&world, &path).await.good();
     assert_eq!((&list["items"][0]["url"], &list["items"][0]["state"]), (&json!(HOOK), &json!("disabled")));
     let id = list["items"][0]["id"].as_str().unwrap();
-    assert_eq!(get(&world, &format!("{path}/{id}")).await.good(), list["items"][0]);
+    let mut shown = get(&world, &format!("{path}/{id}")).await.good();
+    let receiver = shown.as_object_mut().unwrap().remove("receiver").unwrap();
+    assert_eq!((&shown, receiver["pausedUntil"].is_null()), (&list["items"][0], true));
+    let disabled = ask(&world, "POST", &format!("{path}/{id}/disable"), Value::Null).await.good();
+    assert_eq!(disabled, json!({"wasDisabled": false}));
+    let test = ask(&world, "POST", &format!("{path}/{id}/test"), Value::Null).await;
+    test.problem(409, "endpoint_disabled");
     let enabled = ask(&world, "POST", &format!("{path}/{id}/enable"), Value::Null).await.good();
     assert_eq!(enabled, json!({"replayed": 3, "wasDisabled": true}));
     assert_eq!(world.hold().told, ["wake"]);

@@ -22,8 +22,10 @@ use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
     Scope,
 };
-use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunState, RunView};
+use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunList, RunState, RunView};
+use queue::search::Said;
 use queue::signature::WebhookSecret;
+use queue::webhook::Metadata;
 use queue::{AppId, BuildId, Clock, Entropy, InboxId, ProjectId, RunId, Timestamp};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -383,16 +385,27 @@ impl Runs for World {
         Ok(self.checked()?.removed.get(&(project.clone(), run)).copied())
     }
 
-    async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {
+    async fn runs(&self, filter: RunFilter) -> Stored<RunList> {
         let held = self.checked()?;
         let wanted = |run: &&RunView| {
             run.app.project() == filter.project
                 && filter.app.as_ref().is_none_or(|app| *app == run.app)
                 && filter.state.is_none_or(|state| state == run.state)
                 && (!filter.async_only || run.mode == queue::run::Mode::Async)
-                && filter.before.is_none_or(|before| run.id < before)
+                && filter.below().is_none_or(|below| run.id < below)
+                && filter.from().is_none_or(|from| run.id >= from)
+                && filter.search.fits(&Said {
+                    id: run.id,
+                    function: &run.function,
+                    error: run.error.as_ref(),
+                    metadata: run.metadata.as_ref().map(Metadata::as_str),
+                    warning: run.warning.as_deref(),
+                    result: run.result.as_deref(),
+                })
         };
-        Ok(held.runs.values().rev().filter(wanted).take(filter.limit).cloned().collect())
+        let runs: Vec<_> = held.runs.values().rev().filter(wanted).take(filter.limit).cloned().collect();
+        let next = if runs.len() == filter.limit { runs.last().map(|run| run.id) } else { None };
+        Ok(RunList { runs, next })
     }
 
     async fn wait_for_end(&self, run: RunId, wait: Duration) {

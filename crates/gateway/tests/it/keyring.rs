@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use queue::ProjectId;
 use queue::port::{Keyring, Stored, TooManySecrets};
-use queue::registry::{KeyKind, NewKeys};
+use queue::registry::{CreatedKey, KeyKind, KeyWish, NewKeys};
+use queue::{Clock as _, ProjectId};
 
 use crate::fakes::World;
 
@@ -27,6 +27,11 @@ impl Keyring for World {
             webhook_secret: told(KeyKind::WebhookSecret),
             webhook_public_key: told(KeyKind::WebhookKey),
         })))
+    }
+
+    async fn create(&self, _: &ProjectId, wish: KeyWish) -> Stored<CreatedKey> {
+        let key = format!("a key for {}", wish.scope().as_str());
+        Ok(CreatedKey::Done { key, view: wish.view(self.now(), self) })
     }
 
     async fn sign_v1a(&self, _: &ProjectId, _: bool) -> Stored<bool> {

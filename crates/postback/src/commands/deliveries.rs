@@ -1,13 +1,13 @@
 //! `postback deliveries`
 
 use queue::Clock as _;
+use queue::since::Since;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{Context, ExitStatus};
 use crate::client::Client;
 use crate::print::{Printer, WithHint};
-use crate::since::Since;
 use crate::system::SystemClock;
 
 /// Arguments of `postback deliveries`.

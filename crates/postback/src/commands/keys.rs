@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use queue::Clock as _;
 use queue::limits::ROTATION_OVERLAP;
 use queue::port::{Keyring as _, Registry as _, TooManySecrets};
 use queue::registry::KeyKind;
+use queue::since::Since;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -32,11 +34,32 @@ enum Action {
     Show,
     /// Replace keys; a replaced webhook secret signs for a while beside the new one
     Rotate(Rotate),
+    /// List the named keys, which stand beside the two that every project has
+    List,
+    /// Make a named key, and print it this once
+    Create(Create),
+    /// Revoke a named key: whoever holds it is refused at once
+    Revoke {
+        /// Its id, as `postback keys list` shows it
+        key: String,
+    },
     /// Sign deliveries with Ed25519 (`v1a`) as well, so that receivers need no secret
     V1a {
         /// Whether to
         switch: Switch,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// What it is for
+    name: String,
+    /// What it opens: calls of apps, or everything in the project
+    #[arg(long, default_value = "inference", value_parser = ["inference", "everything"])]
+    scope: String,
+    /// When it ends: after `12h`, `30d`, or at a time such as 2027-01-31T12:00:00Z; never, when not given
+    #[arg(long, value_name = "WHEN", value_parser = Since::parse)]
+    expires: Option<Since>,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -114,6 +137,18 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             };
             told(&fresh, rotate.overlap, context)
         }
+        Action::List => list(context).await,
+        Action::Create(wish) => create(&wish, context).await,
+        Action::Revoke { key } => {
+            let client = context.client().await?;
+            let answer = client.control(Method::DELETE, &format!("keys/{key}")).json().await?;
+            if context.printer.wants_json() {
+                context.printer.json(&answer);
+            } else {
+                context.printer.done(answer["message"].as_str().unwrap_or("it opens nothing any more"));
+            }
+            Ok(ExitStatus::Success)
+        }
         Action::V1a { switch } => {
             let on = matches!(switch, Switch::On);
             let client = context.client().await?;
@@ -133,6 +168,36 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             Ok(ExitStatus::Success)
         }
     }
+}
+
+async fn list(context: &Context) -> anyhow::Result<ExitStatus> {
+    let keys = context.client().await?.control(Method::GET, "keys").json().await?;
+    let keys = &keys["keys"];
+    if context.printer.wants_json() {
+        context.printer.json(keys);
+        return Ok(ExitStatus::Success);
+    }
+    let columns = ["id", "name", "scope", "createdAt", "expiresAt", "lastUsedAt"];
+    let cell = |key: &Value, column: &str| key[column].as_str().unwrap_or("never").to_owned();
+    let row = |key: &Value| columns.map(|column| cell(key, column)).into();
+    let rows: Vec<Vec<String>> = keys.as_array().into_iter().flatten().map(row).collect();
+    context.printer.table(&["KEY", "NAME", "SCOPE", "CREATED", "EXPIRES", "LAST USED"], &rows);
+    Ok(ExitStatus::Success)
+}
+
+async fn create(wish: &Create, context: &Context) -> anyhow::Result<ExitStatus> {
+    let client = context.client().await?;
+    let expires_at = wish.expires.map(|when| when.after(SystemClock.now()).to_rfc3339());
+    let body = json!({"name": wish.name, "scope": wish.scope, "expiresAt": expires_at});
+    let made = client.control(Method::POST, "keys").body(&body).json().await?;
+    if context.printer.wants_json() {
+        context.printer.json(&made);
+        return Ok(ExitStatus::Success);
+    }
+    let id = made["id"].as_str().unwrap_or_default();
+    context.printer.note(&format!("it is shown this once; `postback keys revoke {id}` ends it"));
+    context.printer.data(made["key"].as_str().unwrap_or_default());
+    Ok(ExitStatus::Success)
 }
 
 /// Whether flags, environment or profile name a server, rather than the data directory of this machine.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use queue::Clock as _;
+use queue::since::Since;
 use reqwest::Method;
 
 use super::{Context, ExitStatus};
 use crate::print::{WithHint, clean};
-use crate::since::Since;
 use crate::system::SystemClock;
 
 /// Between two looks when following.

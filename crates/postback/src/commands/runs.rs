@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use queue::Clock as _;
+use queue::since::Since;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -21,17 +22,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List the newest runs
-    List {
-        /// Only runs of this app
-        #[arg(long)]
-        app: Option<String>,
-        /// Only runs in this state
-        #[arg(long, value_parser = ["queued", "running", "succeeded", "failed", "cancelled", "expired"])]
-        state: Option<String>,
-        /// Runs at most
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-    },
+    List(List),
     /// Show one run with its result, attempts and deliveries
     #[command(visible_alias = "show")]
     Get {
@@ -48,6 +39,48 @@ enum Action {
     },
 }
 
+#[derive(Debug, clap::Args)]
+struct List {
+    /// Only runs of this app
+    #[arg(long)]
+    app: Option<String>,
+    /// Only runs in this state
+    #[arg(long, value_parser = ["queued", "running", "succeeded", "failed", "cancelled", "expired"])]
+    state: Option<String>,
+    /// Only runs accepted since then: `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = Since::parse)]
+    since: Option<Since>,
+    /// Only runs accepted before then
+    #[arg(long, value_name = "WHEN", value_parser = Since::parse)]
+    until: Option<Since>,
+    /// Only runs that say this: in id, function, error, warning, metadata or result
+    #[arg(long)]
+    text: Option<String>,
+    /// Only runs with this value in their metadata; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    metadata: Vec<String>,
+    /// Runs at most
+    #[arg(long, default_value_t = LISTED, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+/// Runs of a list, when nobody says how many.
+const LISTED: u32 = 20;
+
+impl Default for List {
+    fn default() -> Self {
+        Self {
+            app: None,
+            state: None,
+            since: None,
+            until: None,
+            text: None,
+            metadata: Vec::new(),
+            limit: LISTED,
+        }
+    }
+}
+
 /// Seconds of one long-poll.
 const POLL_SECS: u64 = 30;
 
@@ -58,17 +91,13 @@ const POLL_SECS: u64 = 30;
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let client = context.client().await?;
     let printer = context.printer;
-    let action = args.action.unwrap_or(Action::List { app: None, state: None, limit: 20 });
+    let action = args.action.unwrap_or_else(|| Action::List(List::default()));
     match action {
-        Action::List { app, state, limit } => {
-            let mut ask = client.control(Method::GET, "runs").query("limit", limit);
-            if let Some(app) = app {
-                ask = ask.query("app", app);
-            }
-            if let Some(state) = state {
-                ask = ask.query("state", state);
-            }
-            let page = ask.json().await?;
+        Action::List(wanted) => {
+            let spinner = printer.spinner("looking for runs");
+            let page = find(&client, &wanted).await;
+            spinner.finish_and_clear();
+            let page = page?;
             if printer.wants_json() {
                 printer.json(&page);
                 return Ok(ExitStatus::Success);
@@ -118,6 +147,41 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// The runs that are wanted, in one page: a search is asked to go on until it found enough or saw all.
+async fn find(client: &Client, wanted: &List) -> anyhow::Result<Value> {
+    let now = SystemClock.now();
+    let moment = |since: Option<Since>| since.map(|since| since.before(now).to_rfc3339());
+    let said = [
+        ("app", wanted.app.clone()),
+        ("state", wanted.state.clone()),
+        ("since", moment(wanted.since)),
+        ("until", moment(wanted.until)),
+        ("text", wanted.text.clone()),
+    ];
+    let metadata = wanted.metadata.iter().map(|pair| ("metadata", pair.clone()));
+    let said: Vec<(&str, String)> =
+        said.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(metadata).collect();
+    let most = usize::try_from(wanted.limit).unwrap_or(usize::MAX);
+    let (mut items, mut next) = (Vec::new(), Value::Null);
+    loop {
+        let mut ask = client.control(Method::GET, "runs").query("limit", most - items.len());
+        for (name, value) in &said {
+            ask = ask.query(name, value);
+        }
+        if let Some(token) = next.as_str() {
+            ask = ask.query("nextToken", token);
+        }
+        let mut page = ask.json().await?;
+        if let Value::Array(found) = page["items"].take() {
+            items.extend(found);
+        }
+        next = page["nextToken"].take();
+        if next.is_null() || items.len() >= most {
+            return Ok(serde_json::json!({ "items": items, "nextToken": next }));
+        }
+    }
 }
 
 /// When a queued run may start, if it has to wait until then. `notBefore` stays when its time has come.

@@ -7,7 +7,7 @@ use queue::webhook::Schedule;
 use queue::{DeliveryId, ProjectId, Timestamp};
 use rusqlite::{OptionalExtension as _, params};
 
-use super::endpoints::remember;
+use super::endpoints::{REQUESTED, remember};
 use super::failing;
 use crate::batch::Batch;
 use crate::chores::{self, Work};
@@ -126,6 +126,19 @@ fn under_way(batch: &Batch<'_>, end: &AttemptEnd) -> Result<Option<UnderWay>, Fa
     let mut rows = statement.query(values)?;
     let Some(row) = rows.next()? else { return Ok(None) };
     Ok(Some(UnderWay { started_at: row::time(row, 0)?, schedule: row::schedule(row, 1)? }))
+}
+
+/// The same because somebody asked for it. `false` when it is disabled already.
+pub(super) fn disable_as_asked(
+    batch: &mut Batch<'_>,
+    project: &ProjectId,
+    url: &EndpointUrl,
+) -> Result<bool, Fault> {
+    if batch.books.is_disabled(project, url) {
+        return Ok(false);
+    }
+    disable(batch, project, url, batch.now(), REQUESTED)?;
+    Ok(true)
 }
 
 /// Nothing more goes to the endpoint: what waits for it goes on waiting, until somebody enables it.

@@ -15,6 +15,8 @@ use crate::row;
 
 /// Deliveries replayed in one transaction, so that a long list does not hold up everybody else.
 const REPLAYED_PER_BATCH: usize = CHANGED_PER_STEP;
+/// Why an endpoint became what it is: somebody asked for it.
+pub(super) const REQUESTED: &str = "requested";
 /// Changes remembered of one endpoint.
 const EVENTS_MAX: usize = 100;
 
@@ -177,7 +179,7 @@ pub(super) fn enable(
         batch
             .sql("DELETE FROM endpoints WHERE project = ?1 AND url = ?2")?
             .execute(params![project.as_str(), url.as_str()])?;
-        remember(batch, project, url, now, EndpointState::Enabled, "requested")?;
+        remember(batch, project, url, now, EndpointState::Enabled, REQUESTED)?;
         batch.books.disabled.remove(&key);
     }
     Ok(Some(Step { replayed: waiting.len() as u64, done }))

@@ -14,7 +14,8 @@ use crate::row;
 use crate::runs::FEW;
 
 /// What [`attempt`] reads after the attempt's number.
-const ATTEMPT: &str = "d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
+pub(super) const ATTEMPT: &str =
+    "d.started_at, d.ended_at, d.status_code, d.reason, d.response, d.duration_us,
     d.reused_connection, d.dns_us, d.connect_us, d.tls_us, d.first_byte_us, d.thin";
 /// What [`read`] reads after that.
 const DELIVERY: &str = "d.run, d.endpoint, d.url, d.state, d.next_at,
@@ -151,7 +152,7 @@ fn read(row: &Row<'_>) -> Result<DeliveryView, Fault> {
 }
 
 /// The attempts that were followed by another.
-fn history(conn: &Connection, id: DeliveryId) -> Result<Vec<DeliveryAttemptView>, Fault> {
+pub(super) fn history(conn: &Connection, id: DeliveryId) -> Result<Vec<DeliveryAttemptView>, Fault> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT d.number, {ATTEMPT} FROM delivery_attempts d
          WHERE d.run = ?1 AND d.endpoint = ?2 ORDER BY d.number"
@@ -164,7 +165,7 @@ fn history(conn: &Connection, id: DeliveryId) -> Result<Vec<DeliveryAttemptView>
     Ok(attempts)
 }
 
-fn attempt(row: &Row<'_>) -> Result<DeliveryAttemptView, Fault> {
+pub(super) fn attempt(row: &Row<'_>) -> Result<DeliveryAttemptView, Fault> {
     let ended_at = row::optional_time(row, 2)?;
     let report = match ended_at {
         None => None,

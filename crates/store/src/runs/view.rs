@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use queue::lease::AttemptView;
 use queue::outcome::{Ending, Outcome};
-use queue::run::{Generation, RunFilter, RunState, RunView};
+use queue::run::{Generation, RunState, RunView};
 use queue::webhook::Metadata;
 use queue::{AppId, ProjectId, RunId, Timestamp};
-use rusqlite::types::ToSql;
 use rusqlite::{Connection, Row, params};
 
 use crate::fault::Fault;
@@ -14,12 +13,13 @@ use crate::results::ResultFiles;
 use crate::row;
 use crate::secrets::Sealed;
 
-const COLUMNS: &str = "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
+pub(super) const COLUMNS: &str =
+    "r.id, n.app, r.function, r.generation, r.mode, r.state, r.error, r.status_code,
     r.run_time_ms, r.accepted_at, r.started_at, r.ended_at, r.build, r.webhooks, r.warning, r.attempt,
     r.priority, r.not_before, r.retries, r.retry_on,
     r.webhook_events, r.webhook_header_names, r.metadata, r.webhook_schedule, r.max_attempts";
 
-fn read(row: &Row<'_>) -> Result<RunView, Fault> {
+pub(super) fn read(row: &Row<'_>) -> Result<RunView, Fault> {
     Ok(RunView {
         id: row::run_id(row, 0)?,
         app: row::parsed(row, 1)?,
@@ -109,137 +109,6 @@ fn attempts(conn: &Connection, view: &RunView, current: u32) -> Result<Vec<Attem
         attempts.push(AttemptView { number: current, started_at, ended_at: view.ended_at, end, error: None });
     }
     Ok(attempts)
-}
-
-/// Rows of an index that are looked at to find those of a list. Where there are more of a kind, the list is full
-/// soon on the way from the newest one.
-pub(crate) const FEW: i64 = if cfg!(test) { 1_000 } else { 10_000 };
-
-/// A way to find an app's runs. The conditions are literals: the planner sees which index holds such rows.
-#[derive(Clone, Copy)]
-enum Way {
-    /// From the newest on: the runs of an app lie in order in one index.
-    InOrder,
-    /// Through the index of those in one state, which holds few.
-    Queued,
-    Delayed,
-    Running,
-    /// Through the index of those without a result, which is in the order of the list.
-    Failed,
-    Cancelled,
-    Expired,
-}
-
-impl Way {
-    const fn from(self) -> &'static str {
-        match self {
-            Self::InOrder => "runs r",
-            Self::Queued => "runs r INDEXED BY runs_queued",
-            Self::Delayed => "runs r INDEXED BY runs_delayed_by_app",
-            Self::Running => "runs r INDEXED BY runs_running",
-            Self::Failed | Self::Cancelled | Self::Expired => "runs r INDEXED BY runs_without_result",
-        }
-    }
-
-    const fn condition(self) -> &'static str {
-        match self {
-            Self::InOrder => "r.app = ?1",
-            Self::Queued => "r.app = ?1 AND r.state = 'queued' AND r.delayed = 0",
-            Self::Delayed => "r.app = ?1 AND r.state = 'queued' AND r.delayed = 1",
-            Self::Running => "r.state = 'running' AND r.app = ?1",
-            Self::Failed => "r.app = ?1 AND r.state = 'failed'",
-            Self::Cancelled => "r.app = ?1 AND r.state = 'cancelled'",
-            Self::Expired => "r.app = ?1 AND r.state = 'expired'",
-        }
-    }
-
-    /// Whether the index has few rows for the app.
-    fn has_few(self, conn: &Connection, number: i64) -> Result<bool, Fault> {
-        let app = if matches!(self, Self::Running) {
-            "?1 IS NOT NULL AND r.state = 'running'"
-        } else {
-            self.condition()
-        };
-        let text = format!("SELECT count(*) FROM (SELECT 1 FROM {} WHERE {app} LIMIT ?2)", self.from());
-        let mut statement = conn.prepare_cached(&text)?;
-        let found: i64 = statement.query_row(params![number, FEW], |row| row.get(0))?;
-        Ok(found < FEW)
-    }
-}
-
-/// The ways that find the runs in a state.
-fn ways(conn: &Connection, state: Option<RunState>, number: i64) -> Result<&'static [Way], Fault> {
-    let ways: &[Way] = match state {
-        Some(RunState::Queued) => &[Way::Queued, Way::Delayed],
-        Some(RunState::Running) => &[Way::Running],
-        Some(RunState::Failed) => &[Way::Failed],
-        Some(RunState::Cancelled) => &[Way::Cancelled],
-        Some(RunState::Expired) => &[Way::Expired],
-        Some(RunState::Succeeded) | None => &[Way::InOrder],
-    };
-    for way in ways {
-        if matches!(way, Way::Queued | Way::Delayed | Way::Running) && !way.has_few(conn, number)? {
-            return Ok(&[Way::InOrder]);
-        }
-    }
-    Ok(ways)
-}
-
-/// Newest first. Those of several apps, or found in several ways, are merged.
-pub(super) fn many(conn: &Connection, filter: &RunFilter) -> Result<Vec<RunView>, Fault> {
-    let mut runs = Vec::new();
-    for number in numbers(conn, &filter.project, filter.app.as_ref())? {
-        for way in ways(conn, filter.state, number)? {
-            of_app(conn, filter, number, *way, &mut runs)?;
-        }
-    }
-    runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
-    runs.truncate(filter.limit);
-    Ok(runs)
-}
-
-fn numbers(conn: &Connection, project: &ProjectId, app: Option<&AppId>) -> Result<Vec<i64>, Fault> {
-    let mut statement = conn
-        .prepare_cached("SELECT number FROM app_numbers WHERE project = ?1 AND (?2 IS NULL OR app = ?2)")?;
-    let numbers = statement.query_map(params![project.as_str(), app.map(AppId::as_str)], |row| row.get(0))?;
-    Ok(numbers.collect::<Result<_, _>>()?)
-}
-
-fn of_app(
-    conn: &Connection,
-    filter: &RunFilter,
-    number: i64,
-    way: Way,
-    runs: &mut Vec<RunView>,
-) -> Result<(), Fault> {
-    // The order of the joins keeps the order of the list where it is found in order.
-    let mut text = format!(
-        "SELECT {COLUMNS} FROM {} CROSS JOIN app_numbers n ON n.number = r.app WHERE {}",
-        way.from(),
-        way.condition()
-    );
-    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
-    let before = filter.before.map(RunId::into_bytes);
-    let state = filter.state.map(RunState::as_str);
-    let mut values: Vec<&dyn ToSql> = vec![&number, &limit];
-    if let Some(before) = &before {
-        values.push(before);
-        text += &format!(" AND r.id < ?{}", values.len());
-    }
-    if let (Some(state), Way::InOrder) = (&state, way) {
-        values.push(state);
-        text += &format!(" AND r.state = ?{}", values.len());
-    }
-    if filter.async_only {
-        text += " AND r.mode = 'async'";
-    }
-    text += " ORDER BY r.id DESC LIMIT ?2";
-    let mut statement = conn.prepare_cached(&text)?;
-    let mut rows = statement.query(values.as_slice())?;
-    while let Some(row) = rows.next()? {
-        runs.push(read(row)?);
-    }
-    Ok(())
 }
 
 /// When a run of a project was removed, as long as that is remembered.

@@ -21,7 +21,7 @@ use queue::registry::{
     App, Build, BuildStatus, FreshKeys, Identity, KeyHash, NewBuild, NewProject, Prepared, Project, Rotated,
     SecretChange,
 };
-use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunView};
+use queue::run::{CallRecord, EndpointUrl, LeasedRun, NewRun, Ready, RunFilter, RunList, RunView};
 use queue::{AppId, BuildId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
 
 #[derive(Default)]
@@ -316,8 +316,8 @@ impl Runs for Memory {
         unreachable!("the gateway asks: {project} {run}")
     }
 
-    async fn runs(&self, _: RunFilter) -> Stored<Vec<RunView>> {
-        Ok(Vec::new())
+    async fn runs(&self, _: RunFilter) -> Stored<RunList> {
+        Ok(RunList::default())
     }
 
     async fn wait_for_end(&self, _: RunId, _: Duration) {}

@@ -10,7 +10,7 @@ use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
 use queue::port::*;
 use queue::registry::App;
-use queue::run::{CallRecord, LeasedRun, Mode, NewRun, RunFilter, RunState, RunView};
+use queue::run::{CallRecord, LeasedRun, Mode, NewRun, RunFilter, RunList, RunState, RunView};
 use queue::{AppId, ProjectId, RunId};
 use tokio::sync::Semaphore;
 
@@ -211,7 +211,7 @@ impl Runs for Rig {
         self.world.removed(project, run).await
     }
 
-    async fn runs(&self, filter: RunFilter) -> Stored<Vec<RunView>> {
+    async fn runs(&self, filter: RunFilter) -> Stored<RunList> {
         self.world.runs(filter).await
     }
 

@@ -13,19 +13,19 @@ use testkit::recorder::Recorder;
 use crate::support::{PATIENCE, Stage, json};
 
 /// Somebody with a browser.
-struct Visitor {
+pub(crate) struct Visitor {
     client: Client,
     origin: String,
-    cookie: Option<String>,
+    pub(crate) cookie: Option<String>,
 }
 
 impl Visitor {
-    fn of(stage: &Stage) -> Self {
+    pub(crate) fn of(stage: &Stage) -> Self {
         let client = Client::builder().redirect(Policy::none()).timeout(PATIENCE).build().unwrap();
         Self { client, origin: stage.home.url(), cookie: None }
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.origin));
         match &self.cookie {
             Some(cookie) => request.header(COOKIE, cookie),
@@ -33,18 +33,18 @@ impl Visitor {
         }
     }
 
-    async fn open(&self, path: &str) -> Response {
+    pub(crate) async fn open(&self, path: &str) -> Response {
         self.request(Method::GET, path).send().await.unwrap()
     }
 
-    async fn page(&self, path: &str) -> String {
+    pub(crate) async fn page(&self, path: &str) -> String {
         let response = self.open(path).await;
         assert_eq!(response.status(), 200, "{path}");
         response.text().await.unwrap()
     }
 
     /// Opens a page until it says all of this.
-    async fn until(&self, path: &str, said: &[&str]) -> String {
+    pub(crate) async fn until(&self, path: &str, said: &[&str]) -> String {
         let began = std::time::Instant::now();
         loop {
             let page = self.page(path).await;
@@ -54,14 +54,14 @@ impl Visitor {
     }
 
     /// Presses a button.
-    async fn press(&self, path: &str, form: &[(&str, &str)]) -> Response {
+    pub(crate) async fn press(&self, path: &str, form: &[(&str, &str)]) -> Response {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let request = self.request(Method::POST, path).header("origin", &self.origin);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         request.body(body).send().await.unwrap()
     }
 
-    async fn sign_in(&mut self, key: &str) -> Response {
+    pub(crate) async fn sign_in(&mut self, key: &str) -> Response {
         let response =
             self.press("/dashboard/sign-in", &[("key", key), ("next", "/dashboard/runs?state=failed")]).await;
         let cookie = response.headers().get(SET_COOKIE).map(|cookie| cookie.to_str().unwrap().to_owned());

@@ -210,3 +210,55 @@ pub(crate) async fn an_endpoint_fails_by_a_schedule_of_a_runs_own_that_is_long_a
         assert_eq!(endpoint(&world).await.is_some(), is_disabled, "{schedule}");
     }
 }
+
+pub(crate) async fn an_endpoint_is_disabled_as_asked_and_what_is_due_there_waits(world: World<impl Engine>) {
+    let due = world.succeeded(&app("a"), &[A]).await;
+    assert!(world.store.disable(&project(1), url(A)).await.unwrap());
+    assert!(!world.store.disable(&project(1), url(A)).await.unwrap(), "it is already");
+    let later = world.succeeded(&app("a"), &[A]).await;
+    for run in [due, later] {
+        assert_eq!(world.view(run).await.deliveries[0].state, DeliveryState::Disabled);
+    }
+    assert!(world.begin().await.is_empty());
+    let shown = world.store.endpoints(&project(1)).await.unwrap().remove(0);
+    assert_eq!(
+        (shown.state, shown.reason.as_str(), shown.waiting),
+        (EndpointState::Disabled, "requested", 2)
+    );
+    // The same address of another project is another endpoint.
+    assert!(world.store.disable(&project(2), url(A)).await.unwrap());
+    assert_eq!(world.store.enable(&project(1), &id()).await.unwrap(), Enabled::Replayed(2));
+    assert_eq!(world.begin().await.len(), 2);
+}
+
+pub(crate) async fn how_an_endpoint_does_is_counted_from_its_attempts(world: World<impl Engine>) {
+    const B: &str = "https://a.example/other";
+    let run = world.succeeded(&app("a"), &[A]).await;
+    // One that fails first and is taken then, one that fails, one that is due, one of another endpoint.
+    let again = world.now().plus(Duration::from_secs(60));
+    world.end(&world.begin().await[0], Verdict::Retry(world.now()), 500);
+    world.settled().await;
+    world.end(&world.begin().await[0], Verdict::Delivered, 200);
+    let failing = world.succeeded(&app("a"), &[A]).await;
+    world.end(&world.begin().await[0], Verdict::Retry(again), 503);
+    let due = world.succeeded(&app("a"), &[A]).await;
+    world.succeeded(&app("a"), &[B]).await;
+    world.settled().await;
+
+    let figures = world.store.endpoint_figures(&project(1)).await.unwrap();
+    let urls: Vec<_> = figures.iter().map(|figures| figures.url.as_str()).collect();
+    assert_eq!(urls, [B, A], "the last used first");
+    let figures = &figures[1];
+    assert_eq!((figures.attempts, figures.succeeded, figures.success_percent()), (3, 1, Some(33.3)));
+    assert_eq!(
+        (figures.p50, figures.p95),
+        (Some(Duration::from_micros(1_234)), Some(Duration::from_micros(1_234)))
+    );
+    assert_eq!((figures.pending, figures.pending_more), (2, false));
+    let next: Vec<_> = figures.next.iter().map(|next| next.run_id).collect();
+    assert_eq!(next, [due, failing]);
+    assert_eq!(figures.next[1].at, again);
+    let last: Vec<_> = figures.last.iter().map(|last| (last.run_id, last.attempt.number)).collect();
+    assert_eq!(last, [(failing, 1), (run, 2), (run, 1)]);
+    assert!(world.store.endpoint_figures(&project(2)).await.unwrap().is_empty());
+}

@@ -43,6 +43,7 @@ macro_rules! conformance {
             a_synchronous_call_leaves_its_record
             runs_are_listed_newest_first_page_by_page
             the_list_can_be_narrowed
+            the_list_can_be_searched
             the_list_of_a_state_has_all_of_its_runs_and_no_others
             a_run_is_shown_to_its_own_project_only
             a_body_that_is_not_large_is_kept_with_its_run
@@ -128,6 +129,8 @@ macro_rules! conformance {
             enabling_replays_what_waits
             enabling_what_is_enabled_changes_nothing_and_says_so
             an_endpoint_is_enabled_by_its_own_project_only
+            an_endpoint_is_disabled_as_asked_and_what_is_due_there_waits
+            how_an_endpoint_does_is_counted_from_its_attempts
             an_endpoint_that_takes_nothing_for_a_whole_schedule_is_disabled
             what_is_pending_and_under_way_waits_with_its_endpoint
             one_success_within_the_schedule_keeps_an_endpoint
@@ -136,6 +139,8 @@ macro_rules! conformance {
         }}
         $crate::conformance::promises! { $open, registry {
             a_project_is_made_once
+            a_named_key_opens_until_it_is_revoked_or_expires
+            a_project_keeps_so_many_named_keys_and_says_so
             a_replaced_secret_signs_until_its_overlap_is_over
             asymmetric_signing_is_switched_on_with_one_key_that_stays
             keys_open_what_they_should_until_they_are_rotated

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use queue::app::{AppConfig, Contract, Function};
 use queue::lease::{Release, Released};
-use queue::limits::WEBHOOK_SECRETS_MAX;
+use queue::limits::{KEYS_MAX, WEBHOOK_SECRETS_MAX};
 use queue::outcome::Code;
 use queue::port::{Accepted, Claim, StoreError};
 use queue::registry::{
-    App, BuildStatus, FreshKeys, Identity, NewBuild, NewProject, Prepared, Rotated, Scope,
+    App, BuildStatus, FreshKeys, Identity, KeyMade, KeyView, NewBuild, NewProject, Prepared, Rotated, Scope,
 };
 use queue::run::RunState;
-use queue::{AppId, BuildId};
+use queue::{AppId, BuildId, Timestamp};
 
 use crate::world::{Engine, World, app, project};
 
@@ -93,7 +93,7 @@ fn fresh_secret(number: usize, overlap: Duration) -> FreshKeys {
 /// The webhook secrets of the project 1, newest first, with how long each still signs.
 async fn signing(world: &World<impl Engine>) -> Vec<(String, Option<Duration>)> {
     let found = world.store.project(&project(1)).await.unwrap().unwrap();
-    let left = |until: Option<queue::Timestamp>| until.map(|until| until.since(world.now()));
+    let left = |until: Option<Timestamp>| until.map(|until| until.since(world.now()));
     found.webhook_secrets.into_iter().map(|secret| (secret.secret, left(secret.expires_at))).collect()
 }
 
@@ -307,4 +307,66 @@ pub(crate) async fn a_build_of_nobody_is_refused(world: World<impl Engine>) {
     let refused = world.store.register_build(new_build(&world, 1, &app("a"))).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))));
     assert!(world.store.app(&app("a")).await.unwrap().is_none());
+}
+
+fn key(world: &World<impl Engine>, id: &str, scope: Scope, expires_at: Option<Timestamp>) -> KeyView {
+    let created_at = world.now();
+    KeyView { id: id.into(), name: "website".into(), scope, created_at, expires_at, last_used_at: None }
+}
+
+pub(crate) async fn a_named_key_opens_until_it_is_revoked_or_expires(world: World<impl Engine>) {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    with_project(&world).await;
+    let short = key(&world, "key_1", Scope::Inference, Some(world.now().plus(2 * HOUR)));
+    world.pass(Duration::from_millis(1));
+    let long = key(&world, "key_2", Scope::Everything, None);
+    for (key, hash) in [(&short, [51; 32]), (&long, [52; 32])] {
+        let made = world.store.create_key(&project(1), key.clone(), hash).await.unwrap();
+        assert_eq!(made, KeyMade::Done);
+    }
+    let opens = async |hash| world.store.identify(&hash).await.unwrap();
+    let identity = |scope| Some(Identity { project: project(1), scope });
+    assert_eq!(opens([51; 32]).await, identity(Scope::Inference));
+    assert_eq!(opens([52; 32]).await, identity(Scope::Everything));
+    world.settled().await;
+    let used = |at| KeyView { last_used_at: Some(at), ..long.clone() };
+    let first = world.now();
+    let shown = world.store.keys(&project(1)).await.unwrap();
+    assert_eq!(shown, [used(first), KeyView { last_used_at: Some(first), ..short.clone() }]);
+
+    // To the hour: no use in between is written down.
+    world.pass(HOUR / 2);
+    assert!(opens([52; 32]).await.is_some());
+    world.settled().await;
+    assert_eq!(world.store.keys(&project(1)).await.unwrap()[0], used(first));
+    world.pass(HOUR);
+    assert!(opens([52; 32]).await.is_some());
+    world.settled().await;
+    assert_eq!(world.store.keys(&project(1)).await.unwrap()[0], used(world.now()));
+
+    world.pass(HOUR / 2);
+    assert_eq!(opens([51; 32]).await, None, "it expired at this very moment");
+    assert!(!world.store.revoke_key(&project(2), "key_2").await.unwrap(), "it is another project's");
+    assert!(world.store.revoke_key(&project(1), "key_2").await.unwrap());
+    assert_eq!(opens([52; 32]).await, None);
+    assert!(!world.store.revoke_key(&project(1), "key_2").await.unwrap());
+    assert_eq!(opens([1; 32]).await, identity(Scope::Inference), "the project's own stays");
+}
+
+pub(crate) async fn a_project_keeps_so_many_named_keys_and_says_so(world: World<impl Engine>) {
+    with_project(&world).await;
+    let create = async |number: usize| {
+        let mut hash = [200; 32];
+        hash[..8].copy_from_slice(&number.to_le_bytes());
+        let key = key(&world, &format!("key_{number}"), Scope::Inference, None);
+        world.store.create_key(&project(1), key, hash).await.unwrap()
+    };
+    for number in 0..KEYS_MAX {
+        assert_eq!(create(number).await, KeyMade::Done);
+    }
+    assert_eq!(create(KEYS_MAX).await, KeyMade::TooMany);
+    assert!(world.store.revoke_key(&project(1), "key_7").await.unwrap());
+    assert_eq!(create(KEYS_MAX).await, KeyMade::Done);
+    let nobody = key(&world, "key_x", Scope::Inference, None);
+    assert_eq!(world.store.create_key(&project(2), nobody, [3; 32]).await.unwrap(), KeyMade::Unknown);
 }

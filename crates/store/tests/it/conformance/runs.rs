@@ -12,6 +12,7 @@ use queue::limits;
 use queue::outcome::{Code, Ending, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim, StoreError};
 use queue::run::{CallRecord, Generation, Idempotency, Mode, NewRun, RunFilter, RunState};
+use queue::search::Search;
 use queue::webhook::{EventFilter, Metadata};
 
 use crate::world::{Engine, INLINE_RESULT_BYTES_MAX, QUEUED_MAX, World, app, eventually, project, url};
@@ -341,11 +342,11 @@ pub(crate) async fn a_synchronous_call_leaves_its_record(world: World<impl Engin
 }
 
 fn filter() -> RunFilter {
-    RunFilter { project: project(1), app: None, async_only: false, state: None, before: None, limit: 100 }
+    RunFilter::of(project(1), 100)
 }
 
 async fn list(world: &World<impl Engine>, filter: RunFilter) -> Vec<RunId> {
-    world.store.runs(filter).await.unwrap().iter().map(|run| run.id).collect()
+    world.store.runs(filter).await.unwrap().runs.iter().map(|run| run.id).collect()
 }
 
 pub(crate) async fn runs_are_listed_newest_first_page_by_page(world: World<impl Engine>) {
@@ -374,9 +375,38 @@ pub(crate) async fn the_list_can_be_narrowed(world: World<impl Engine>) {
     assert_eq!(list(&world, filter()).await, [call.id, other, succeeded, queued]);
     assert_eq!(list(&world, RunFilter { app: Some(app("nobody")), ..filter() }).await, []);
     let listed =
-        &world.store.runs(RunFilter { state: Some(RunState::Succeeded), ..filter() }).await.unwrap()[0];
+        &world.store.runs(RunFilter { state: Some(RunState::Succeeded), ..filter() }).await.unwrap().runs[0];
     assert_eq!(listed.webhooks, [url("https://a.example/")]);
     assert!(listed.result.is_none() && listed.attempts.is_empty() && listed.deliveries.is_empty());
+}
+
+pub(crate) async fn the_list_can_be_searched(world: World<impl Engine>) {
+    let mut order = world.new_run(&app("a"), &[]);
+    order.options.metadata = Some(Metadata::parse(r#"{"order": 17, "who": "Ada"}"#).unwrap());
+    let (order_id, then) = (order.id, order.accepted_at);
+    world.store.accept(order, Claim::Later).await.unwrap();
+    let succeeded = world.succeeded(&app("b"), &[]).await;
+    let lease = world.leased(&app("a"), &[]).await;
+    world.finish(lease, world.failure(), &[]).await;
+    let failed = lease.run;
+
+    let text = |text: &str| RunFilter { search: Search::new(Some(text), []).unwrap(), ..filter() };
+    assert_eq!(list(&world, text("PREDICT")).await, [failed, succeeded, order_id]);
+    assert_eq!(list(&world, text("delayed for 0")).await, [succeeded], "the result");
+    assert_eq!(list(&world, text("valueerror")).await, [failed]);
+    assert_eq!(list(&world, text("line 2")).await, [failed], "the traceback");
+    assert_eq!(list(&world, text(&order_id.to_string())).await, [order_id]);
+    assert_eq!(list(&world, RunFilter { project: project(2), ..text("predict") }).await, []);
+    let said = |pair: &str| RunFilter { search: Search::new(None, [pair]).unwrap(), ..filter() };
+    assert_eq!(list(&world, said("order=17")).await, [order_id]);
+    assert_eq!(list(&world, said("order=1")).await, []);
+
+    let later = then.plus(Duration::from_millis(1));
+    assert_eq!(list(&world, RunFilter { since: Some(later), ..filter() }).await, [failed, succeeded]);
+    assert_eq!(list(&world, RunFilter { until: Some(later), ..filter() }).await, [order_id]);
+    assert_eq!(list(&world, RunFilter { since: Some(then), until: Some(then), ..filter() }).await, []);
+    let queued = RunFilter { state: Some(RunState::Queued), since: Some(then), ..text("ada") };
+    assert_eq!(list(&world, queued).await, [order_id]);
 }
 
 pub(crate) async fn the_list_of_a_state_has_all_of_its_runs_and_no_others(world: World<impl Engine>) {

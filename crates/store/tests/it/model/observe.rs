@@ -72,10 +72,10 @@ async fn all_runs(store: &impl Engine, project: &ProjectId) -> Vec<RunView> {
     loop {
         let before = all.last().map(|run| run.id);
         let project = project.clone();
-        let filter = RunFilter { project, app: None, async_only: false, state: None, before, limit: PAGE };
+        let filter = RunFilter { before, ..RunFilter::of(project, PAGE) };
         let page = store.runs(filter).await.unwrap();
-        let last = page.len() < PAGE;
-        all.extend(page);
+        let last = page.next.is_none();
+        all.extend(page.runs);
         if last {
             return all;
         }

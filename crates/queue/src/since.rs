@@ -2,22 +2,26 @@
 
 use std::time::Duration;
 
-use queue::Timestamp;
+use crate::clock::Timestamp;
 
 /// A time in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Since {
+pub enum Since {
+    /// So long ago.
     Ago(Duration),
+    /// Then.
     At(Timestamp),
 }
 
 impl Since {
-    /// `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z.
+    /// `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z; without a zone it is UTC.
     ///
     /// # Errors
     /// When the text is neither; what to write.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        if let Some(at) = Timestamp::parse_rfc3339(text) {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        // Without a zone it is UTC.
+        let at = ["", "Z"].iter().find_map(|zone| Timestamp::parse_rfc3339(&format!("{text}{zone}")));
+        if let Some(at) = at {
             return Ok(Self::At(at));
         }
         let (unit, seconds) = match text.chars().last() {
@@ -33,8 +37,16 @@ impl Since {
         Ok(Self::Ago(Duration::from_secs(u64::from(count) * seconds)))
     }
 
+    /// The moment as of now, where the duration says in how long.
+    pub fn after(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(time) => now.plus(time),
+        }
+    }
+
     /// The moment, as of now.
-    pub(crate) fn before(self, now: Timestamp) -> Timestamp {
+    pub fn before(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
             Self::Ago(ago) => {
@@ -54,7 +66,10 @@ mod tests {
         let now = Timestamp::from_millis(1_769_860_800_000);
         assert_eq!(Since::parse("2h").unwrap().before(now).as_millis(), now.as_millis() - 7_200_000);
         assert_eq!(Since::parse("90m").unwrap(), Since::Ago(Duration::from_secs(5_400)));
-        assert_eq!(Since::parse("2026-01-31T12:00:00Z").unwrap().before(now), now);
+        for text in ["2026-01-31T12:00:00Z", "2026-01-31T12:00", "2026-01-31T13:00:00+01:00"] {
+            assert_eq!(Since::parse(text).unwrap().before(now), now, "{text}");
+        }
+        assert_eq!(Since::parse("2h").unwrap().after(now).as_millis(), now.as_millis() + 7_200_000);
         for nonsense in ["", "2", "h", "-2h", "two hours", "2hh"] {
             assert!(Since::parse(nonsense).is_err(), "{nonsense}");
         }
