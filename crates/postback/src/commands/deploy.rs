@@ -12,6 +12,8 @@ use super::{Context, ExitStatus};
 use crate::client::Client;
 use crate::print::{Printer, WithHint, clean};
 
+/// The function of pre-built models and of apps of 2023.
+const PREDICT: &str = "predict";
 /// Between two looks at a build's log.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -45,6 +47,8 @@ pub(crate) struct Deployed {
     pub(crate) name: String,
     /// Names of the functions that can be called.
     pub(crate) functions: Vec<String>,
+    /// The function that is shown as an example, and a body that it takes once the gaps are filled.
+    pub(crate) sample: Option<(String, String)>,
     /// How long it took, from packing to live.
     pub(crate) took: Duration,
 }
@@ -154,9 +158,12 @@ pub(crate) async fn deploy(
 
     let status = follow(client, printer, &app, &build).await?;
     let view = client.control(Method::GET, &format!("apps/{app}")).json().await?;
-    let functions = view["functions"].as_array().into_iter().flatten();
-    let functions = functions.filter_map(|function| function["name"].as_str().map(str::to_owned)).collect();
-    Ok(Deployed { status, app, name: name.to_owned(), functions, took: began.elapsed() })
+    let views: Vec<_> = view["functions"].as_array().into_iter().flatten().collect();
+    let named = |function: &Value| function["name"].as_str().map(str::to_owned);
+    let functions = views.iter().copied().filter_map(named).collect();
+    let shown = views.iter().find(|function| function["name"] == PREDICT).or(views.first());
+    let sample = shown.map(|function| (named(function).unwrap_or_default(), sample_body(function)));
+    Ok(Deployed { status, app, name: name.to_owned(), functions, sample, took: began.elapsed() })
 }
 
 /// Prints a build's log as it grows; the build's last status.
@@ -192,9 +199,19 @@ async fn follow(client: &Client, printer: Printer, app: &str, build: &str) -> an
     }
 }
 
+/// A JSON object with the parameters that a function cannot do without.
+fn sample_body(function: &Value) -> String {
+    // Under the contract of 2023 they are not the body's keys.
+    let parameters = function["parameters"].as_array().filter(|_| function["contract"] == "keywords");
+    let required = parameters.into_iter().flatten().filter(|parameter| parameter["required"] == true);
+    let gaps = required.filter_map(|parameter| Some((parameter["name"].as_str()?.to_owned(), "…".into())));
+    // Names of parameters are identifiers, so none ends the quotes of a shell.
+    Value::Object(gaps.collect()).to_string()
+}
+
 /// The line that calls the app's first function, or its web server, with this machine's public key where it is known.
 fn curl_line(client: &Client, config: &Config, deployed: &Deployed, context: &Context) -> String {
-    let function = deployed.functions.iter().find(|name| *name == "predict").or(deployed.functions.first());
+    let (function, body) = deployed.sample.as_ref().map_or((PREDICT, "{}"), |(name, body)| (name, body));
     let generation = if config.form == builder::config::Form::TomlCurrent { "v4" } else { "v3" };
     let key = context
         .data_dir()
@@ -211,10 +228,10 @@ fn curl_line(client: &Client, config: &Config, deployed: &Deployed, context: &Co
         );
     }
     format!(
-        "curl -X POST {}/{generation}/{}/{}/{} -H 'Content-Type: application/json' -H 'Authorization: {key}' --data '{{}}'",
+        "curl -X POST {}/{generation}/{}/{}/{function} -H 'Content-Type: application/json' -H 'Authorization: {key}' \
+         --data '{body}'",
         client.url(),
         client.project(),
         deployed.name,
-        function.map_or("predict", String::as_str),
     )
 }

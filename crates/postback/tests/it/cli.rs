@@ -75,6 +75,12 @@ fn deploy_ends_with_the_curl_line() {
     let output = stage.deploy(&app_folder("basic"), &["basic"]);
     let said = text(&output.stdout) + &text(&output.stderr);
     assert!(said.contains("curl") && said.contains(&stage.v4("basic/")), "{said}");
+    // What the function cannot do without stands in the body.
+    let folder = stage.home.scratch().join("asks");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("main.py"), "def draw(prompt, size, steps=20):\n    return prompt\n").unwrap();
+    let said = text(&stage.deploy(&folder, &["asks"]).stdout);
+    assert!(said.contains("/draw ") && said.contains(r#"--data '{"prompt":"…","size":"…"}'"#), "{said}");
     // Nothing changed, so nothing is installed: the second deploy takes a moment.
     stage.deploy(&app_folder("basic"), &["basic"]);
 }
