@@ -13,6 +13,7 @@
 //! | `/endpoints`, `/endpoints/{endpoint}` | how endpoints do, and one: its attempts, those to come, switching it off and on |
 //! | `/inboxes`, `/inboxes/{inbox}` | temporary endpoints of our own, and what is set of one |
 //! | `/api` | what can be asked over HTTP, from the server's own OpenAPI document, with a curl line for each |
+//! | `/settings` | this node: what it is, what it has, how long things are kept, every bound |
 //! | `/keys` | the project's keys: making, revoking and replacing them |
 //!
 //! Promises:
@@ -40,6 +41,7 @@ mod runs;
 mod sample;
 mod scaling;
 mod session;
+mod settings;
 mod shape;
 mod timeline;
 mod try_it;
@@ -59,6 +61,8 @@ use queue::port::{
 };
 use queue::{Clock, Entropy};
 use url::Url;
+
+pub use settings::{Node, Space};
 
 /// What the dashboard asks of the other rooms.
 #[expect(missing_docs, reason = "each field is the port of its type, described there")]
@@ -91,6 +95,8 @@ pub struct Options {
     pub allowed_hosts: Vec<String>,
     /// What can be asked over HTTP, as an OpenAPI document.
     pub api: serde_json::Value,
+    /// What is to be told of this node.
+    pub node: Node,
 }
 
 /// The room: built by the binary, and merged into its router.
@@ -145,6 +151,7 @@ impl Dashboard {
             .route("/dashboard/inboxes/{inbox}/share", post(inboxes::share))
             .route("/dashboard/inboxes/{inbox}/delete", post(inboxes::delete))
             .route("/dashboard/api", get(api::show))
+            .route("/dashboard/settings", get(settings::show))
             .route("/dashboard/keys", get(keys::show).post(keys::rotate))
             .route("/dashboard/keys/named", post(keys::create))
             .route("/dashboard/keys/named/{key}/revoke", post(keys::revoke))

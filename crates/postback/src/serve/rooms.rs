@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use builder::Builder;
-use dashboard::Dashboard;
+use dashboard::{Dashboard, Node, Space};
 use delivery::{Engine, OwnServer, Rules};
 use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
@@ -55,6 +55,17 @@ pub(super) struct Rooms {
     _lifeline: Lifeline,
 }
 
+/// The room that a data directory has. What its folders hold would take long to count: the databases are files in it.
+fn space(data_dir: &Path) -> Option<Space> {
+    let room = rustix::fs::statvfs(data_dir).ok()?;
+    let files = std::fs::read_dir(data_dir).ok()?.flatten().filter_map(|entry| entry.metadata().ok());
+    Some(Space {
+        used: files.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum(),
+        free: room.f_bavail.saturating_mul(room.f_frsize),
+        total: room.f_blocks.saturating_mul(room.f_frsize),
+    })
+}
+
 /// Opens the store of a data directory.
 ///
 /// # Errors
@@ -87,6 +98,14 @@ impl Rooms {
             .context("the histograms' buckets are malformed")?
             .install_recorder()
             .context("failed to set up the metrics")?;
+        let node = Node {
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: clock.now(),
+            containment: launch.summary(),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            data_dir: options.data_dir.clone(),
+            space,
+        };
         let Launch { lifeline, supervisor, containment } = launch;
         let policy = Policy {
             write: texts(&options.shared_with_apps)?,
@@ -243,6 +262,7 @@ impl Rooms {
                 public_url: public,
                 allowed_hosts: Vec::new(),
                 api: gateway::openapi(public_url, env!("CARGO_PKG_VERSION")),
+                node,
             },
         );
         let rooms = Self {

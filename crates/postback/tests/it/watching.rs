@@ -184,3 +184,12 @@ async fn a_named_key_opens_what_it_is_for_and_takes_its_sessions_along() {
         refused.json(&object!({"name": "x", "expiresAt": "2020-01-01T00:00:00Z"})).send().await.unwrap();
     assert_eq!(refused.status(), 422);
 }
+
+#[tokio::test]
+async fn the_node_says_what_it_is_and_what_it_keeps_to() {
+    let stage = Stage::empty();
+    let page = visitor(&stage).await.page("/dashboard/settings").await;
+    for said in [env!("CARGO_PKG_VERSION"), "contained by tier S", "are free", "metadata of a call"] {
+        assert!(page.contains(said), "{said}: {page}");
+    }
+}
