@@ -173,4 +173,5 @@ document.addEventListener("visibilitychange", () => {
 });
 
 document.querySelectorAll("article").forEach(dress);
+document.querySelectorAll(".about time").forEach(localTime);
 if (main.dataset.events) listen();

@@ -58,6 +58,10 @@ struct InboxPage {
     q_max: usize,
     /// Where senders post.
     address: String,
+    /// The script that they are answered by, when somebody set one.
+    reply: Option<String>,
+    /// When the inbox ends, if it does.
+    ends: Option<String>,
     /// A first request to try.
     example: String,
     requests: Vec<RequestView>,
@@ -146,6 +150,8 @@ impl Shared {
             name: name(&inbox),
             id: inbox.id.to_string(),
             token: inbox.view_token.clone(),
+            reply: inbox.reply.as_ref().map(|reply| reply.script.to_string()),
+            ends: inbox.expires_at.map(queue::Timestamp::to_rfc3339),
             q_max: TEXT_CHARS_MAX,
             example: format!(
                 "curl -X POST {address} \\\n  -H 'Content-Type: application/json' \\\n  --data '{{\"hello\": \"world\"}}'"

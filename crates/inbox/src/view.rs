@@ -139,8 +139,10 @@ impl Shown {
 
     fn bytes(body: &[u8]) -> Self {
         let shown = &body[..body.len().min(HEX_BYTES_MAX)];
-        let what = image::kind(body).unwrap_or("no text");
-        let note = if shown.len() < body.len() {
+        let picture = image::kind(body);
+        let what = picture.unwrap_or("no text");
+        // A picture stands in the place of its bytes.
+        let note = if picture.is_none() && shown.len() < body.len() {
             format!("{what}; the first {} of {} are shown", size(shown.len()), size(body.len()))
         } else {
             what.into()

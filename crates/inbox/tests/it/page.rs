@@ -92,6 +92,26 @@ async fn hostile_payloads_are_text_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_page_says_how_its_inbox_answers_and_when_it_ends() {
+    let memory = Memory::new();
+    let router = fake::room(&memory, "https://postback.example").router();
+    assert!(text(send(&router, get(&page(""))).await).await.contains("Answers 200."));
+    let reply = queue::inbox::Reply::new("500,200".parse().unwrap(), vec![], None).unwrap();
+    let ends = NOON.plus(std::time::Duration::from_secs(60));
+    if let Some(inbox) = memory.inboxes.lock().unwrap().get_mut(ID) {
+        inbox.name = Some("<b>mine</b>".into());
+        inbox.reply = Some(std::sync::Arc::new(reply));
+        inbox.expires_at = Some(ends);
+    }
+    let shown = text(send(&router, get(&page(""))).await).await;
+    assert!(
+        shown.contains("Answers <code>500,200</code>") && shown.contains("2026-01-31T12:01:00"),
+        "{shown}"
+    );
+    assert!(shown.contains("&#60;b&#62;mine") && !shown.contains("<b>"));
+}
+
+#[tokio::test]
 async fn the_policy_lets_no_foreign_script_run() {
     let router = room();
     let response = send(&router, get(&page(""))).await;
