@@ -12,6 +12,8 @@ use crate::assets::Frame;
 pub(crate) enum Trouble {
     /// The project has no such thing.
     Unknown(&'static str),
+    /// A link that shows nothing, or nothing any more.
+    NoLink,
     /// What was asked for cannot be done now.
     Refused(String),
     /// What a form sent cannot be read.
@@ -41,6 +43,11 @@ impl IntoResponse for Trouble {
                 StatusCode::NOT_FOUND,
                 "Not here",
                 format!("The project has no such {what}; it may have been removed with age."),
+            ),
+            Self::NoLink => (
+                StatusCode::NOT_FOUND,
+                "This link shows nothing",
+                "It has ended, or it is not complete. Ask whoever sent it for a new one.".to_owned(),
             ),
             Self::Refused(message) => (StatusCode::CONFLICT, "Not possible now", message),
             Self::Unreadable(status, why) => {

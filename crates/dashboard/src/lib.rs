@@ -9,6 +9,7 @@
 //! | `/apps/{app}/scaling` | how many replicas it has and why, to be changed |
 //! | `/runs` | the project's runs, by app, state, time, text and metadata, page by page |
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
+//! | `/shared/{link}` | one run for whoever has the link, until a time, without buttons |
 //! | `/deliveries` | what was told to receivers, and what still is to be |
 //! | `/endpoints`, `/endpoints/{endpoint}` | how endpoints do, and one: its attempts, those to come, switching it off and on |
 //! | `/inboxes`, `/inboxes/{inbox}` | temporary endpoints of our own, and what is set of one |
@@ -17,7 +18,7 @@
 //! | `/keys` | the project's keys: making, revoking and replacing them |
 //!
 //! Promises:
-//! - whoever is not signed in sees nothing but the sign-in page;
+//! - whoever is not signed in sees nothing but the sign-in page, and the runs that were shared by a link;
 //! - a change happens only when one of our own pages asks for it;
 //! - what models, callers and receivers wrote is shown as inert text;
 //! - everything can be read without a script.
@@ -43,6 +44,7 @@ mod scaling;
 mod session;
 mod settings;
 mod shape;
+mod share;
 mod timeline;
 mod try_it;
 mod words;
@@ -135,6 +137,8 @@ impl Dashboard {
             .route("/dashboard/apps/{app}/try/{function}", get(try_it::show).post(try_it::send).layer(large))
             .route("/dashboard/runs", get(run_list::show))
             .route("/dashboard/runs/{run}", get(runs::show))
+            .route("/dashboard/runs/{run}/share", post(share::make))
+            .route("/dashboard/shared/{link}", get(share::show))
             .route("/dashboard/runs/{run}/cancel", post(runs::cancel))
             .route("/dashboard/runs/{run}/deliveries/{delivery}/redeliver", post(runs::redeliver))
             .route("/dashboard/deliveries", get(deliveries::list))

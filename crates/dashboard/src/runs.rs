@@ -8,8 +8,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use pages::inert::visible;
 use queue::delivery::{DeliveryState, Redelivered};
+use queue::limits::SHARED_LINK_MAX;
 use queue::log::{LogQuery, LogScope, StoredLine};
 use queue::outcome::Cancellation;
+use queue::port::Stored;
 use queue::run::RunView;
 use queue::{ProjectId, RunId, Timestamp};
 
@@ -45,8 +47,11 @@ struct Told {
 
 #[derive(Template)]
 #[template(path = "run.html")]
-struct RunPage {
-    frame: Frame,
+pub(crate) struct RunPage {
+    pub(crate) frame: Frame,
+    /// It is shown by a link that ends then, without buttons.
+    pub(crate) shared_until: Option<String>,
+    share_hours_max: u64,
     row: Row,
     status_code: Option<u16>,
     run_time: Option<String>,
@@ -72,14 +77,7 @@ pub(crate) async fn show(
     Path(run): Path<String>,
 ) -> Shown<Response> {
     let run = room.find(&project, &run).await?;
-    let query = LogQuery {
-        scope: LogScope::Run(run.id),
-        after: None,
-        since: None,
-        limit: PAGE_LINES + 1,
-        newest: true,
-    };
-    let lines = room.ports.logs.read(query).await?;
+    let lines = room.lines(run.id).await?;
     let mut page = RunPage::of(&project, &run, &lines, room.ports.clock.now());
     if let Some(input) = room.input(&project, &run).await? {
         page.again = room.again(&run, &input).await?;
@@ -89,7 +87,7 @@ pub(crate) async fn show(
 }
 
 impl RunPage {
-    fn of(project: &ProjectId, run: &RunView, lines: &[StoredLine], now: Timestamp) -> Self {
+    pub(crate) fn of(project: &ProjectId, run: &RunView, lines: &[StoredLine], now: Timestamp) -> Self {
         let more_lines = lines.len() > PAGE_LINES;
         let deliveries = run.deliveries.iter().map(|delivery| Told {
             id: delivery.id.clone(),
@@ -101,6 +99,8 @@ impl RunPage {
         let deliveries: Vec<_> = deliveries.collect();
         Self {
             frame: Frame::new(Some(project.to_string())),
+            shared_until: None,
+            share_hours_max: SHARED_LINK_MAX.as_secs() / 3_600,
             row: Row::of(run, now),
             status_code: run.status_code,
             run_time: run.run_time_ms.map(|millis| {
@@ -133,7 +133,19 @@ impl RunPage {
 }
 
 impl Shared {
-    async fn find(&self, project: &ProjectId, text: &str) -> Shown<RunView> {
+    /// The newest lines of a run's log, and one more if there are more.
+    pub(crate) async fn lines(&self, run: RunId) -> Stored<Vec<StoredLine>> {
+        let query = LogQuery {
+            scope: LogScope::Run(run),
+            after: None,
+            since: None,
+            limit: PAGE_LINES + 1,
+            newest: true,
+        };
+        self.ports.logs.read(query).await
+    }
+
+    pub(crate) async fn find(&self, project: &ProjectId, text: &str) -> Shown<RunView> {
         let Ok(id) = text.parse::<RunId>() else { return Err(Trouble::Unknown("run")) };
         self.ports.runs.run(project, id).await?.ok_or(Trouble::Unknown("run"))
     }
@@ -212,6 +224,20 @@ mod tests {
         let failed = page(&sample::failed());
         assert!(failed.contains("The model&#39;s own code raised an error."), "{failed}");
         assert!(failed.contains("data-look-every=\"0\"") && !failed.contains("/cancel"));
+        let mut shared = RunPage::of(
+            &"p-11111111".parse().unwrap(),
+            &sample::delivered(),
+            &[],
+            Timestamp::from_millis(60_000),
+        );
+        shared.frame = Frame::new(None);
+        shared.shared_until = Some("tomorrow".into());
+        let shared = shared.render().unwrap();
+        assert!(
+            shared.contains("tomorrow") && !shared.contains("<form") && !shared.contains("<button"),
+            "{shared}"
+        );
+        assert!(!shared.contains("href=\"/dashboard/runs"), "{shared}");
         let queued = page(&sample::run(RunState::Queued));
         assert!(queued.contains("data-look-every=\"2\"") && queued.contains("/cancel"));
     }

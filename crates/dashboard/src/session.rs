@@ -32,8 +32,8 @@ const NAME: &str = "__Host-postback";
 const LASTS_SECS: i64 = 12 * 3_600;
 /// What is signed, apart from everything else that is signed with the same secret.
 const PURPOSE: &[u8] = b"postback dashboard session 1";
-const HASH_BYTES: usize = 32;
-const TIME_BYTES: usize = 8;
+pub(crate) const HASH_BYTES: usize = 32;
+pub(crate) const TIME_BYTES: usize = 8;
 /// Longer keys are none of ours.
 const KEY_BYTES_MAX: usize = 256;
 
@@ -60,16 +60,26 @@ impl FromRequestParts<Arc<Shared>> for SignedIn {
 impl Shared {
     /// The project whose session the cookie is.
     async fn project_of(&self, headers: &HeaderMap) -> Stored<Option<ProjectId>> {
+        Ok(self.session(headers).await?.map(|(project, ..)| project))
+    }
+
+    /// The key that opened the session, with the secret that signs in its name.
+    pub(crate) async fn key_of(&self, headers: &HeaderMap) -> Stored<Option<(KeyHash, Vec<u8>)>> {
+        Ok(self.session(headers).await?.map(|(_, key, secret)| (key, secret)))
+    }
+
+    async fn session(&self, headers: &HeaderMap) -> Stored<Option<(ProjectId, KeyHash, Vec<u8>)>> {
         let Some(Claimed { key, until, mac }) = Claimed::read(headers) else { return Ok(None) };
         if until <= self.ports.clock.now().as_secs() {
             return Ok(None);
         }
-        let Some(secret) = self.secret_of(&key).await? else { return Ok(None) };
-        Ok(signer(&secret.1, &key, until).verify_slice(&mac).is_ok().then_some(secret.0))
+        let Some((project, secret)) = self.secret_of(&key).await? else { return Ok(None) };
+        let ours = session_signer(&secret, &key, until).verify_slice(&mac).is_ok();
+        Ok(ours.then_some((project, key, secret)))
     }
 
     /// The project that the private key opens, with the secret that signs its sessions.
-    async fn secret_of(&self, key: &KeyHash) -> Stored<Option<(ProjectId, Vec<u8>)>> {
+    pub(crate) async fn secret_of(&self, key: &KeyHash) -> Stored<Option<(ProjectId, Vec<u8>)>> {
         let identity = self.ports.registry.identify(key).await?;
         let Some(identity) = identity.filter(|identity| identity.scope == Scope::Everything) else {
             return Ok(None);
@@ -99,14 +109,19 @@ impl Claimed {
     }
 }
 
-fn signer(secret: &[u8], key: &KeyHash, until: i64) -> Hmac<Sha256> {
+/// A signature over these parts: the first says what it is for, the others have lengths of their own.
+pub(crate) fn signer(secret: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     let signer = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length will do");
-    signer.chain_update(PURPOSE).chain_update(key).chain_update(until.to_be_bytes())
+    parts.iter().fold(signer, hmac::Mac::chain_update)
+}
+
+fn session_signer(secret: &[u8], key: &KeyHash, until: i64) -> Hmac<Sha256> {
+    signer(secret, &[PURPOSE, key, &until.to_be_bytes()])
 }
 
 fn cookie(secret: &[u8], key: &KeyHash, now: Timestamp) -> HeaderValue {
     let until = now.as_secs() + LASTS_SECS;
-    let mac = signer(secret, key, until).finalize().into_bytes();
+    let mac = session_signer(secret, key, until).finalize().into_bytes();
     let value = URL_SAFE_NO_PAD.encode([&key[..], &until.to_be_bytes(), &mac].concat());
     let text = format!("{NAME}={value}; Path=/; Max-Age={LASTS_SECS}; Secure; HttpOnly; SameSite=Strict");
     HeaderValue::from_str(&text).expect("base64 fits a header")
@@ -240,10 +255,10 @@ mod tests {
         headers.insert(COOKIE, HeaderValue::from_str(&format!("a=b; {value}; c=d")).unwrap());
         let claimed = Claimed::read(&headers).unwrap();
         assert_eq!((claimed.key, claimed.until), (key, 1 + LASTS_SECS));
-        assert!(signer(b"secret", &key, claimed.until).verify_slice(&claimed.mac).is_ok());
-        assert!(signer(b"other", &key, claimed.until).verify_slice(&claimed.mac).is_err());
-        assert!(signer(b"secret", &key, claimed.until + 1).verify_slice(&claimed.mac).is_err());
-        assert!(signer(b"secret", &[8; 32], claimed.until).verify_slice(&claimed.mac).is_err());
+        assert!(session_signer(b"secret", &key, claimed.until).verify_slice(&claimed.mac).is_ok());
+        assert!(session_signer(b"other", &key, claimed.until).verify_slice(&claimed.mac).is_err());
+        assert!(session_signer(b"secret", &key, claimed.until + 1).verify_slice(&claimed.mac).is_err());
+        assert!(session_signer(b"secret", &[8; 32], claimed.until).verify_slice(&claimed.mac).is_err());
         for attribute in ["Secure", "HttpOnly", "SameSite=Strict", "Path=/"] {
             assert!(header.to_str().unwrap().contains(attribute), "{attribute}");
         }

@@ -38,6 +38,13 @@ impl Visitor {
         self.client.request(method, format!("{}{path}", self.origin)).header(COOKIE, &self.cookie)
     }
 
+    /// Presses a button of a page: what the page that follows says.
+    pub(super) async fn press(&self, path: &str, form: &'static str) -> String {
+        let request = self.request(Method::POST, path).header("sec-fetch-site", "same-origin");
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        request.body(form).send().await.unwrap().text().await.unwrap()
+    }
+
     pub(super) fn cookie(&self) -> &str {
         &self.cookie
     }
@@ -143,6 +150,14 @@ impl Scene {
         let builds = stage
             .request(Method::GET, &stage.control(&format!("apps/{}-captions/builds", stage.keys.project_id)));
         let builds = body(builds.send().await.unwrap()).await;
+        let share =
+            Visitor::sign_in(&stage).await.press(&format!("/dashboard/runs/{run}/share"), "hours=1").await;
+        let link = share
+            .split("/dashboard/shared/")
+            .nth(1)
+            .and_then(|rest| rest.split('<').next())
+            .unwrap()
+            .to_owned();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let values = HashMap::from([
             ("app", "captions".to_owned()),
@@ -153,6 +168,7 @@ impl Scene {
             ("build", text(&builds["items"][0]["id"])),
             ("inbox", id.clone()),
             ("id", id),
+            ("link", link),
             ("sequence", "1".to_owned()),
             ("number", "1".to_owned()),
         ]);

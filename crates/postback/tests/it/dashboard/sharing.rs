@@ -1,0 +1,55 @@
+//! A run that is shown by a link: to whoever has it, without a key, until it ends.
+
+use serde_json::json as object;
+use testkit::recorder::Recorder;
+
+use super::Visitor;
+use crate::support::{PATIENCE, Stage, json};
+
+#[tokio::test]
+async fn a_run_is_shown_by_a_link_without_buttons_until_the_key_is_replaced() {
+    let stage = Stage::basic();
+    let recorder = Recorder::start().await.unwrap();
+    let mut owner = Visitor::of(&stage);
+    owner.sign_in(&stage.keys.private_key.clone()).await;
+    let request =
+        object!({"value": "shown", "webhook_endpoint": recorder.url("hush?token=hush")}).to_string();
+    let answer = json(stage.call(&stage.v4("basic/echo"), request).await).await;
+    let run = answer["run_id"].as_str().unwrap();
+    assert!(recorder.wait_until(PATIENCE, |arrivals| arrivals.len() == 1).await);
+    let path = format!("/dashboard/runs/{run}");
+    owner.until(&path, &["webhook delivered with 200"]).await;
+
+    let share = format!("{path}/share");
+    for hours in ["0", "169", "99999999999"] {
+        assert_eq!(owner.press(&share, &[("hours", hours)]).await.status(), 409, "{hours}");
+    }
+    let page = owner.press(&share, &[("hours", "168")]).await.text().await.unwrap();
+    let link = page.split("/dashboard/shared/").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
+    let link = format!("/dashboard/shared/{link}");
+
+    // Somebody without a key.
+    let stranger = Visitor::of(&stage);
+    let shown = stranger.page(&link).await;
+    for said in [run, "accepted", "webhook delivered with 200", "shown", "until 2"] {
+        assert!(shown.contains(said), "`{said}` is missing: {shown}");
+    }
+    for hidden in ["<form", "<button", "hush", &stage.keys.project_id, "/dashboard/runs"] {
+        assert!(!shown.contains(hidden), "`{hidden}` is shown: {shown}");
+    }
+    // It opens nothing else, and nothing else opens it.
+    assert_eq!(stranger.open(&path).await.status(), 303);
+    assert_eq!(stranger.press(&share, &[("hours", "1")]).await.status(), 303);
+    let last = if link.ends_with('A') { "B" } else { "A" };
+    for wrong in
+        [format!("{}{last}", &link[..link.len() - 1]), format!("{link}A"), "/dashboard/shared/AAAA".into()]
+    {
+        assert_eq!(stranger.open(&wrong).await.status(), 404, "{wrong}");
+    }
+
+    let rotated = stage.home.command().args(["keys", "rotate", "--only", "private-key"]).output().unwrap();
+    assert!(rotated.status.success(), "{}", String::from_utf8_lossy(&rotated.stderr));
+    let ended = stranger.open(&link).await;
+    assert_eq!(ended.status(), 404);
+    assert!(ended.text().await.unwrap().contains("Ask whoever sent it"));
+}
