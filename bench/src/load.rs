@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -89,13 +89,18 @@ impl Connection {
 
     /// Posts a JSON body; status and body of the answer.
     pub(crate) async fn post(&mut self, path: &str, body: impl Into<Bytes>) -> anyhow::Result<(u16, Bytes)> {
-        let mut request = Request::post(path).body(Full::new(body.into()))?;
-        *request.headers_mut() = self.headers.clone();
+        let answer = self.ask(Request::post(path).body(Full::new(body.into()))?).await?;
+        Ok((answer.status().as_u16(), answer.into_body()))
+    }
+
+    /// Any request, with the headers of the connection where it has none of its own.
+    pub(crate) async fn ask(&mut self, mut request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
+        let own = std::mem::replace(request.headers_mut(), self.headers.clone());
+        request.headers_mut().extend(own);
         self.sender.ready().await?;
         let answer = async {
-            let answer = self.sender.send_request(request).await?;
-            let status = answer.status().as_u16();
-            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+            let (head, body) = self.sender.send_request(request).await?.into_parts();
+            anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
         };
         tokio::time::timeout(CALL_LIMIT, answer).await.context("no answer in time")?
     }

@@ -15,6 +15,7 @@ mod floors;
 mod hanging;
 mod instructions;
 mod load;
+mod pages;
 mod peers;
 mod pieces;
 mod processes;
@@ -44,7 +45,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 const LONG_LIMIT: Duration = Duration::from_secs(7_200);
 
 /// What can be measured, with what it is.
-const PIECES: [(&str, &str); 14] = [
+const PIECES: [(&str, &str); 15] = [
     ("limits", "what disk, SQLite and loopback can do"),
     ("sync-1", "calls per second over one connection, with their answers"),
     ("sync-64", "the same over 64 connections"),
@@ -58,6 +59,7 @@ const PIECES: [(&str, &str); 14] = [
     ("idle", "memory and CPU at rest, start to first answer, replica from zero"),
     ("deploy", "a new version of the delay example, whose environment is there"),
     ("cold", "the first answer of an app that has no replica"),
+    ("pages", "the dashboard's pages beside a million finished runs"),
     ("growth", "e2e-64 beside 0, 1 and 10 million finished runs"),
 ];
 
@@ -89,6 +91,7 @@ pub(crate) struct Sizes {
     pub(crate) drain: Duration,
     pub(crate) queued: usize,
     pub(crate) finished: [usize; 3],
+    pub(crate) page_views: usize,
     pub(crate) idle: Duration,
 }
 
@@ -107,6 +110,7 @@ impl Sizes {
                 drain: seconds(10),
                 queued: 2_000,
                 finished: [0, 10_000, 50_000],
+                page_views: 50,
                 idle: seconds(2),
             };
         }
@@ -121,6 +125,7 @@ impl Sizes {
             drain: seconds(120),
             queued: 100_000,
             finished: [0, 1_000_000, 10_000_000],
+            page_views: 200,
             idle: seconds(10),
         }
     }
@@ -246,8 +251,9 @@ impl Run {
             "ack-64" => Call::Promise,
             _ => Call::Webhook,
         };
-        let alone = ["limits", "payload", "fan-out", "backlog", "restart", "deploy", "cold", "growth"]
-            .contains(&piece);
+        let alone =
+            ["limits", "payload", "fan-out", "backlog", "restart", "deploy", "cold", "pages", "growth"]
+                .contains(&piece);
         let mut order = self.systems.clone();
         if alone {
             order.truncate(1);
@@ -283,6 +289,7 @@ impl Run {
             "idle" => pieces::idle(report, sizes, system).await,
             "deploy" => releases::deploys(report, &self.binary),
             "cold" => releases::cold(report, &self.binary).await,
+            "pages" => pages::measure(report, sizes, &self.binary).await,
             "growth" => self.grown.measure(report, sizes, system, &self.binary).await,
             _ => bail!("there is no piece `{piece}`"),
         }

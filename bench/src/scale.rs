@@ -105,7 +105,7 @@ impl Grown {
         for finished in sizes.finished {
             let home = match self.homes.iter().position(|(size, _)| *size == finished) {
                 Some(place) => self.homes.remove(place).1,
-                None => match Self::fill(report, binary, finished).await? {
+                None => match Self::fill(report, "growth", binary, finished).await? {
                     Some(home) => home,
                     None => continue,
                 },
@@ -118,7 +118,13 @@ impl Grown {
         Ok(())
     }
 
-    async fn fill(report: &mut Report, binary: &Path, finished: usize) -> anyhow::Result<Option<Home>> {
+    /// A directory with so many finished runs; none, said in the report, where the disk has no room for them.
+    pub(crate) async fn fill(
+        report: &mut Report,
+        piece: &str,
+        binary: &Path,
+        finished: usize,
+    ) -> anyhow::Result<Option<Home>> {
         let needed = finished as u64 * BYTES_PER_RUN + SPARE_BYTES;
         let free = free_bytes(&std::env::temp_dir())?;
         if free < needed {
@@ -127,7 +133,7 @@ impl Grown {
                 needed >> 30,
                 free >> 30
             );
-            report.skip("growth", OURS, &why);
+            report.skip(piece, OURS, &why);
             return Ok(None);
         }
         let home = Home::new(binary);
@@ -136,7 +142,7 @@ impl Grown {
         ensure!(server.terminate().success(), "the server did not stop");
         if finished > 0 {
             let rate = fill(&home, &Full { finished, queued: 0 }, "http://127.0.0.1:9/hook").await?;
-            report.add("growth", OURS, &format!("{} written", number(finished as f64)), "per s", rate);
+            report.add(piece, OURS, &format!("{} written", number(finished as f64)), "per s", rate);
         }
         Ok(Some(home))
     }

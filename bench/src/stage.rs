@@ -67,6 +67,10 @@ impl Stage {
         &self.keys.public_key
     }
 
+    pub(crate) fn private_key(&self) -> &str {
+        &self.keys.private_key
+    }
+
     pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
         let address = self.home.url().trim_start_matches("http://").to_owned();
         Connection::open(&address, &[(AUTHORIZATION, self.key().parse()?)]).await
