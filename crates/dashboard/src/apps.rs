@@ -1,6 +1,7 @@
 //! The list of apps, and the page of one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use askama::Template;
 use axum::Form;
@@ -10,9 +11,11 @@ use http::StatusCode;
 use pages::inert::visible;
 use queue::app::{AppConfig, Function};
 use queue::event::StoredEvent;
+use queue::hardware::Hardware;
 use queue::log::{LogQuery, LogScope};
 use queue::port::RollbackError;
 use queue::registry::{App, Build, BuildStatus};
+use queue::replica::ReplicaView;
 use queue::run::RunFilter;
 use queue::traffic::Span;
 use queue::{AppId, AppName, BuildId, ProjectId, Timestamp};
@@ -109,6 +112,38 @@ struct BuildRow {
     made: String,
 }
 
+/// A replica.
+struct ReplicaRow {
+    id: String,
+    build: String,
+    state: &'static str,
+    memory: String,
+    gpus: String,
+    calls: usize,
+    runs: Vec<String>,
+    age: String,
+}
+
+impl ReplicaRow {
+    fn of(replica: &ReplicaView, hardware: &Hardware) -> Self {
+        let bytes = |bytes| shape::bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
+        let name = |uuid: &String| {
+            let known = hardware.gpus.iter().find(|placed| placed.gpu.uuid == *uuid);
+            known.map_or_else(|| uuid.clone(), |placed| placed.gpu.name.clone())
+        };
+        Self {
+            id: replica.id.to_string(),
+            build: replica.build.to_string(),
+            state: replica.state.as_str(),
+            memory: replica.memory.map_or_else(String::new, bytes),
+            gpus: visible(&replica.gpus.iter().map(name).collect::<Vec<_>>().join(", ")).into_owned(),
+            calls: replica.calls.max(replica.runs.len()),
+            runs: replica.runs.iter().map(ToString::to_string).collect(),
+            age: shape::duration(Duration::from_secs(replica.age.as_secs())),
+        }
+    }
+}
+
 /// Something that happened to the app.
 struct EventRow {
     at: String,
@@ -141,6 +176,8 @@ struct AppPage {
     app_secrets: Vec<String>,
     /// The last day, drawn.
     chart: String,
+    replicas: Vec<ReplicaRow>,
+    has_gpus: bool,
     builds: Vec<BuildRow>,
     events: Vec<EventRow>,
     runs: Vec<Row>,
@@ -175,6 +212,9 @@ pub(crate) async fn show(
     let mut events = room.ports.events.events(&app.id, None, PAGE_EVENTS).await?;
     events.reverse();
     let replicas = room.ports.replicas.count(&app.id);
+    let hardware = room.ports.replicas.hardware();
+    let listed = room.ports.replicas.list(&app.id).await;
+    let replica_rows: Vec<_> = listed.iter().map(|replica| ReplicaRow::of(replica, &hardware)).collect();
     let page = AppPage {
         frame: Frame::new(Some(project.to_string())),
         name: app.id.name().to_string(),
@@ -189,6 +229,8 @@ pub(crate) async fn show(
         project_secrets: room.ports.secrets.secret_names(&project, None).await?,
         app_secrets: room.ports.secrets.secret_names(&project, Some(&app.id)).await?,
         chart: chart::draw(&overview::RUNS, &day, Span::Day),
+        has_gpus: replica_rows.iter().any(|row| !row.gpus.is_empty()),
+        replicas: replica_rows,
         builds: builds.iter().map(|build| room.build_row(&app, build, now)).collect(),
         events: events.iter().map(EventRow::of).collect(),
         runs: runs.iter().map(|run| Row::of(run, now)).collect(),

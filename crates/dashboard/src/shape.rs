@@ -44,12 +44,13 @@ pub(crate) fn moment(at: Timestamp) -> String {
     text.get(..19).unwrap_or(&text).replace('T', " ")
 }
 
-/// `12 B`, `3.4 KiB`, `5.0 MiB`.
+/// `12 B`, `3.4 KiB`, `5.0 MiB`, `1.5 GiB`.
 pub(crate) fn bytes(count: usize) -> String {
     match count {
         0..1_024 => format!("{count} B"),
         1_024..1_048_576 => format!("{:.1} KiB", count as f64 / 1_024.0),
-        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", count as f64 / 1_073_741_824.0),
     }
 }
 

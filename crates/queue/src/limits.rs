@@ -240,6 +240,8 @@ pub const RESULT_LINK_LIFE: Duration = Duration::from_secs(30 * 86_400);
 pub const UNDELIVERED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// How long before its removal a result that was never delivered is warned about.
 pub const UNDELIVERED_WARNING: Duration = Duration::from_secs(86_400);
+/// Runs that a replica is shown with.
+pub const REPLICA_RUNS_SHOWN: usize = 5;
 /// Disk space that is kept for the ends of runs.
 pub const RESERVE_BYTES: u64 = 16 << 20;
 /// How long it is remembered that a run was removed, and when.

@@ -47,6 +47,7 @@ use crate::registry::{
     App, Build, BuildStatus, CreatedKey, FreshKeys, Identity, KeyHash, KeyKind, KeyMade, KeyView, KeyWish,
     NewBuild, NewKeys, NewProject, Prepared, Project, Rotated, SecretChange,
 };
+use crate::replica::ReplicaView;
 use crate::request::{FunctionAnswer, FunctionRequest};
 use crate::run::{
     CallRecord, EndpointUrl, Generation, LeasedRun, NewRun, Ready, Receiver, RunFilter, RunList, RunView,
@@ -576,6 +577,11 @@ pub trait Replicas: Send + Sync {
 
     /// Replicas of an app that are ready or starting.
     fn count(&self, app: &AppId) -> usize;
+
+    /// The replicas of an app as they are at this moment, the oldest first.
+    async fn list(&self, _app: &AppId) -> Vec<ReplicaView> {
+        Vec::new()
+    }
 
     /// The builds of an app of which there are replicas, be it that they finish what they have.
     fn builds_in_use(&self, app: &AppId) -> Vec<BuildId>;

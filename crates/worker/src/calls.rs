@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use queue::lease::Lease;
+use queue::limits::REPLICA_RUNS_SHOWN;
 use queue::progress::Progress;
 use queue::{Clock, RunId, Timestamp};
 use tokio::time::Instant;
@@ -122,6 +123,13 @@ impl Calls {
     /// The only call under way, if there is exactly one.
     pub(crate) fn only(&mut self) -> Option<&mut UnderWay> {
         if self.under_way.len() == 1 { self.under_way.values_mut().next() } else { None }
+    }
+
+    /// Some of those that are under way, the oldest first.
+    pub(crate) fn shown(&self) -> Vec<RunId> {
+        let mut shown: Vec<_> = self.under_way.values().filter(|call| call.work.is_some()).collect();
+        shown.sort_unstable_by_key(|call| (call.started, call.run));
+        shown.iter().take(REPLICA_RUNS_SHOWN).map(|call| call.run).collect()
     }
 
     /// All of them, for a replica that is gone.

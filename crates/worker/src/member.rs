@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::load::Load;
-use crate::replica::Order;
+use crate::replica::{Order, UnderWayHere};
 use crate::usage::Usage;
 
 /// To whoever waits for the first replica of a build.
@@ -39,8 +39,8 @@ pub(crate) struct Member {
     pub(crate) leaves_at: Option<Instant>,
     /// What its processes use, where the app is scaled by it.
     pub(crate) usage: Usage,
-    /// How many it has.
-    pub(crate) gpus: usize,
+    /// Those that are its own.
+    pub(crate) gpus: Vec<String>,
     pub(crate) load: Arc<Load>,
     pub(crate) orders: mpsc::UnboundedSender<Order>,
 }
@@ -108,6 +108,11 @@ impl Member {
     /// Let go of a run.
     pub(crate) fn cancel(&self, run: RunId) {
         self.order(Order::Cancel(run));
+    }
+
+    /// Tell which runs are under way.
+    pub(crate) fn show(&self, to: &mpsc::UnboundedSender<UnderWayHere>) {
+        self.order(Order::Show(to.clone()));
     }
 
     fn order(&self, order: Order) {

@@ -31,9 +31,11 @@ use crate::waiting::{Closed, Waiting};
 use crate::{Ports, meters, web};
 
 mod bench;
+mod list;
 mod scaling;
 
 use bench::{Bench, WaitsFor};
+pub(crate) use list::{Listing, listed};
 
 /// What a caller can do whose call took too long.
 pub(crate) const WAY_OUT: &str =
@@ -55,6 +57,7 @@ pub(crate) enum Message {
     Cancel(RunId),
     Restart,
     Retire,
+    List(Listing),
 }
 
 /// The way to a pool, for the ports.
@@ -453,7 +456,7 @@ impl Pool {
         let id = ReplicaId::generate(&*self.ports.entropy);
         let load = Arc::new(Load::new());
         let (orders, to_replica) = mpsc::unbounded_channel();
-        let gpus_count = gpus.count();
+        let gpus_given = gpus.uuids().to_vec();
         let plan = Plan {
             id: id.clone(),
             build: Arc::clone(&build),
@@ -478,7 +481,7 @@ impl Pool {
             outdated: false,
             leaves_at: None,
             usage: Usage::default(),
-            gpus: gpus_count,
+            gpus: gpus_given,
             load,
             orders,
         };
@@ -519,6 +522,7 @@ impl Pool {
                 discarded.filter(|member| member.build.id == build).for_each(Member::leave);
             }
             Message::Restart => self.restart(),
+            Message::List(listing) => self.list(listing),
             Message::Cancel(run) => self.members.values().for_each(|member| member.cancel(run)),
             Message::Retire => {
                 self.closed = Some(Closed::Retired);

@@ -51,6 +51,13 @@ static MACHINE_CORES: LazyLock<u32> = LazyLock::new(|| {
 static MACHINE_MEMORY: LazyLock<f64> =
     LazyLock::new(|| kilobytes(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), &["MemTotal:"]));
 
+/// What a process and all that descends from it hold, in bytes; `None` where the system does not tell.
+pub(crate) fn held(root: u32) -> Option<u64> {
+    let bytes = tree(root).into_iter().map(memory).sum::<f64>();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
+    (bytes > 0.0).then_some(bytes as u64)
+}
+
 /// A process and all that descends from it.
 fn tree(root: u32) -> Vec<u32> {
     let (mut found, mut next) = (vec![root], 0);

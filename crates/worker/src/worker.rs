@@ -14,6 +14,7 @@ use queue::port::{
     StoreError,
 };
 use queue::registry::{App, Build, BuildStatus};
+use queue::replica::ReplicaView;
 use queue::run::LeasedRun;
 use queue::{AppId, BuildId, Clock, Entropy, RunId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::gpus::Gpus;
-use crate::pool::{Entry, Message, Pool, WAY_OUT, app_deleted};
+use crate::pool::{Entry, Message, Pool, WAY_OUT, app_deleted, listed};
 use crate::record::answer;
 use crate::waiting::{LOWEST, WaitingCall};
 use crate::{FAR, Options, Ports};
@@ -419,6 +420,11 @@ impl Replicas for Handle {
 
     fn count(&self, app: &AppId) -> usize {
         self.existing(app).map_or(0, |entry| entry.count())
+    }
+
+    async fn list(&self, app: &AppId) -> Vec<ReplicaView> {
+        let Some(entry) = self.existing(app) else { return Vec::new() };
+        listed(|message| entry.tell(message)).await
     }
 
     fn builds_in_use(&self, app: &AppId) -> Vec<BuildId> {

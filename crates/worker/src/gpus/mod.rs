@@ -289,9 +289,9 @@ impl Given {
         self.hides.then(|| self.uuids.join(","))
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.uuids.len()
+    /// Which they are.
+    pub(crate) fn uuids(&self) -> &[String] {
+        &self.uuids
     }
 }
 
@@ -365,7 +365,7 @@ mod tests {
         // Now it can be served, and nobody else is before it was.
         desks[0].take(&one).unwrap_err();
         let pair = desks[2].take(&both).unwrap();
-        assert_eq!((devices(&pair), pair.count()), ("GPU-0,GPU-1".into(), 2));
+        assert_eq!((devices(&pair), pair.uuids().len()), ("GPU-0,GPU-1".into(), 2));
         drop(pair);
         desks[0].take(&one).unwrap();
     }
@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(devices(&gpus.desk(app("cpu")).take(&config(&["CPU"], 0)).unwrap()), "");
         let none = Gpus::new(Vec::new(), false);
         let given = none.desk(app("cpu")).take(&config(&[], 0)).unwrap();
-        assert_eq!((given.visible_devices(), given.count()), (None, 0));
+        assert_eq!((given.visible_devices(), given.uuids().len()), (None, 0));
     }
 
     #[test]

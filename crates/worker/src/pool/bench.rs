@@ -176,7 +176,7 @@ impl Pool {
         let since = self.bench.since?;
         let for_first = !self.bench.firsts.is_empty();
         let may_leave =
-            |member: &Member| member.gpus > 0 && member.counts() && (for_first || member.outdated);
+            |member: &Member| !member.gpus.is_empty() && member.counts() && (for_first || member.outdated);
         if !self.members.values().any(may_leave) {
             return None;
         }
@@ -184,7 +184,10 @@ impl Pool {
             return Some(since + OWN_ROOM_AFTER);
         }
         // One after the other: what the first gives back may be enough.
-        if self.members.values().any(|member| member.gpus > 0 && matches!(member.standing, Standing::Leaving))
+        if self
+            .members
+            .values()
+            .any(|member| !member.gpus.is_empty() && matches!(member.standing, Standing::Leaving))
         {
             return None;
         }

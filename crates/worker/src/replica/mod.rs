@@ -45,7 +45,7 @@ mod printing;
 use ending::Fate;
 pub(crate) use environment::app_environment;
 pub(crate) use grants::{Grants, bounds};
-pub(crate) use orders::{End, Ended, Order, Plan, Started};
+pub(crate) use orders::{End, Ended, Order, Plan, Started, UnderWayHere};
 
 /// The file that a runner imports.
 const ENTRY: &str = "main.py";
@@ -587,6 +587,7 @@ impl Replica {
                 self.cancel_aside(run);
                 self.cancel(run);
             }
+            (Order::Show(to), _) => drop(to.send((self.id.clone(), self.calls.shown()))),
             (Order::Leave | Order::Serve, _) => {}
         }
         ControlFlow::Continue(())

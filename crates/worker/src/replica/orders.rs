@@ -15,7 +15,7 @@ use crate::record::Recorder;
 use crate::waiting::Waiting;
 
 /// What the pool tells a replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Order {
     /// Its build is live: take work.
     Serve,
@@ -23,9 +23,14 @@ pub(crate) enum Order {
     Leave,
     /// Let go of this run, if it is here.
     Cancel(RunId),
+    /// Tell which runs are under way.
+    Show(mpsc::UnboundedSender<UnderWayHere>),
     /// End now.
     Kill,
 }
+
+/// Runs that a replica works on.
+pub(crate) type UnderWayHere = (ReplicaId, Vec<RunId>);
 
 /// What a replica tells the pool when it can be called.
 #[derive(Debug)]

@@ -571,6 +571,7 @@ impl Server {
             }
             (Order::Serve, Stage::Starting { .. }) => self.first = false,
             (Order::Cancel(run), _) => self.cancel(run),
+            (Order::Show(to), _) => drop(to.send((self.id.clone(), self.calls.shown()))),
             (Order::Leave | Order::Serve, _) => {}
         }
         ControlFlow::Continue(())

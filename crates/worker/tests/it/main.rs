@@ -13,6 +13,7 @@ mod functions;
 mod gpus;
 mod house;
 mod limits;
+mod listing;
 mod live;
 mod logs;
 mod runs;

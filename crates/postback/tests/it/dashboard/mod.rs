@@ -162,6 +162,15 @@ async fn a_run_is_cancelled_by_its_button() {
     let request = object!({"seconds": 600, "webhook_endpoint": recorder.url("hook")}).to_string();
     let answer = json(stage.call(&stage.v4("basic/nap"), request).await).await;
     let run = answer["run_id"].as_str().unwrap();
+    // The replica that works on it says so.
+    let page = visitor
+        .until(
+            "/dashboard/apps/basic",
+            &[">serving</span>", &format!("<td><a href=\"/dashboard/runs/{run}\"><code>{run}</code></a> ")],
+        )
+        .await;
+    let replicas = page.split("id=\"replicas-title\"").nth(1).unwrap().split("</table>").next().unwrap();
+    assert!(replicas.contains("MiB</td>"), "{replicas}");
     let pressed = visitor.press(&format!("/dashboard/runs/{run}/cancel"), &[]).await;
     assert_eq!(pressed.status(), 303);
     assert_eq!(stage.ended_run(run).await["state"], "cancelled");
