@@ -102,3 +102,35 @@ if (every > 0) {
   };
   setTimeout(look, every);
 }
+
+// What grows is followed: only that part is replaced, and whoever reads its end stays there.
+function follow(seconds) {
+  const atEnd = (pre) => pre && pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 4;
+  const last = () => document.querySelector("[data-follow] pre.log");
+  const again = () => setTimeout(look, seconds * 1000);
+  const look = () => {
+    if (document.hidden || !getSelection().isCollapsed) return again();
+    const request = new XMLHttpRequest();
+    request.open("GET", location.href);
+    request.responseType = "document";
+    request.onloadend = () => {
+      const fresh = request.status === 200 ? request.response?.querySelectorAll("[data-follow]") : null;
+      const now = document.querySelectorAll("[data-follow]");
+      if (!fresh || fresh.length !== now.length) return again();
+      const [stays, top] = [atEnd(last()), last()?.scrollTop ?? 0];
+      now.forEach((part, index) => {
+        if (part.textContent !== fresh[index].textContent) part.replaceWith(document.adoptNode(fresh[index]));
+      });
+      const pre = last();
+      if (pre) pre.scrollTop = stays ? pre.scrollHeight : top;
+      if (Number(document.querySelector("[data-follow]:not([data-follow=''])").dataset.follow) > 0) again();
+    };
+    request.send();
+  };
+  const pre = last();
+  if (pre) pre.scrollTop = pre.scrollHeight;
+  if (seconds > 0) again();
+}
+
+const followed = document.querySelector("[data-follow]:not([data-follow=''])");
+if (followed) follow(Number(followed.dataset.follow));

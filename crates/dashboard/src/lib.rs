@@ -6,6 +6,7 @@
 //! | `/sign-in` | asks for the private key once, and keeps a signed cookie instead of it |
 //! | `/apps`, `/apps/{app}` | the project's apps, and one: traffic, events, builds, settings, functions, log |
 //! | `/apps/{app}/try/{function}` | a call made from a form: its answer, and the code that makes it |
+//! | `/apps/{app}/log`, `/apps/{app}/builds/{build}` | what an app and a build printed: searched, and followed |
 //! | `/apps/{app}/scaling` | how many replicas it has and why, to be changed |
 //! | `/runs` | the project's runs, by app, state, time, text and metadata, page by page |
 //! | `/runs/{run}` | one run: its timeline, input, result, log, and what can be done about it |
@@ -35,6 +36,7 @@ mod inboxes;
 mod json;
 mod keys;
 mod log;
+mod logs;
 mod overview;
 mod run_list;
 mod runs;
@@ -131,6 +133,8 @@ impl Dashboard {
             .route("/dashboard/apps", get(apps::list))
             .route("/dashboard/apps/{app}", get(apps::show))
             .route("/dashboard/apps/{app}/scaling", get(scaling::show).post(scaling::change))
+            .route("/dashboard/apps/{app}/log", get(logs::of_app))
+            .route("/dashboard/apps/{app}/builds/{build}", get(logs::of_build))
             .route("/dashboard/apps/{app}/restart", post(apps::restart))
             .route("/dashboard/apps/{app}/rollback", post(apps::roll_back))
             .route("/dashboard/apps/{app}/delete", post(apps::delete))

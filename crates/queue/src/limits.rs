@@ -240,6 +240,8 @@ pub const RESULT_LINK_LIFE: Duration = Duration::from_secs(30 * 86_400);
 pub const UNDELIVERED_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 /// How long before its removal a result that was never delivered is warned about.
 pub const UNDELIVERED_WARNING: Duration = Duration::from_secs(86_400);
+/// Lines that a page of a log looks at to find those that are searched for: the newest.
+pub const SHOWN_LOG_LINES_SEARCHED_MAX: usize = 10_000;
 /// Runs that a replica is shown with.
 pub const REPLICA_RUNS_SHOWN: usize = 5;
 /// Disk space that is kept for the ends of runs.
@@ -345,6 +347,7 @@ pub const TABLE: &[Limit] = &[
         "its replica is replaced",
     ),
     limit("log of a run", "1 MiB", "head and tail are kept, the count of dropped bytes between them"),
+    limit("search of a log on its page", "the newest 10,000 lines", "`postback logs --search` looks further"),
     limit("what a run prints, kept or not", "1 GiB", "the run ends as `output_limit`"),
     limit(
         "memory of a replica",

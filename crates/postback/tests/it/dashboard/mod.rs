@@ -1,5 +1,6 @@
 //! The dashboard from outside: who gets in, what is shown, and that only its own pages change anything.
 
+mod logs;
 mod scaling;
 mod sharing;
 mod try_it;
