@@ -1,5 +1,6 @@
 //! Endpoints: how each does, what is to come there, and what can be done about it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use askama::Template;
@@ -132,9 +133,22 @@ struct AttemptRow {
     tone: &'static str,
     what: String,
     took: String,
+    /// Whether its delivery can be made once more: it failed, and no later attempt is shown above it.
+    again: bool,
 }
 
 impl AttemptRow {
+    /// The attempts, the newest first.
+    fn all(last: &[LastAttempt], enabled: bool, now: Timestamp) -> Vec<Self> {
+        let mut shown = HashSet::new();
+        let row = |last: &LastAttempt| {
+            let row = Self::of(last, now);
+            let is_newest = shown.insert(last.delivery_id.clone());
+            Self { again: enabled && is_newest && row.tone == "bad", ..row }
+        };
+        last.iter().map(row).collect()
+    }
+
     fn of(last: &LastAttempt, now: Timestamp) -> Self {
         let (tone, what) = match &last.attempt.report {
             None => ("open", "under way".to_owned()),
@@ -154,6 +168,7 @@ impl AttemptRow {
             ago: shape::relative(last.attempt.started_at, now),
             tone,
             what: what.trim().to_owned(),
+            again: false,
             took: last
                 .attempt
                 .report
@@ -219,7 +234,7 @@ impl EndpointPage {
                 })
                 .collect(),
             more_next: figures.pending_more || figures.pending > figures.next.len() as u64,
-            last: figures.last.iter().map(|last| AttemptRow::of(last, now)).collect(),
+            last: AttemptRow::all(&figures.last, endpoint.state == EndpointState::Enabled, now),
             deliveries: query(None, Some(receiver.as_str()), None),
             events: endpoint
                 .events
@@ -371,6 +386,8 @@ mod tests {
         {
             assert!(enabled.contains(said), "{said}: {enabled}");
         }
+        // The attempt that failed was followed by one that did not.
+        assert_eq!(enabled.matches("/redeliver\"").count(), 1, "all that failed, and no single one");
         assert!(!enabled.contains("/enable\"") && !enabled.contains("?<script>"), "{enabled}");
         let paused = ReceiverStanding { under_way: 1, places: 1, paused_until: Some(NOW) };
         let disabled = page(EndpointState::Disabled, paused);
