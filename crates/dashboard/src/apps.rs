@@ -17,7 +17,7 @@ use queue::port::RollbackError;
 use queue::registry::{App, Build, BuildStatus};
 use queue::replica::ReplicaView;
 use queue::run::RunFilter;
-use queue::traffic::Span;
+use queue::traffic::{Slice, Span};
 use queue::{AppId, AppName, BuildId, ProjectId, Timestamp};
 use serde::Deserialize;
 
@@ -30,6 +30,8 @@ use crate::session::SignedIn;
 use crate::try_it::{self, TryForm};
 use crate::{chart, overview, shape};
 
+/// Apps in the list whose traffic is drawn.
+const DRAWN_APPS_MAX: usize = 50;
 /// Runs on an app's page.
 const PAGE_RUNS: usize = 10;
 /// Builds, and events: the newest.
@@ -46,11 +48,13 @@ struct AppRow {
     /// The newest build's status, when it is not the one that serves.
     newest: Option<&'static str>,
     functions: String,
+    /// The last day, drawn.
+    traffic: Option<String>,
     updated: String,
 }
 
 impl AppRow {
-    fn of(app: &App, replicas: usize, now: Timestamp) -> Self {
+    fn of(app: &App, replicas: usize, day: Option<&[Slice]>, now: Timestamp) -> Self {
         let live = app.live.as_ref();
         let names = live.into_iter().flat_map(|build| &build.functions).map(|function| &*function.name);
         Self {
@@ -59,6 +63,7 @@ impl AppRow {
             replicas,
             newest: live.filter(|live| live.id != app.latest_build).map(|_| app.latest_status.as_str()),
             functions: names.collect::<Vec<_>>().join(", "),
+            traffic: day.map(|day| chart::spark(&overview::RUNS, day)),
             updated: shape::relative(app.updated_at, now),
         }
     }
@@ -75,9 +80,13 @@ struct AppsPage {
 pub(crate) async fn list(SignedIn(project): SignedIn, State(room): State<Arc<Shared>>) -> Shown<Response> {
     let apps = room.ports.registry.apps(Some(&project)).await?;
     let now = room.ports.clock.now();
-    let row = |app: &Arc<App>| AppRow::of(app, room.ports.replicas.count(&app.id), now);
-    let page =
-        AppsPage { frame: Frame::new(Some(project.to_string())), rows: apps.iter().map(row).collect() };
+    let days = apps.iter().take(DRAWN_APPS_MAX);
+    let days = days.map(|app| room.ports.traffic.traffic(&project, Some(&app.id), Span::Day, now));
+    let days = futures_util::future::try_join_all(days).await?;
+    let rows = apps.iter().enumerate().map(|(index, app)| {
+        AppRow::of(app, room.ports.replicas.count(&app.id), days.get(index).map(Vec::as_slice), now)
+    });
+    let page = AppsPage { frame: Frame::new(Some(project.to_string())), rows: rows.collect() };
     Ok(pages::html(StatusCode::OK, &page))
 }
 

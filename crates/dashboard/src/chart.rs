@@ -14,6 +14,9 @@ const WIDTH: usize = 720;
 const HEIGHT: usize = 120;
 /// Between two bars.
 const GAP: f64 = 0.18;
+/// Quarters of an hour that a bar of a line in a table stands for, and the height of such a line.
+const SPARK_SLICES: usize = 4;
+const SPARK_HEIGHT: u64 = 24;
 
 /// What a chart shows of a slice.
 pub(crate) struct Bars {
@@ -82,6 +85,39 @@ pub(crate) fn draw(bars: &Bars, slices: &[Slice], span: Span) -> String {
     svg
 }
 
+/// The same in a line of a table: a day by the hour, without figures but for the sentence.
+pub(crate) fn spark(bars: &Bars, slices: &[Slice]) -> String {
+    let Bars { good, good_word, bad, bad_word, .. } = bars;
+    let per_hour = slices.chunks(SPARK_SLICES).map(|hour| {
+        hour.iter().fold((0, 0), |(well, ill), slice| (well + sum(slice, good), ill + sum(slice, bad)))
+    });
+    let hours: Vec<(u64, u64)> = per_hour.collect();
+    let most = hours.iter().map(|(well, ill)| well + ill).max().unwrap_or(0).max(1);
+    let (all_good, all_bad) =
+        hours.iter().fold((0, 0), |(all_good, all_bad), (well, ill)| (all_good + well, all_bad + ill));
+    let (mut well_path, mut ill_path) = (String::new(), String::new());
+    for (hour, (well, ill)) in hours.iter().enumerate() {
+        // What happened at all is seen.
+        let height = |count: u64| (count * SPARK_HEIGHT).div_ceil(most);
+        let (low, high) = (height(*well), height(*ill));
+        let bar = |path: &mut String, base: u64, height: u64| {
+            if height > 0 {
+                let _ = write!(path, "M{} {base}h8v-{height}h-8z", hour * 10 + 1);
+            }
+        };
+        // Both together are as high as the drawing, and one unit higher at most.
+        bar(&mut well_path, SPARK_HEIGHT + 1, low);
+        bar(&mut ill_path, SPARK_HEIGHT + 1 - low, high);
+    }
+    format!(
+        "<svg viewBox=\"0 0 {} {}\" preserveAspectRatio=\"none\" role=\"img\" \
+         aria-label=\"In the last day {all_good} {good_word}, {all_bad} {bad_word}\">\
+         <path class=\"good\" d=\"{well_path}\"/><path class=\"bad\" d=\"{ill_path}\"/></svg>",
+        hours.len() * 10,
+        SPARK_HEIGHT + 1,
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +148,19 @@ mod tests {
         // One failure among a hundred is seen.
         assert!(drawn.contains("height=\"2.0\""), "{drawn}");
         assert!(!draw(&RUNS, &[slice(0, 0, 0)], Span::Hour).contains("<title>"));
+    }
+
+    #[test]
+    fn a_line_of_a_table_draws_hours_and_says_their_sums() {
+        let quiet = (0..4).map(|minute| slice(minute, 0, 0));
+        let busy = (4..8).map(|minute| slice(minute, 10, u64::from(minute == 5)));
+        let drawn = spark(&RUNS, &quiet.chain(busy).collect::<Vec<_>>());
+        assert!(drawn.contains("In the last day 40 succeeded, 1 did not"), "{drawn}");
+        assert!(drawn.contains(r#"viewBox="0 0 20 25""#), "{drawn}");
+        // The second hour alone; one failure among forty is seen, on top.
+        assert!(drawn.contains(r#"class="good" d="M11 25h8v-24h-8z""#), "{drawn}");
+        assert!(drawn.contains(r#"class="bad" d="M11 1h8v-1h-8z""#), "{drawn}");
+        assert!(spark(&RUNS, &[]).contains("0 succeeded"));
     }
 
     #[test]

@@ -50,9 +50,92 @@ async fn a_webhook_is_watched_from_the_call_to_a_receiver_that_comes_back() {
         browser.until_said(said).await;
     }
 
+    tried(&browser).await;
     retried_and_redelivered(&stage, &browser).await;
+    failing_on_purpose(&stage, &browser).await;
+    rotated_secret(&stage, &browser).await;
+    revoked_key(&stage, &browser).await;
     replaced_key(&stage, &browser).await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+/// A function is called from its form, and its result comes to an inbox made on the spot.
+async fn tried(browser: &Browser) {
+    browser.goto("/dashboard/apps/basic/try/echo").await;
+    browser.fill("textarea[name='p.value']", "good evening").await;
+    browser.click("input[name=to][value=inbox]").await;
+    browser.click("button[name=do][value=send]").await;
+    browser.until_said("202").await;
+    browser.click(".answer a[href*='/inboxes/']").await;
+    for said in ["good evening", "verified"] {
+        browser.until_said(said).await;
+    }
+}
+
+/// An inbox is told to fail twice, and the page of the run shows it.
+async fn failing_on_purpose(stage: &Stage, browser: &Browser) {
+    let made = stage.request(Method::POST, &stage.control("inboxes")).send().await.unwrap();
+    let inbox = body(made).await["url"].as_str().unwrap().to_owned();
+    let id = inbox.rsplit('/').next().unwrap();
+    browser.goto(&format!("/dashboard/inboxes/{id}")).await;
+    browser.run("document.querySelector('input[name=script]').value = ''").await;
+    browser.fill("input[name=script]", "503;times=2,200").await;
+    browser.click("form[action$='/reply'] button[type=submit]").await;
+    browser.until("document.querySelector('input[name=script]')?.value.startsWith('503')").await;
+    let request = json!({"value": 2, "webhook_endpoint": inbox}).to_string();
+    let call =
+        stage.request(Method::POST, &stage.v4("basic/echo")).header("x-webhook-schedule", "1s, 1s, 1s, 1h");
+    let answer = body(call.body(request).send().await.unwrap()).await;
+    browser.goto(&format!("/dashboard/runs/{}", answer["run_id"].as_str().unwrap())).await;
+    for said in ["attempt 1 failed with 503", "attempt 2 failed with 503", "delivered with 200"] {
+        browser.until_said(said).await;
+    }
+}
+
+/// The secret that signs is replaced, and what is signed by the new one is verified.
+async fn rotated_secret(stage: &Stage, browser: &Browser) {
+    let fresh = replace(browser, "webhookSecret", "whsec_").await;
+    assert!(fresh.len() > 30, "{fresh}");
+    let made = stage.request(Method::POST, &stage.control("inboxes")).send().await.unwrap();
+    let made = body(made).await;
+    let request = json!({"value": "signed anew", "webhook_endpoint": made["url"]}).to_string();
+    assert_eq!(stage.call(&stage.v4("basic/echo"), request).await.status(), 202);
+    browser.goto(made["pageUrl"].as_str().unwrap()).await;
+    for said in ["signed anew", "verified"] {
+        browser.until_said(said).await;
+    }
+}
+
+/// A named key signs in, and whoever holds it is signed out once it is revoked.
+async fn revoked_key(stage: &Stage, browser: &Browser) {
+    let form = "form[action='/dashboard/keys/named']";
+    browser.goto("/dashboard/keys").await;
+    browser.fill(&format!("{form} input[name=name]"), "a visitor").await;
+    browser.run(&format!("document.querySelector(\"{form} select[name=scope]\").value = 'everything'")).await;
+    browser.click(&format!("{form} button[type=submit]")).await;
+    browser.until("document.getElementById('fresh')?.textContent.length > 20").await;
+    let key = browser.run("return document.getElementById('fresh').textContent").await;
+    browser.press("Sign out").await;
+    browser.until_at("/dashboard/sign-in").await;
+    browser.sign_in(key.as_str().unwrap()).await;
+    browser.until_at("/dashboard").await;
+    browser.goto("/dashboard/keys").await;
+    browser.press("Revoke").await;
+    browser.until_at("/dashboard/sign-in").await;
+    browser.sign_in(key.as_str().unwrap()).await;
+    browser.until_said("This is no private key").await;
+    browser.sign_in(&stage.keys.private_key).await;
+    browser.until_at("/dashboard").await;
+}
+
+/// Replaces a key on its page; the new one, once it is shown.
+async fn replace(browser: &Browser, kind: &str, begins: &str) -> String {
+    browser.goto("/dashboard/keys").await;
+    let form = format!("form:has(input[value={kind}])");
+    browser.run(&format!("document.querySelector('{form}').closest('details').open = true")).await;
+    browser.click(&format!("{form} button[type=submit]")).await;
+    browser.until(&format!("document.getElementById('fresh')?.textContent.startsWith('{begins}')")).await;
+    browser.run("return document.getElementById('fresh').textContent").await.as_str().unwrap().to_owned()
 }
 
 /// A receiver fails, is tried again, comes back, and is told once more.
@@ -77,16 +160,11 @@ async fn retried_and_redelivered(stage: &Stage, browser: &Browser) {
 
 /// A key that is replaced ends the session that it opened.
 async fn replaced_key(stage: &Stage, browser: &Browser) {
-    browser.goto("/dashboard/keys").await;
-    let form = "form:has(input[value=privateKey])";
-    browser.run(&format!("document.querySelector('{form}').closest('details').open = true")).await;
-    browser.click(&format!("{form} button[type=submit]")).await;
-    browser.until("document.getElementById('fresh')?.textContent.startsWith('private-')").await;
-    let fresh = browser.run("return document.getElementById('fresh').textContent").await;
+    let fresh = replace(browser, "privateKey", "private-").await;
     browser.goto("/dashboard/runs").await;
     browser.until_at("/dashboard/sign-in").await;
     browser.sign_in(&stage.keys.private_key).await;
     browser.until_said("This is no private key").await;
-    browser.sign_in(fresh.as_str().unwrap()).await;
+    browser.sign_in(&fresh).await;
     browser.until_at("/dashboard").await;
 }
