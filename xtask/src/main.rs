@@ -23,7 +23,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   mutants [NAME...]
          deliberate bugs that the tests must find
   screenshots [FOLDER]
-         a picture of every page, light, dark and on a phone (docs/screenshots)
+         a picture of every page, light, dark and on a phone (target/screenshots)
   tidy   check what no compiler checks: who depends on whom, licences and sources of
          dependencies, where SQL, processes and the environment may appear, file sizes";
 

@@ -11,14 +11,14 @@ use crate::tests::{Run, SKIP};
 
 const TEST: &str = "browser::tour::every_page_can_be_used_by_everybody_and_loads_at_once";
 
-/// Writes them to the folder of the first argument, or to `docs/screenshots`.
+/// Writes them to the folder of the first argument, or to `target/screenshots`; the best of them stand in `docs/screenshots`.
 ///
 /// # Errors
 /// When there is no browser, or a page has a fault.
 #[expect(clippy::print_stdout, reason = "it says where the pictures are")]
 pub(crate) fn run(arguments: &[String]) -> anyhow::Result<ExitCode> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let folder = arguments.first().map_or_else(|| root.join("docs/screenshots"), PathBuf::from);
+    let folder = arguments.first().map_or_else(|| root.join("target/screenshots"), PathBuf::from);
     std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     // The test runs in another folder.
     let folder = folder.canonicalize()?;
