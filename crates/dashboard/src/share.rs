@@ -52,6 +52,16 @@ impl Claimed {
         let (key, until, mac) = (*key, i64::from_be_bytes(*until), mac.try_into().ok()?);
         Some(Self { run: RunId::from_bytes(*run), key, until, mac })
     }
+
+    fn has_ended(&self, now: Timestamp) -> bool {
+        self.until <= now.as_secs()
+    }
+
+    /// Whether it was signed with this secret, every bit of it.
+    fn is_signed_with(&self, secret: &[u8]) -> bool {
+        let said = [&self.run.into_bytes()[..], &self.key, &self.until.to_be_bytes()].concat();
+        session::signer(secret, &[PURPOSE, &said]).verify_slice(&self.mac).is_ok()
+    }
 }
 
 fn token(secret: &[u8], key: &KeyHash, run: RunId, until: i64) -> String {
@@ -63,14 +73,13 @@ fn token(secret: &[u8], key: &KeyHash, run: RunId, until: i64) -> String {
 impl Shared {
     /// The run that the link shows, and until when.
     async fn shared(&self, token: &str) -> Stored<Option<(ProjectId, RunId, Timestamp)>> {
-        let Some(Claimed { run, key, until, mac }) = Claimed::read(token) else { return Ok(None) };
-        if until <= self.ports.clock.now().as_secs() {
+        let Some(claimed) = Claimed::read(token) else { return Ok(None) };
+        if claimed.has_ended(self.ports.clock.now()) {
             return Ok(None);
         }
-        let Some((project, secret)) = self.secret_of(&key).await? else { return Ok(None) };
-        let said = [&run.into_bytes()[..], &key, &until.to_be_bytes()].concat();
-        let ours = session::signer(&secret, &[PURPOSE, &said]).verify_slice(&mac).is_ok();
-        Ok(ours.then(|| (project, run, Timestamp::from_millis(until.saturating_mul(1_000)))))
+        let Some((project, secret)) = self.secret_of(&claimed.key).await? else { return Ok(None) };
+        let until = Timestamp::from_millis(claimed.until.saturating_mul(1_000));
+        Ok(claimed.is_signed_with(&secret).then_some((project, claimed.run, until)))
     }
 }
 
@@ -144,15 +153,13 @@ mod tests {
     #[test]
     fn a_link_says_what_was_signed_and_every_bit_of_it_counts() {
         let run = RunId::from_bytes([7; RUN_BYTES]);
-        let ours = |token: &str| {
-            Claimed::read(token).is_some_and(|claimed| {
-                let said =
-                    [&claimed.run.into_bytes()[..], &claimed.key, &claimed.until.to_be_bytes()].concat();
-                session::signer(b"secret", &[PURPOSE, &said]).verify_slice(&claimed.mac).is_ok()
-            })
-        };
+        let ours =
+            |token: &str| Claimed::read(token).is_some_and(|claimed| claimed.is_signed_with(b"secret"));
         let good = token(b"secret", &KEY, run, 1_000);
-        assert!(ours(&good) && Claimed::read(&good).unwrap().until == 1_000);
+        let claimed = Claimed::read(&good).unwrap();
+        assert!(ours(&good) && claimed.run == run && claimed.key == KEY);
+        let ended = |seconds: i64| claimed.has_ended(Timestamp::from_millis(seconds * 1_000));
+        assert!(!ended(999) && ended(1_000) && ended(1_001));
         let bytes = URL_SAFE_NO_PAD.decode(&good).unwrap();
         for bit in 0..bytes.len() * 8 {
             let mut bent = bytes.clone();
