@@ -271,8 +271,7 @@ async fn large_results_under_way_are_bounded_in_bytes_and_small_ones_pass_them()
     });
     let body = bytes::Bytes::from(vec![b' '; RESULT]);
     for number in 0..40 {
-        let id = world.shelf.put(&hanging[number % 4].url("x"));
-        world.shelf.body(id, body.clone(), RESULT);
+        world.shelf.put_with(&hanging[number % 4].url("x"), body.clone(), RESULT);
     }
     world.handle.wake();
     let most = 5;
@@ -301,8 +300,7 @@ async fn what_stands_around_a_small_result_takes_none_of_the_bytes_of_large_ones
     // The result is small; its body has as many bytes as a large one.
     let body = bytes::Bytes::from(vec![b' '; INLINE_RESULT_BYTES_MAX + 100]);
     for _ in 0..8 {
-        let id = world.shelf.put(&hanging.url("x"));
-        world.shelf.body(id, body.clone(), 0);
+        world.shelf.put_with(&hanging.url("x"), body.clone(), 0);
     }
     world.handle.wake();
     let began = Instant::now();

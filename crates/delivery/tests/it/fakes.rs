@@ -110,10 +110,24 @@ pub(crate) fn project() -> ProjectId {
 impl Shelf {
     /// Puts a delivery there, due now.
     pub(crate) fn put(&self, url: &str) -> DeliveryId {
+        self.put_row(url, None)
+    }
+
+    /// The same with a body, whose result has so many bytes if it is a large one. Who looks meanwhile must not find
+    /// it with another.
+    pub(crate) fn put_with(&self, url: &str, body: Bytes, large_bytes: usize) -> DeliveryId {
+        self.put_row(url, Some((body, large_bytes)))
+    }
+
+    fn put_row(&self, url: &str, body: Option<(Bytes, usize)>) -> DeliveryId {
         let mut rows = self.rows.lock().unwrap();
         let number = u128::try_from(rows.len()).unwrap();
         let id = DeliveryId::outcome(RunId::from_bytes(number.to_be_bytes()), 0);
         let url = EndpointUrl::checked(url);
+        let (body, large_bytes) = body.unwrap_or_else(|| {
+            let body = format!(r#"{{"run_id":"{}","result":{{"big":12345678901234567890}}}}"#, id.run);
+            (body.into(), 0)
+        });
         rows.push(Row {
             id,
             receiver: url.receiver(),
@@ -122,11 +136,8 @@ impl Shelf {
             due_at: Timestamp::from_millis(0),
             attempt: 0,
             schedule: None,
-            body: Bytes::from(format!(
-                r#"{{"run_id":"{}","result":{{"big":12345678901234567890}}}}"#,
-                id.run
-            )),
-            large_bytes: 0,
+            body,
+            large_bytes,
         });
         id
     }
@@ -139,13 +150,6 @@ impl Shelf {
         row.state = DeliveryState::Sending;
         row.attempt = 1;
         row.due()
-    }
-
-    /// Gives a delivery another body, around a result of which so many bytes are in a file.
-    pub(crate) fn body(&self, id: DeliveryId, body: Bytes, large_bytes: usize) {
-        let mut rows = self.rows.lock().unwrap();
-        let row = rows.iter_mut().find(|row| row.id == id).unwrap();
-        (row.body, row.large_bytes) = (body, large_bytes);
     }
 
     /// Gives a delivery a schedule of its run's own.
