@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::batch::Batch;
 use crate::chores::Trouble;
 use crate::fault::Fault;
+use crate::rest::Rest;
 
 /// Writes that may wait at once.
 const PLACES: usize = 4_096;
@@ -89,6 +90,8 @@ pub(crate) struct Health {
     pub(crate) failure: watch::Sender<Option<Arc<str>>>,
     /// Long work that does not go on.
     pub(crate) trouble: Trouble,
+    /// How the writer is called back when somebody begins to wait.
+    pub(crate) rest: Rest,
     /// The writer did all that it had taken on, and ended.
     pub(crate) ended: AtomicBool,
 }
@@ -110,6 +113,7 @@ impl Committer {
             accepting: AtomicUsize::new(0),
             failure: watch::Sender::new(None),
             trouble: Trouble::default(),
+            rest: Rest::default(),
             ended: AtomicBool::new(false),
         });
         (Self { sender, health: Arc::clone(&health) }, receiver, health)
@@ -178,6 +182,7 @@ impl Committer {
         let (waiter, answer) = oneshot::channel();
         let job = Waited { apply, found: None, waiter, give_back, bytes, need };
         self.sender.send(Message::Job(Box::new(job))).map_err(|_| closed())?;
+        self.health.rest.disturb();
         match answer.await {
             Ok(result) => result.map(Loan::take),
             Err(_) => Err(self.lost()),
@@ -209,6 +214,7 @@ impl Committer {
     pub(crate) async fn close(&self) {
         let (waiter, done) = oneshot::channel();
         if self.sender.send(Message::Close(waiter)).is_ok() {
+            self.health.rest.disturb();
             // An error means that the writer ended before it got to answer: it is done as well.
             let _ = done.await;
         }

@@ -39,6 +39,7 @@ mod readers;
 mod recovery;
 mod registry;
 mod reserve;
+mod rest;
 mod results;
 mod row;
 mod runs;

@@ -166,9 +166,8 @@ impl Writer {
                 None => self.receiver.try_recv().ok(),
             };
             if next.is_none() && !awaited {
-                let now = Instant::now();
-                let until = *lingers_until.get_or_insert(now + NOTES_LINGER);
-                next = self.receiver.recv_timeout(until.saturating_duration_since(now)).ok();
+                let until = *lingers_until.get_or_insert_with(|| Instant::now() + NOTES_LINGER);
+                next = self.health.rest.until(until, || self.receiver.try_recv().ok());
             }
         }
         // After those who wait: what one of them just did may be a part of it.
