@@ -4,10 +4,8 @@ Promises: each call ends with exactly one answer, whatever its function raises; 
 call that it is meant for.
 """
 
-import asyncio
 import collections
 import collections.abc
-import ctypes
 import inspect
 import queue
 import signal
@@ -307,6 +305,8 @@ def _calm_thread(call):
 
 
 def _raise_in(thread, error):
+    import ctypes
+
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
     )
@@ -316,6 +316,10 @@ class EventLoop:
     """Runs async functions, in one thread for good, so that what they leave running goes on between calls."""
 
     def __init__(self, replica):
+        # A third of what the runner would take to start, and of no use to most apps.
+        import asyncio
+
+        self._asyncio = asyncio
         self._replica = replica
         self._arriving = threading.Lock()
         self._arrived = []
@@ -334,7 +338,7 @@ class EventLoop:
 
     def _run(self):
         self._thread = threading.get_ident()
-        asyncio.set_event_loop(self._loop)
+        self._asyncio.set_event_loop(self._loop)
         while True:
             try:
                 self._loop.run_forever()

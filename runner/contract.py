@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import typing
 
 ITEM, KEYWORDS, MODEL = "item", "keywords", "model"
 _ITEM_PARAMETERS = ["item", "run_id", "logger"]
@@ -165,6 +164,9 @@ def _models(function, parameters):
     """The parameters that are annotated with a pydantic model, or with an optional one."""
     if not any(parameter.annotation is not parameter.empty for parameter in parameters):
         return {}
+    # Slow to start, and of use to those only who annotate.
+    import typing
+
     try:
         hints = typing.get_type_hints(function)
     except Exception:

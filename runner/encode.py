@@ -8,14 +8,12 @@ write is refused with the place where it stands, never written as something else
 import base64
 import collections
 import collections.abc
-import dataclasses
 import datetime
-import decimal
 import enum
 import json
 import math
 import os
-import uuid
+import sys
 
 from . import failure
 
@@ -79,7 +77,7 @@ def _plain(value):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
-    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+    if isinstance(value, (_class("decimal", "Decimal"), _class("uuid", "UUID"))):
         return str(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
@@ -88,9 +86,15 @@ def _plain(value):
         return os.fsdecode(path)
     if isinstance(value, type):
         raise TypeError("it is the class {}, not an object of it".format(value.__name__))
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(type(value), "__dataclass_fields__"):
+        fields = sys.modules["dataclasses"].fields(value)
+        return {field.name: getattr(value, field.name) for field in fields}
     return _shaped(value)
+
+
+def _class(module, name):
+    """A class of a module, for `isinstance`: no value is of it unless the app has imported that."""
+    return getattr(sys.modules.get(module), name, ())
 
 
 def _shaped(value):

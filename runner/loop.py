@@ -9,7 +9,6 @@ cancels, and the end of the server, are noticed.
 import gc
 import importlib.util
 import os
-import platform
 import socket
 import sys
 import threading
@@ -128,7 +127,7 @@ class Replica:
         self._streams.finish_all()
         with self._channel.reading:
             self._ready = True
-            self._channel.tell(frames.ready(platform.python_version(), [f.described() for f in self._functions]))
+            self._channel.tell(frames.ready(sys.version.split()[0], [f.described() for f in self._functions]))
         self._leave_if_done()
 
     def dispatch(self, received):
