@@ -10,12 +10,21 @@ include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 /// Unpacks the runner below `data_dir` and returns its folder.
 ///
 /// The folder carries the version, so that replicas started by an older binary keep their files; its
-/// files are written anew at each start, so that nobody has to trust what lies there.
+/// files are written anew at each start, so that nobody has to trust what lies there. Bytecode made of other files
+/// goes.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub(crate) fn unpack_runner(data_dir: &Path) -> anyhow::Result<PathBuf> {
     let folder = data_dir.join("runner").join(env!("CARGO_PKG_VERSION"));
+    let same = |(path, content): &(&str, &str)| {
+        fs::read(folder.join(path)).is_ok_and(|there| there == content.as_bytes())
+    };
+    let bytecode = folder.join("__pycache__");
+    if bytecode.exists() && !RUNNER.iter().all(same) {
+        fs::remove_dir_all(&bytecode)
+            .with_context(|| format!("failed to remove `{}`", bytecode.display()))?;
+    }
     unpack(RUNNER, &folder)?;
     Ok(folder)
 }

@@ -6,6 +6,7 @@
 //! the user see the app's files and may change either, so an app that has some gets an environment for
 //! each build.
 
+mod bytecode;
 mod conda;
 mod interpreter;
 mod pip;
@@ -119,6 +120,8 @@ pub(crate) struct Environments {
     pub(crate) folder: PathBuf,
     /// uv and the packages it downloaded; shared by all servers of a user.
     pub(crate) cache: PathBuf,
+    /// The folder of the Python side, where this server starts replicas.
+    runner: Option<PathBuf>,
     apt: system::Apt,
     /// One at a time makes a certain environment; the others find it made.
     turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
@@ -131,10 +134,20 @@ impl Environments {
         search_path: Vec<PathBuf>,
         folder: PathBuf,
         cache: PathBuf,
+        runner: Option<PathBuf>,
         installs_apt: bool,
     ) -> Self {
         let apt = if installs_apt { system::Apt::Allowed(Turn::default()) } else { system::Apt::Refused };
-        Self { commands, search_path, folder, cache, apt, turns: Mutex::default(), uv: Turn::default() }
+        Self {
+            commands,
+            search_path,
+            folder,
+            cache,
+            runner,
+            apt,
+            turns: Mutex::default(),
+            uv: Turn::default(),
+        }
     }
 
     /// Makes or finds the environment of a build whose files are in `app_folder`.
@@ -149,6 +162,9 @@ impl Environments {
         let wanted = Wanted::of(config, app_folder)?;
         system::provide(&self.apt, &self.commands, &self.search_path, &wanted.apt, log, stop).await?;
         let base = self.base(config.python_version.as_deref(), &wanted, log, stop).await?;
+        if let (Base::Machine(interpreter), Some(runner)) = (&base, &self.runner) {
+            bytecode::provide(&self.commands, runner, interpreter, stop).await;
+        }
         let key = wanted.key(&base.identity(), build);
         let folder = self.folder.join(&key);
         let environment = Environment { python: folder.join("bin/python"), key: key.clone() };

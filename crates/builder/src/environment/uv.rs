@@ -93,7 +93,9 @@ impl Uv {
     ) -> Result<(), CommandError> {
         let arguments = |offline: bool| {
             let mut arguments: Vec<OsString> =
-                ["pip", "install", "--link-mode", "clone", "--python"].map(Into::into).to_vec();
+                ["pip", "install", "--compile-bytecode", "--link-mode", "clone", "--python"]
+                    .map(Into::into)
+                    .to_vec();
             arguments.push(python.into());
             arguments.push("--requirement".into());
             arguments.push(lists.requirements.into());

@@ -48,6 +48,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// uv and downloaded packages are kept below it; servers may share it.
     pub cache_dir: PathBuf,
+    /// The folder of the Python side, whose bytecode is made for each interpreter, if replicas are started here.
+    pub runner: Option<PathBuf>,
     /// Put before every command, so that it and all it started end with the server. May be empty.
     pub supervisor: Vec<OsString>,
     /// The server's own environment. `PATH` says where interpreters and tools are; of the rest only what
@@ -71,6 +73,7 @@ impl Options {
             scratch: data_dir.join("tmp"),
             data_dir,
             cache_dir,
+            runner: None,
             supervisor: Vec::new(),
             environment: Vec::new(),
             install_apt_packages: false,
@@ -136,6 +139,7 @@ impl Builder {
                     search_path,
                     data_dir.join("environments"),
                     cache_dir,
+                    options.runner.map(absolute),
                     options.install_apt_packages,
                 ),
                 registry,

@@ -39,6 +39,33 @@ async fn the_delay_example_becomes_live_and_deploys_again_in_under_a_second() {
     assert_eq!(python(&first), python(&second));
 }
 
+/// A contained replica can write no bytecode: what is missing it would compile at every start.
+#[tokio::test]
+async fn packages_and_the_runner_are_compiled_once_by_the_build() {
+    let runner = tempfile::tempdir().unwrap();
+    std::fs::write(runner.path().join("loop.py"), "def run(): ...").unwrap();
+    let place = tempfile::tempdir().unwrap();
+    package(&place.path().join("one"), "one");
+    let world = World::with(|options| options.runner = Some(runner.path().to_owned()));
+    let requirement = format!("one @ file://{}", place.path().join("one").display());
+    let files = [("main.py", "import one\ndef predict(): ..."), ("requirements.txt", requirement.as_str())];
+    let build = world.deploy("compiled", &files, |_| ()).await;
+    if world.is_offline(&build) {
+        return;
+    }
+    assert_eq!(world.status(&build), BuildStatus::Success, "{}", world.log());
+    let compiled = |folder: &std::path::Path, stem: &str| {
+        let entries = std::fs::read_dir(folder.join("__pycache__")).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(stem)).count()
+    };
+    let python = world.build(&build).prepared.unwrap().python;
+    let lib = std::path::Path::new(&python).ancestors().nth(2).unwrap().join("lib");
+    let version = std::fs::read_dir(lib).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(compiled(&version.join("site-packages"), "one."), 1);
+    assert_eq!(compiled(runner.path(), "loop."), 1);
+}
+
 #[tokio::test]
 async fn what_was_downloaded_once_is_there_without_a_network() {
     let online = World::new();

@@ -146,7 +146,8 @@ impl Rooms {
         let own_outbox = Arc::clone(&outbox);
         let guard: Arc<dyn AddressGuard> = Arc::new(handle);
 
-        let mut worker_options = worker::Options::new(embedded::unpack_runner(&options.data_dir)?);
+        let runner = embedded::unpack_runner(&options.data_dir)?;
+        let mut worker_options = worker::Options::new(&runner);
         worker_options.supervisor = supervisor.clone();
         worker_options.policy.clone_from(&policy);
         worker_options.groups.clone_from(&containment.groups);
@@ -175,6 +176,7 @@ impl Rooms {
             builder::Options {
                 policy: Policy { network: policy.network.clone(), ..containment.template() },
                 scratch,
+                runner: Some(runner),
                 ..builder_options(options, supervisor)
             },
             registry.clone(),
