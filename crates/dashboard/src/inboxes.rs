@@ -68,6 +68,12 @@ struct InboxPage {
     body: String,
 }
 
+/// What people call it, or the beginning of its id.
+pub(crate) fn name(inbox: &Inbox) -> String {
+    let short = || inbox.id.as_str().chars().take(8).collect();
+    inbox.name.as_deref().map_or_else(short, |name| visible(name).into_owned())
+}
+
 /// Where it is looked at, by whoever has the address.
 pub(crate) fn page(inbox: &Inbox) -> String {
     format!("/inboxes/{}?token={}", inbox.id, inbox.view_token)
@@ -97,10 +103,9 @@ impl Shared {
 
     fn row(&self, inbox: &Inbox) -> Row {
         let now = self.ports.clock.now();
-        let short: String = inbox.id.as_str().chars().take(8).collect();
         Row {
             id: inbox.id.to_string(),
-            name: inbox.name.as_deref().map_or(short, |name| visible(name).into_owned()),
+            name: name(inbox),
             url: self.address(inbox),
             page: page(inbox),
             made: shape::relative(inbox.created_at, now),
@@ -109,7 +114,7 @@ impl Shared {
         }
     }
 
-    async fn own_inbox(&self, project: &ProjectId, id: &str) -> Shown<Inbox> {
+    pub(crate) async fn own_inbox(&self, project: &ProjectId, id: &str) -> Shown<Inbox> {
         let found = match id.parse() {
             Ok(id) => self.ports.inboxes.inbox(&id).await?,
             Err(_) => None,

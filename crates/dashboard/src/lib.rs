@@ -14,6 +14,7 @@
 //! | `/deliveries` | what was told to receivers, and what still is to be |
 //! | `/endpoints`, `/endpoints/{endpoint}` | how endpoints do, and one: its attempts, those to come, switching it off and on |
 //! | `/inboxes`, `/inboxes/{inbox}` | temporary endpoints of our own, and what is set of one |
+//! | `/inboxes/{inbox}/requests/{sequence}/replay` | a recorded request, sent once more to an address, and its answer |
 //! | `/api` | what can be asked over HTTP, from the server's own OpenAPI document, with a curl line for each |
 //! | `/settings` | this node: what it is, what it has, how long things are kept, every bound |
 //! | `/keys` | the project's keys: making, revoking and replacing them |
@@ -38,6 +39,7 @@ mod keys;
 mod log;
 mod logs;
 mod overview;
+mod replay;
 mod run_list;
 mod runs;
 #[cfg(test)]
@@ -60,8 +62,8 @@ use axum::routing::{get, post};
 use pages::Hosts;
 use queue::limits::TRIED_INPUT_BYTES_MAX;
 use queue::port::{
-    AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replicas, Runs,
-    Secrets, Settings, Traffic,
+    AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replays,
+    Replicas, Runs, Secrets, Settings, Traffic,
 };
 use queue::{Clock, Entropy};
 use url::Url;
@@ -84,6 +86,7 @@ pub struct Ports {
     pub builds: Arc<dyn Builds>,
     pub outbox: Arc<dyn Outbox>,
     pub inboxes: Arc<dyn Inboxes>,
+    pub replays: Arc<dyn Replays>,
     pub secrets: Arc<dyn Secrets>,
     pub keyring: Arc<dyn Keyring>,
     pub clock: Arc<dyn Clock>,
@@ -158,6 +161,10 @@ impl Dashboard {
             .route("/dashboard/inboxes/{inbox}/reply", post(inboxes::reply))
             .route("/dashboard/inboxes/{inbox}/share", post(inboxes::share))
             .route("/dashboard/inboxes/{inbox}/delete", post(inboxes::delete))
+            .route(
+                "/dashboard/inboxes/{inbox}/requests/{sequence}/replay",
+                get(replay::show).post(replay::send),
+            )
             .route("/dashboard/api", get(api::show))
             .route("/dashboard/settings", get(settings::show))
             .route("/dashboard/keys", get(keys::show).post(keys::rotate))

@@ -15,13 +15,14 @@ use futures_util::FutureExt as _;
 use queue::clock::{Clock, Entropy, Timestamp};
 use queue::delivery::{AttemptEnd, AttemptReport, DueDelivery, Verdict};
 use queue::figures::ReceiverStanding;
-use queue::limits::{DELIVERY_CONNECT_LIMIT, DELIVERY_LIMIT};
+use queue::limits::{DELIVERY_CONNECT_LIMIT, DELIVERY_LIMIT, REPLAYS_AT_ONCE_MAX};
 use queue::port::{
     AddressGuard, AddressRefused, Admitted, Deliveries, Departure, Inboxes, Outbox, Registry, Stored,
 };
 use queue::retry::SCHEDULE;
 use queue::run::{EndpointUrl, Receiver};
 use queue::webhook::Schedule;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,9 +82,11 @@ const STORE_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// No retry is expected.
 const NO_RETRY: i64 = i64::MAX;
 
-struct Shared {
-    sender: Sender,
-    guard: Arc<Guard>,
+pub(crate) struct Shared {
+    pub(crate) sender: Sender,
+    pub(crate) guard: Arc<Guard>,
+    /// Places for recorded requests that are sent once more.
+    pub(crate) replays: Semaphore,
     places: Arc<Places>,
     deliveries: Arc<dyn Deliveries>,
     clock: Arc<dyn Clock>,
@@ -94,10 +97,10 @@ struct Shared {
     retry_at: AtomicI64,
 }
 
-/// The other rooms' way to the engine: their outbox and their address guard.
+/// The other rooms' way to the engine: their outbox, their address guard, and what sends recorded requests once more.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// The loop that must run for deliveries to be retried.
@@ -129,6 +132,7 @@ impl Engine {
                 limit: options.attempt_limit,
             },
             guard,
+            replays: Semaphore::new(REPLAYS_AT_ONCE_MAX),
             places: Places::new(options.caps, own),
             deliveries,
             clock,

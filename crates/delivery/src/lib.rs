@@ -1,4 +1,4 @@
-//! Deliver: signs, guards, sends and retries webhooks.
+//! Deliver: signs, guards, sends and retries webhooks; and sends what an inbox recorded once more, when a person asks.
 //!
 //! ```text
 //! a fresh outcome ── Outbox::reserve, send ─┐
@@ -21,6 +21,7 @@ mod guard;
 mod keys;
 mod places;
 mod pool;
+mod replay;
 mod resolve;
 mod rules;
 mod send;

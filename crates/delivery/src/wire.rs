@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
@@ -62,22 +62,39 @@ impl Wire {
         deadline: Instant,
         timings: &mut Timings,
     ) -> Result<Seen, Unsent> {
+        match self.ask(request, deadline, timings).await? {
+            Ok(answer) => Ok(self.see(answer, deadline).await),
+            Err(failure) => Ok(Seen::failed(failure)),
+        }
+    }
+
+    /// Sends a request, and returns once the status and the headers of its answer are there.
+    pub(crate) async fn ask(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+        timings: &mut Timings,
+    ) -> Result<Result<Response<Incoming>, Failure>, Unsent> {
         let Self { sender, driver, .. } = self;
         let began = Instant::now();
-        let answer = match timeout_at(deadline, drive(driver, sender.try_send_request(request))).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(mut error)) => {
-                return match error.take_message() {
-                    Some(request) => Err(Unsent(request)),
-                    None => Ok(Seen::failed(Failure::of_exchange(error.error()))),
-                };
+        match timeout_at(deadline, drive(driver, sender.try_send_request(request))).await {
+            Ok(Ok(answer)) => {
+                timings.first_byte = Some(began.elapsed());
+                Ok(Ok(answer))
             }
+            Ok(Err(mut error)) => match error.take_message() {
+                Some(request) => Err(Unsent(request)),
+                None => Ok(Err(Failure::of_exchange(error.error()))),
+            },
             Err(_) => {
                 self.driver = None;
-                return Ok(Seen::failed(Failure::Timeout(Phase::Headers)));
+                Ok(Err(Failure::Timeout(Phase::Headers)))
             }
-        };
-        timings.first_byte = Some(began.elapsed());
+        }
+    }
+
+    /// Reads the rest of an answer.
+    pub(crate) async fn see(&mut self, answer: Response<Incoming>, deadline: Instant) -> Seen {
         let status = answer.status();
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let mut seen = Seen {
@@ -95,7 +112,7 @@ impl Wire {
             self.driver = None;
         }
         seen.response = as_text(&kept);
-        Ok(seen)
+        seen
     }
 
     /// Reads the body up to the bound, then hangs up; keeps its first bytes.

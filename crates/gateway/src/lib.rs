@@ -33,7 +33,7 @@ use axum::Router;
 use ipnet::IpNet;
 use queue::link::ResultLinks;
 use queue::port::{
-    AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry,
+    AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replays,
     Replicas, Runs, Secrets, Stored,
 };
 use queue::{Clock, Entropy, ProjectId, RunId};
@@ -67,6 +67,7 @@ pub struct Ports {
     pub replicas: Arc<dyn Replicas>,
     pub outbox: Arc<dyn Outbox>,
     pub guard: Arc<dyn AddressGuard>,
+    pub replays: Arc<dyn Replays>,
     pub builds: Arc<dyn Builds>,
     pub keyring: Arc<dyn Keyring>,
     pub secrets: Arc<dyn Secrets>,
@@ -121,6 +122,7 @@ pub struct Parts {
     pub(crate) replicas: Arc<dyn Replicas>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) guard: Arc<dyn AddressGuard>,
+    pub(crate) replays: Arc<dyn Replays>,
     pub(crate) builds: Arc<dyn Builds>,
     pub(crate) keyring: Arc<dyn Keyring>,
     pub(crate) secrets: Arc<dyn Secrets>,
@@ -159,6 +161,7 @@ impl Gateway {
             replicas,
             outbox,
             guard,
+            replays,
             builds,
             keyring,
             secrets,
@@ -177,6 +180,7 @@ impl Gateway {
             replicas,
             outbox,
             guard,
+            replays,
             builds,
             keyring,
             secrets,

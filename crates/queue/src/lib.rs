@@ -32,6 +32,7 @@ pub mod port;
 pub mod progress;
 pub mod reason;
 pub mod registry;
+pub mod replay;
 pub mod replica;
 pub mod request;
 pub mod rerun;

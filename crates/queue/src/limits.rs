@@ -195,6 +195,8 @@ pub const INBOXES_PER_PROJECT_MAX: usize = 1_000;
 pub const INBOX_LIFE_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// Longest name of an inbox, in characters.
 pub const INBOX_NAME_CHARS_MAX: usize = 100;
+/// Recorded requests that are sent once more at once.
+pub const REPLAYS_AT_ONCE_MAX: usize = 4;
 /// Longest that an inbox waits before it answers.
 pub const INBOX_DELAY_MAX: Duration = Duration::from_secs(30);
 /// How long an inbox holds a connection that it never answers.
@@ -403,6 +405,11 @@ pub const TABLE: &[Limit] = &[
         "requests that inboxes let wait",
         "256 at once, never answered ones 120 s each",
         "answered at once, or their connection is reset",
+    ),
+    limit(
+        "recorded requests sent once more",
+        "4 at once, 30 s each, 5 s of them to connect; 64 KiB of the answer read, 8 KiB shown",
+        "429 with Retry-After; `timeout`",
     ),
     limit("endpoints of a project with a `bodyBytesMax`", "1,000", "422"),
     limit(

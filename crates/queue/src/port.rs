@@ -16,10 +16,12 @@
 //! | [`Replicas`] | builder, gateway | worker |
 //! | [`Outbox`] | gateway, worker | delivery |
 //! | [`AddressGuard`] | gateway | delivery |
+//! | [`Replays`] | gateway, dashboard | delivery |
 //! | [`Builds`] | gateway | builder |
 //! | [`Keyring`] | gateway | postback |
 
 mod guard;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,6 +59,7 @@ use crate::web::Visitor;
 use crate::webhook::Metadata;
 
 pub use guard::{AddressGuard, AddressRefused, Admitted};
+pub use replay::Replays;
 
 /// Why the store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 mod engine;
 mod fakes;
 mod guard;
+mod replay;
 mod rows;
 mod tls;
 mod wire;

@@ -21,6 +21,7 @@ mod keys;
 mod logs;
 mod openapi;
 mod projects;
+mod recorded;
 mod request;
 mod results;
 mod runs;

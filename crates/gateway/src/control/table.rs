@@ -4,8 +4,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
 use super::{
-    apps, builds, deliveries, endpoints, events, hardware, inboxes, keys, logs, openapi, projects, results,
-    runs, secrets,
+    apps, builds, deliveries, endpoints, events, hardware, inboxes, keys, logs, openapi, projects, recorded,
+    results, runs, secrets,
 };
 use crate::Gateway;
 
@@ -482,7 +482,16 @@ pub(super) static ROUTES: &[Route] = &[
         ],
         summary: "what an inbox recorded, oldest first",
         answer: "`{items: [{id, sequence, method, path, headers, body, bodyEncoding, receivedAt, signature}], nextToken}`",
-        on: |method| on(method, inboxes::requests),
+        on: |method| on(method, recorded::requests),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v2/projects/{project}/inboxes/{inbox}/requests/{request}/replay",
+        who: Who::PrivateKey,
+        query: &[],
+        summary: "sends a recorded request once more, to `url`: the same method, headers and body",
+        answer: "`{url, statusCode, headers, response, reason, durationMs, timings}`",
+        on: |method| on(method, recorded::replay),
     },
     Route {
         method: Method::GET,

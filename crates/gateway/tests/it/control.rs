@@ -7,33 +7,31 @@ use bytes::Bytes;
 use gateway::Surface;
 use http::StatusCode;
 use queue::delivery::{AttemptReport, DeliveryAttemptView, DeliveryState, DeliveryView};
-use queue::inbox::{CapturedRequest, SignatureState, SignatureVerdict};
 use queue::lease::AttemptView;
 use queue::log::{LogLine, Stream};
 use queue::outcome::{Code, RunError};
-use queue::port::{Inboxes as _, Logs as _, StoreError};
+use queue::port::{Logs as _, StoreError};
 use queue::registry::BuildStatus;
 use queue::run::{EndpointUrl, Generation, Mode, RunState, RunView};
-use queue::{AppId, BuildId, Clock as _, InboxId, RunId};
+use queue::{AppId, BuildId, Clock as _, RunId};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::fakes::{
     OTHER_PROJECT, PROJECT, PUBLIC_URL, Reply, World, function, private_key, public_key, send,
 };
 
 /// Calls with the private key of [`PROJECT`].
-async fn ask(router: &Surface, method: &str, path: &str, body: Value) -> Reply {
+pub(crate) async fn ask(router: &Surface, method: &str, path: &str, body: Value) -> Reply {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let key = format!("Bearer {}", private_key(PROJECT));
     send(router, method, path, Some(&key), body).await
 }
 
-async fn get(router: &Surface, path: &str) -> Reply {
+pub(crate) async fn get(router: &Surface, path: &str) -> Reply {
     ask(router, "GET", path, Value::Null).await
 }
 
-fn at(rest: &str) -> String {
+pub(crate) fn at(rest: &str) -> String {
     format!("/v2/projects/{PROJECT}/{rest}")
 }
 
@@ -465,71 +463,6 @@ async fn runs_are_listed_in_pages_and_in_both_dialects() {
     let one = get(&router, &at(&format!("apps/demo/runs/{}", ids[1]))).await.good();
     assert_eq!(one["item"]["status"], "success");
     get(&router, &at(&format!("apps/empty/runs/{}", ids[1]))).await.problem(404, "unknown_run");
-}
-
-fn captured(body: &'static [u8]) -> CapturedRequest {
-    CapturedRequest {
-        id: Uuid::nil(),
-        sequence: 0,
-        method: "POST".into(),
-        path: "/inbox/x?y=1".into(),
-        headers: vec![("webhook-id".into(), "msg_1".into())],
-        body: Bytes::from_static(body),
-        received_at: queue::Timestamp::from_millis(0),
-        signature: SignatureVerdict {
-            verdict: SignatureState::Verified,
-            detail: "good".into(),
-            mistake: None,
-        },
-    }
-}
-
-#[tokio::test]
-async fn an_inbox_is_made_and_what_it_recorded_is_read() {
-    let world = World::new();
-    let router = world.router();
-    let made = ask(&router, "POST", &at("inboxes"), Value::Null).await.good();
-    let id: InboxId = made["id"].as_str().unwrap().parse().unwrap();
-    assert_eq!(made["url"], format!("{PUBLIC_URL}/inbox/{id}"));
-    assert!(made["pageUrl"].as_str().unwrap().starts_with(&format!("{PUBLIC_URL}/inboxes/{id}?token=")));
-    assert_eq!(get(&router, &at("inboxes")).await.good()["items"], json!([made]));
-    assert_eq!(get(&router, &at(&format!("inboxes/{id}"))).await.good(), made);
-
-    let path = at(&format!("inboxes/{id}/requests"));
-    assert_eq!(get(&router, &path).await.good(), json!({"items": [], "nextToken": "0"}));
-    for body in [&b"{\"a\":1}"[..], &[0xff, 0x00]] {
-        world.record(&id, captured(body)).await.unwrap();
-    }
-    let page = get(&router, &format!("{path}?limit=1")).await.good();
-    let first = &page["items"][0];
-    assert_eq!((&first["method"], &first["body"]), (&json!("POST"), &json!("{\"a\":1}")));
-    assert_eq!(first["headers"]["webhook-id"], "msg_1");
-    assert_eq!(first["signature"]["verdict"], "verified");
-    assert_eq!(first.get("bodyEncoding"), None);
-    let next = page["nextToken"].as_str().unwrap();
-    let page = get(&router, &format!("{path}?after={next}")).await.good();
-    assert_eq!(page["items"].as_array().unwrap().len(), 1);
-    assert_eq!(
-        (&page["items"][0]["body"], &page["items"][0]["bodyEncoding"]),
-        (&json!("/wA="), &json!("base64"))
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_reader_of_an_inbox_may_wait() {
-    let world = World::new();
-    let router = world.router();
-    let made = ask(&router, "POST", &at("inboxes"), Value::Null).await.good();
-    let id: InboxId = made["id"].as_str().unwrap().parse().unwrap();
-    let path = at(&format!("inboxes/{id}/requests?wait=20"));
-    assert!(get(&router, &path).await.good()["items"].as_array().unwrap().is_empty());
-    let waiting = tokio::spawn({
-        let router = router.clone();
-        async move { get(&router, &path).await }
-    });
-    tokio::time::advance(Duration::from_secs(5)).await;
-    world.record(&id, captured(b"late")).await.unwrap();
-    assert_eq!(waiting.await.unwrap().good()["items"][0]["body"], "late");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! In-memory fakes of the ports: one [`World`] fulfils them all and remembers what it was asked.
 
+mod inboxes;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -13,7 +15,7 @@ use gateway::{CorsOrigins, Gateway, Options, Ports, Surface};
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use queue::app::{AppConfig, Contract, Function, Parameter};
-use queue::inbox::{CapturedRequest, Inbox, InboxChange, Recorded};
+use queue::inbox::{CapturedRequest, Inbox};
 use queue::lease::{Lease, Release, Released};
 use queue::log::{LogLine, LogQuery, LogScope, StoredLine};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome, RunError};
@@ -144,6 +146,7 @@ impl World {
             replicas: self.clone(),
             outbox: self.clone(),
             guard: self.clone(),
+            replays: self.clone(),
             builds: self.clone(),
             keyring: self.clone(),
             secrets: self.clone(),
@@ -555,58 +558,6 @@ impl Registry for World {
     }
 
     async fn unfinished_builds(&self) -> Stored<Vec<Build>> {
-        Ok(Vec::new())
-    }
-}
-
-#[async_trait]
-impl Inboxes for World {
-    async fn create_inbox(&self, inbox: Inbox) -> Stored<()> {
-        self.checked()?.inboxes.insert(0, inbox);
-        Ok(())
-    }
-
-    async fn inbox(&self, id: &InboxId) -> Stored<Option<Inbox>> {
-        Ok(self.checked()?.inboxes.iter().find(|inbox| inbox.id == *id).cloned())
-    }
-
-    async fn inboxes(&self, project: &ProjectId) -> Stored<Vec<Inbox>> {
-        let held = self.checked()?;
-        Ok(held.inboxes.iter().filter(|inbox| inbox.project == *project).cloned().collect())
-    }
-
-    async fn change_inbox(&self, id: &InboxId, change: InboxChange) -> Stored<Option<Inbox>> {
-        let mut held = self.checked()?;
-        let Some(inbox) = held.inboxes.iter_mut().find(|inbox| inbox.id == *id) else { return Ok(None) };
-        inbox.name = change.name.unwrap_or(inbox.name.take());
-        inbox.expires_at = change.expires_at.unwrap_or(inbox.expires_at);
-        inbox.reply = change.reply.unwrap_or(inbox.reply.take());
-        inbox.view_token = change.view_token.unwrap_or_else(|| inbox.view_token.clone());
-        Ok(Some(inbox.clone()))
-    }
-
-    async fn delete_inbox(&self, id: &InboxId) -> Stored<bool> {
-        let mut held = self.checked()?;
-        let before = held.inboxes.len();
-        held.inboxes.retain(|inbox| inbox.id != *id);
-        Ok(held.inboxes.len() < before)
-    }
-
-    async fn record(&self, inbox: &InboxId, mut request: CapturedRequest) -> Stored<Recorded> {
-        let mut held = self.checked()?;
-        request.sequence = i64::try_from(held.requests.len()).unwrap() + 1;
-        let sequence = request.sequence;
-        held.requests.push((inbox.clone(), request));
-        Ok(Recorded { sequence, place: 0 })
-    }
-
-    async fn requests(&self, inbox: &InboxId, after: i64, limit: usize) -> Stored<Vec<CapturedRequest>> {
-        let held = self.checked()?;
-        let wanted = held.requests.iter().filter(|(of, request)| of == inbox && request.sequence > after);
-        Ok(wanted.take(limit).map(|(_, request)| request.clone()).collect())
-    }
-
-    async fn requests_before(&self, _: &InboxId, _: i64, _: usize, _: usize) -> Stored<Vec<CapturedRequest>> {
         Ok(Vec::new())
     }
 }

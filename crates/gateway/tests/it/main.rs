@@ -8,6 +8,7 @@ mod deliveries;
 mod events;
 mod fakes;
 mod hang_ups;
+mod inboxes;
 mod inference;
 mod keyring;
 mod listener;

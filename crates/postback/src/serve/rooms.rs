@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use queue::contain::Policy;
 use queue::hardware::Gpu;
 use queue::port::{
-    AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replicas, Runs,
-    Secrets, Traffic,
+    AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Logs, Outbox, Registry, Replays,
+    Replicas, Runs, Secrets, Traffic,
 };
 use queue::{Clock, Entropy};
 use store::Store;
@@ -144,6 +144,7 @@ impl Rooms {
         );
         let outbox: Arc<dyn Outbox> = Arc::new(handle.clone());
         let own_outbox = Arc::clone(&outbox);
+        let replays: Arc<dyn Replays> = Arc::new(handle.clone());
         let guard: Arc<dyn AddressGuard> = Arc::new(handle);
 
         let runner = embedded::unpack_runner(&options.data_dir)?;
@@ -216,6 +217,7 @@ impl Rooms {
             replicas: replicas.clone(),
             outbox: outbox.clone(),
             guard,
+            replays: replays.clone(),
             builds: builds.clone(),
             keyring: keyring.clone(),
             secrets: secrets.clone(),
@@ -255,6 +257,7 @@ impl Rooms {
                 builds,
                 outbox,
                 inboxes,
+                replays,
                 secrets,
                 keyring,
                 clock,

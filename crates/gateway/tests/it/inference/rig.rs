@@ -93,6 +93,7 @@ impl Rig {
             replicas: world.clone(),
             outbox: world.clone(),
             guard: world.clone(),
+            replays: world.clone(),
             builds: world.clone(),
             keyring: world.clone(),
             secrets: world.clone(),

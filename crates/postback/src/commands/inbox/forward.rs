@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use queue::replay::headers_sent;
 use reqwest::Method;
 use reqwest::redirect::Policy;
 use serde_json::Value;
@@ -167,13 +168,8 @@ async fn pass_on(http: &reqwest::Client, target: &Url, request: &Value) -> anyho
         _ => body.as_bytes().to_vec(),
     };
     let mut forwarded = http.request(method.clone(), target.clone()).timeout(ANSWER_LIMIT).body(body);
-    for (name, value) in headers(request) {
-        if !matches!(
-            name.as_str(),
-            "host" | "content-length" | "connection" | "transfer-encoding" | "accept-encoding"
-        ) {
-            forwarded = forwarded.header(name, value);
-        }
+    for (name, value) in headers_sent(&headers(request)) {
+        forwarded = forwarded.header(name, value);
     }
     let began = Instant::now();
     let mut response = forwarded.send().await?;

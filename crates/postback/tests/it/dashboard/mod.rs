@@ -1,6 +1,7 @@
 //! The dashboard from outside: who gets in, what is shown, and that only its own pages change anything.
 
 mod logs;
+mod replay;
 mod scaling;
 mod sharing;
 mod try_it;
