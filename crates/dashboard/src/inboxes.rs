@@ -18,7 +18,7 @@ use crate::Shared;
 use crate::assets::Frame;
 use crate::error::{Shown, Trouble};
 use crate::session::SignedIn;
-use crate::shape;
+use crate::{shape, share};
 
 /// When an inbox may be told to end: value of the form, words, hours from now.
 const LIVES: [(&str, &str, u64); 4] =
@@ -61,11 +61,27 @@ struct InboxPage {
     share: String,
     name: String,
     name_max: usize,
-    expires: bool,
+    /// When it ends, to the second.
+    ends_at: Option<String>,
+    /// The longest that a link may show it.
+    share_hours_max: u64,
     lives: &'static [(&'static str, &'static str, u64)],
     examples: &'static [(&'static str, &'static str)],
     headers: String,
     body: String,
+}
+
+/// A link that ends, told once.
+#[derive(Template)]
+#[template(path = "inbox-link.html")]
+struct LinkPage {
+    frame: Frame,
+    id: String,
+    name: String,
+    link: String,
+    until: String,
+    /// Whether it ends because the inbox does.
+    with_inbox: bool,
 }
 
 /// What people call it, or the beginning of its id.
@@ -161,7 +177,8 @@ pub(crate) async fn show(
         share: format!("{}{}", room.base(), page(&inbox)),
         name: inbox.name.clone().unwrap_or_default(),
         name_max: INBOX_NAME_CHARS_MAX,
-        expires: inbox.expires_at.is_some(),
+        ends_at: inbox.expires_at.map(shape::moment),
+        share_hours_max: share::HOURS_MAX,
         lives: &LIVES,
         examples: &EXAMPLES,
         headers: reply.map(lines).unwrap_or_default(),
@@ -237,6 +254,33 @@ pub(crate) async fn share(
     let inbox = room.own_inbox(&project, &id).await?;
     let view_token = Some(Inbox::new_token(&*room.ports.entropy));
     room.change(&inbox, InboxChange { view_token, ..InboxChange::default() }).await
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Life {
+    hours: u64,
+}
+
+/// `POST /dashboard/inboxes/{inbox}/links`: a further address of its page, which ends.
+pub(crate) async fn link(
+    SignedIn(project): SignedIn,
+    State(room): State<Arc<Shared>>,
+    Path(id): Path<String>,
+    Form(life): Form<Life>,
+) -> Shown<Response> {
+    let life = share::life(life.hours, "an inbox")?;
+    let inbox = room.own_inbox(&project, &id).await?;
+    let (token, until) = inbox.link_token(room.ports.clock.now().plus(life));
+    let page = LinkPage {
+        frame: Frame::new(Some(project.to_string())),
+        id: inbox.id.to_string(),
+        name: name(&inbox),
+        link: format!("{}/inboxes/{}?token={token}", room.base(), inbox.id),
+        until: shape::moment(until),
+        with_inbox: inbox.expires_at.is_some_and(|end| end.as_secs() == until.as_secs()),
+    };
+    tracing::info!(inbox.id = %inbox.id, until = %page.until, "an inbox was shared by a link");
+    Ok(pages::html(StatusCode::OK, &page))
 }
 
 /// `POST /dashboard/inboxes/{inbox}/delete`

@@ -160,6 +160,7 @@ impl Dashboard {
             .route("/dashboard/inboxes/{inbox}", get(inboxes::show).post(inboxes::set))
             .route("/dashboard/inboxes/{inbox}/reply", post(inboxes::reply))
             .route("/dashboard/inboxes/{inbox}/share", post(inboxes::share))
+            .route("/dashboard/inboxes/{inbox}/links", post(inboxes::link))
             .route("/dashboard/inboxes/{inbox}/delete", post(inboxes::delete))
             .route(
                 "/dashboard/inboxes/{inbox}/requests/{sequence}/replay",

@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::StatusCode;
 use pages::inert::visible;
 use queue::delivery::{DeliveryState, Redelivered};
-use queue::limits::SHARED_LINK_MAX;
 use queue::log::{LogQuery, LogScope, StoredLine};
 use queue::outcome::Cancellation;
 use queue::port::Stored;
@@ -23,7 +22,7 @@ use crate::run_list::Row;
 use crate::session::SignedIn;
 use crate::timeline::{self, Moment};
 use crate::try_it::Again;
-use crate::{shape, words};
+use crate::{shape, share, words};
 
 /// Lines of a run's log on its page: the newest.
 const PAGE_LINES: usize = 500;
@@ -100,7 +99,7 @@ impl RunPage {
         Self {
             frame: Frame::new(Some(project.to_string())),
             shared_until: None,
-            share_hours_max: SHARED_LINK_MAX.as_secs() / 3_600,
+            share_hours_max: share::HOURS_MAX,
             row: Row::of(run, now),
             status_code: run.status_code,
             run_time: run.run_time_ms.map(|millis| {

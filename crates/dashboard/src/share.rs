@@ -34,6 +34,16 @@ use crate::shape;
 const PURPOSE: &[u8] = b"postback shared run 1";
 const RUN_BYTES: usize = 16;
 const HOUR_SECS: u64 = 3_600;
+/// The longest that a link may show something.
+pub(crate) const HOURS_MAX: u64 = SHARED_LINK_MAX.as_secs() / HOUR_SECS;
+
+/// How long a link is to show something, as a form asks for it.
+pub(crate) fn life(hours: u64, what: &str) -> Shown<Duration> {
+    if (1..=HOURS_MAX).contains(&hours) {
+        return Ok(Duration::from_secs(hours * HOUR_SECS));
+    }
+    Err(Trouble::Refused(format!("A link shows {what} for 1 to {HOURS_MAX} hours.")))
+}
 
 /// What a link says of itself.
 struct Claimed {
@@ -105,13 +115,10 @@ pub(crate) async fn make(
     headers: HeaderMap,
     Form(life): Form<Life>,
 ) -> Shown<Response> {
-    let most = SHARED_LINK_MAX.as_secs() / HOUR_SECS;
-    if !(1..=most).contains(&life.hours) {
-        return Err(Trouble::Refused(format!("A link shows a run for 1 to {most} hours.")));
-    }
+    let life = self::life(life.hours, "a run")?;
     let run = room.find(&project, &run).await?;
     let Some((key, secret)) = room.key_of(&headers).await? else { return Err(Trouble::Unknown("run")) };
-    let until = room.ports.clock.now().plus(Duration::from_secs(life.hours * HOUR_SECS));
+    let until = room.ports.clock.now().plus(life);
     let base = room.options.public_url.as_str().trim_end_matches('/');
     let page = SharePage {
         frame: Frame::new(Some(project.to_string())),

@@ -117,9 +117,9 @@ function listen() {
     last = event.lastEventId;
     arrive(JSON.parse(event.data));
   };
-  source.addEventListener("gone", () => {
+  source.addEventListener("gone", (event) => {
     source.close();
-    state("gone", "this inbox was deleted");
+    state("gone", event.data === "ended" ? "this address has ended" : "this inbox was deleted");
   });
   source.onerror = () => {
     state("off", "connecting…");

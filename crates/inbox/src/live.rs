@@ -17,11 +17,11 @@ use futures_util::stream;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 use queue::InboxId;
-use queue::inbox::Inbox;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::Shared;
+use crate::door::Opened;
 use crate::page::{Ask, gone, unavailable};
 
 /// Live pages of one inbox.
@@ -118,18 +118,19 @@ pub(crate) async fn events(
     Query(ask): Query<Ask>,
     headers: HeaderMap,
 ) -> Response {
-    let inbox = match room.open(&id, ask.token.as_deref()).await {
-        Ok(Some(inbox)) => inbox,
+    let opened = match room.open(&id, ask.token.as_deref()).await {
+        Ok(Some(opened)) => opened,
         Ok(None) => return gone(),
         Err(error) => return unavailable(&error),
     };
-    let Some(subscription) = room.hub.subscribe(&inbox.id) else {
+    let Some(subscription) = room.hub.subscribe(&opened.inbox.id) else {
         let message = "too many live pages are open; close one\n";
         return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "10")], message).into_response();
     };
     let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let after = resumed.or(ask.after).unwrap_or(0);
-    let feed = Feed { room, inbox, subscription, after, greeted: false };
+    let look_again = Instant::now() + LOOK_AGAIN;
+    let feed = Feed { room, opened, subscription, after, greeted: false, look_again };
     let events = stream::unfold(Some(feed), |feed| async move { feed?.next().await });
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
 }
@@ -137,11 +138,13 @@ pub(crate) async fn events(
 /// One live page's view of its inbox.
 struct Feed {
     room: Arc<Shared>,
-    inbox: Inbox,
+    opened: Opened,
     subscription: Subscription,
     /// The last request told of.
     after: i64,
     greeted: bool,
+    /// When to ask again whether it may still be looked at.
+    look_again: Instant,
 }
 
 type Told = (Result<Event, Infallible>, Option<Feed>);
@@ -164,11 +167,15 @@ impl Feed {
     async fn look(mut self) -> Option<Told> {
         loop {
             self.subscription.hush();
-            match self.room.inboxes.requests(&self.inbox.id, self.after, 1).await {
+            if let Some(why) = self.is_over().await {
+                return Some((Ok(Event::default().event("gone").data(why)), None));
+            }
+            let inbox = &self.opened.inbox;
+            match self.room.inboxes.requests(&inbox.id, self.after, 1).await {
                 Ok(mut found) => {
                     if let Some(request) = found.pop() {
                         self.after = request.sequence;
-                        let view = self.room.view(&self.inbox, &request);
+                        let view = self.room.view(inbox, &request);
                         let event =
                             Event::default().id(request.sequence.to_string()).json_data(&view).ok()?;
                         return Some((Ok(event), Some(self)));
@@ -176,18 +183,32 @@ impl Feed {
                 }
                 Err(error) => {
                     // The browser comes back by itself, with the id of the last event it has.
-                    tracing::warn!(error = %error, inbox.id = %self.inbox.id, "A live page could not be fed");
+                    tracing::warn!(error = %error, inbox.id = %inbox.id, "A live page could not be fed");
                     return None;
                 }
             }
             tokio::select! {
                 () = self.subscription.rung() => {}
-                () = sleep(LOOK_AGAIN) => {
-                    if matches!(self.room.inboxes.inbox(&self.inbox.id).await, Ok(None)) {
-                        return Some((Ok(Event::default().event("gone").data("deleted")), None));
-                    }
-                }
+                () = sleep_until(self.look_again) => {}
             }
+        }
+    }
+
+    /// Why nothing more may be shown here: the inbox is `deleted`, or the address has `ended`. The store is asked now
+    /// and then; that a link ends is known without it.
+    async fn is_over(&mut self) -> Option<&'static str> {
+        let Opened { inbox, .. } = &self.opened;
+        if self.opened.has_ended(self.room.clock.now()) {
+            return Some("ended");
+        }
+        if Instant::now() < self.look_again {
+            return None;
+        }
+        self.look_again = Instant::now() + LOOK_AGAIN;
+        match self.room.open(inbox.id.as_str(), Some(&inbox.view_token)).await {
+            Ok(None) if matches!(self.room.inboxes.inbox(&inbox.id).await, Ok(None)) => Some("deleted"),
+            Ok(None) => Some("ended"),
+            Ok(Some(_)) | Err(_) => None,
         }
     }
 }

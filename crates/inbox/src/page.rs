@@ -15,6 +15,7 @@ use queue::port::{StoreError, Stored};
 use serde::Deserialize;
 
 use crate::assets::Links;
+use crate::door::Opened;
 use crate::search::{Found, TEXT_CHARS_MAX};
 use crate::view::RequestView;
 use crate::{Shared, curl};
@@ -62,6 +63,8 @@ struct InboxPage {
     reply: Option<String>,
     /// When the inbox ends, if it does.
     ends: Option<String>,
+    /// Until when it is shown, to whoever came by a link.
+    shown_until: Option<String>,
     /// A first request to try.
     example: String,
     requests: Vec<RequestView>,
@@ -100,7 +103,7 @@ pub(crate) async fn body(
     Query(ask): Query<Ask>,
 ) -> Response {
     let body = async {
-        let Some(inbox) = room.open(&id, ask.token.as_deref()).await? else { return Ok(None) };
+        let Some(Opened { inbox, .. }) = room.open(&id, ask.token.as_deref()).await? else { return Ok(None) };
         let _turn = room.reads.acquire().await;
         Ok(room.request(&inbox, sequence).await?.map(|request| request.body))
     };
@@ -121,7 +124,8 @@ pub(crate) async fn body(
 
 impl Shared {
     async fn render(&self, id: &str, ask: &Ask) -> Stored<Option<InboxPage>> {
-        let Some(inbox) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
+        let Some(opened) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
+        let Opened { inbox, until } = opened;
         let _turn = self.reads.acquire().await;
         let before = ask.before.unwrap_or(i64::MAX);
         let q: String = ask.q.as_deref().unwrap_or_default().trim().chars().take(TEXT_CHARS_MAX).collect();
@@ -152,6 +156,7 @@ impl Shared {
             token: inbox.view_token.clone(),
             reply: inbox.reply.as_ref().map(|reply| reply.script.to_string()),
             ends: inbox.expires_at.map(queue::Timestamp::to_rfc3339),
+            shown_until: until.map(queue::Timestamp::to_rfc3339),
             q_max: TEXT_CHARS_MAX,
             example: format!(
                 "curl -X POST {address} \\\n  -H 'Content-Type: application/json' \\\n  --data '{{\"hello\": \"world\"}}'"

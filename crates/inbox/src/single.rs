@@ -15,6 +15,7 @@ use queue::port::Stored;
 
 use crate::assets::Links;
 use crate::difference::{self, Line};
+use crate::door::Opened;
 use crate::page::{Ask, gone, name, page_path, unavailable};
 use crate::view::{RequestView, hex, size};
 use crate::{Shared, image};
@@ -46,6 +47,8 @@ struct SinglePage {
     request: RequestView,
     older: Option<String>,
     newer: Option<String>,
+    /// Until when it is shown, to whoever came by a link.
+    shown_until: Option<String>,
     /// What a comparison is offered with.
     other: i64,
     tabs: Vec<Tab>,
@@ -107,7 +110,7 @@ pub(crate) async fn picture(
     Query(ask): Query<Ask>,
 ) -> Response {
     let found = async {
-        let Some(inbox) = room.open(&id, ask.token.as_deref()).await? else { return Ok(None) };
+        let Some(Opened { inbox, .. }) = room.open(&id, ask.token.as_deref()).await? else { return Ok(None) };
         let _turn = room.reads.acquire().await;
         room.request(&inbox, sequence).await
     };
@@ -132,7 +135,8 @@ impl Shared {
     }
 
     async fn single(&self, id: &str, sequence: i64, ask: &Ask) -> Stored<Option<SinglePage>> {
-        let Some(inbox) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
+        let Some(opened) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
+        let Opened { inbox, until } = opened;
         let _turn = self.reads.acquire().await;
         let Some(request) = self.request(&inbox, sequence).await? else { return Ok(None) };
         let older = self.inboxes.requests_before(&inbox.id, sequence, 1, 0).await?.pop();
@@ -157,6 +161,7 @@ impl Shared {
             all: format!("{}?token={}", page_path(&inbox), inbox.view_token),
             id: inbox.id.to_string(),
             token: inbox.view_token.clone(),
+            shown_until: until.map(queue::Timestamp::to_rfc3339),
             older: link(older.as_ref()),
             newer: link(newer.as_ref()),
             other: older.or(newer).map_or(sequence, |other| other.sequence),
@@ -171,7 +176,7 @@ impl Shared {
     }
 
     async fn beside(&self, id: &str, ask: &Ask) -> Stored<Option<ComparePage>> {
-        let Some(inbox) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
+        let Some(Opened { inbox, .. }) = self.open(id, ask.token.as_deref()).await? else { return Ok(None) };
         let (Some(old), Some(new)) = (ask.old, ask.new) else { return Ok(None) };
         let _turn = self.reads.acquire().await;
         // The older one first, whichever way round they were asked for.

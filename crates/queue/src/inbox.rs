@@ -1,6 +1,7 @@
 //! An inbox: a temporary endpoint of our own that records what is posted to it.
 
 mod reply;
+mod share;
 
 use std::sync::Arc;
 

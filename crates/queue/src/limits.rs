@@ -215,7 +215,7 @@ pub const INBOX_REPLY_BODY_BYTES_MAX: usize = 64 << 10;
 pub const ROTATION_OVERLAP: Duration = Duration::from_secs(86_400);
 /// Webhook secrets of a project that sign at once, and Ed25519 keys likewise.
 pub const WEBHOOK_SECRETS_MAX: usize = 5;
-/// How long a link may show a run to somebody without a key.
+/// How long a link may show a run, or an inbox, to somebody without a key.
 pub const SHARED_LINK_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// How long results and finished runs are kept.
 pub const RESULT_RETENTION: Duration = Duration::from_secs(7 * 86_400);
@@ -436,7 +436,7 @@ pub const TABLE: &[Limit] = &[
     ),
     limit("secrets of a project, and of each of its apps", "100, 32 KiB each", "422"),
     limit("named keys of a project", "100, each with a name of 100 bytes at most", "409; 422"),
-    limit("link that shows a run", "7 days", "the link shows nothing any more"),
+    limit("link that shows a run or an inbox", "7 days", "the link shows nothing any more"),
     limit("overlap of a replaced webhook secret", "24 h, also the default", "422"),
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use queue::inbox::{Inbox, InboxChange, Reply, Script};
-use queue::limits::{INBOX_DELAY_MAX, INBOX_LIFE_MAX, INBOXES_PER_PROJECT_MAX};
+use queue::limits::{INBOX_DELAY_MAX, INBOX_LIFE_MAX, INBOXES_PER_PROJECT_MAX, SHARED_LINK_MAX};
 use queue::{InboxId, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,6 +17,9 @@ use super::scope::{OwnInbox, unknown_inbox};
 use crate::Gateway;
 use crate::auth::Control;
 use crate::problem::Answer;
+
+/// How long a link shows an inbox, when the caller says nothing.
+const LINK_SECS: u64 = 86_400;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -217,6 +220,27 @@ pub(super) async fn share(
 ) -> Answer<Json<InboxView>> {
     let view_token = Some(Inbox::new_token(gateway.entropy.as_ref()));
     changed(&gateway, &inbox.id, InboxChange { view_token, ..InboxChange::default() }).await
+}
+
+/// An address of its page that ends by itself.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LinkView {
+    page_url: String,
+    expires_at: Timestamp,
+}
+
+/// Makes a further address of its page, which ends.
+pub(super) async fn link(
+    OwnInbox(inbox): OwnInbox,
+    State(gateway): State<Gateway>,
+    fields: Fields,
+) -> Answer<Json<LinkView>> {
+    let most = SHARED_LINK_MAX.as_secs();
+    let seconds = fields.whole(&["expiresInSeconds"], 1..=most)?.unwrap_or(LINK_SECS);
+    let (token, expires_at) = inbox.link_token(gateway.clock.now().plus(Duration::from_secs(seconds)));
+    let page_url = format!("{}/inboxes/{}?token={token}", gateway.options.public_url, inbox.id);
+    Ok(Json(LinkView { page_url, expires_at }))
 }
 
 async fn changed(gateway: &Gateway, id: &InboxId, change: InboxChange) -> Answer<Json<InboxView>> {

@@ -29,7 +29,7 @@ const CALL_QUERY: [(&str, &str); 2] = [
 ];
 
 /// What the bodies of changes look like.
-const BODIES: [(&str, &str, &str); 14] = [
+const BODIES: [(&str, &str, &str); 15] = [
     ("POST", "/v2/projects/{project}/apps", r#"{"name": "my-app", "cpu": 2, "memory": 4, "pip": ["numpy"]}"#),
     (
         "PATCH",
@@ -49,6 +49,7 @@ const BODIES: [(&str, &str, &str); 14] = [
     ),
     ("PATCH", "/v2/projects/{project}/endpoints/{endpoint}", r#"{"bodyBytesMax": 1048576}"#),
     ("POST", "/v2/projects/{project}/endpoints/test", r#"{"url": "https://example.com/hook"}"#),
+    ("POST", "/v2/projects/{project}/inboxes/{inbox}/links", r#"{"expiresInSeconds": 86400}"#),
     (
         "POST",
         "/v2/projects/{project}/inboxes/{inbox}/requests/{request}/replay",

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use queue::InboxId;
 use queue::inbox::{CapturedRequest, SignatureState, SignatureVerdict};
 use queue::port::Inboxes as _;
+use queue::{Clock as _, InboxId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -103,4 +103,37 @@ async fn a_reader_of_an_inbox_may_wait() {
     tokio::time::advance(Duration::from_secs(5)).await;
     world.record(&id, captured(b"late")).await.unwrap();
     assert_eq!(waiting.await.unwrap().good()["items"][0]["body"], "late");
+}
+
+#[tokio::test]
+async fn a_link_to_an_inbox_ends_by_itself_and_with_the_address_it_was_made_from() {
+    let world = World::new();
+    let router = world.router();
+    let made = ask(&router, "POST", &at("inboxes"), json!({"expiresInSeconds": 100_000})).await.good();
+    let id: InboxId = made["id"].as_str().unwrap().parse().unwrap();
+    let path = at(&format!("inboxes/{id}/links"));
+    let now = world.now();
+    for (asked, seconds) in [
+        (Value::Null, 86_400),
+        (json!({"expiresInSeconds": 60}), 60),
+        // No later than the inbox itself.
+        (json!({"expiresInSeconds": 604_800}), 100_000),
+    ] {
+        let link = ask(&router, "POST", &path, asked).await.good();
+        let until = now.plus(Duration::from_secs(seconds));
+        assert_eq!(link["expiresAt"], json!(until));
+        let url = link["pageUrl"].as_str().unwrap();
+        let token = url.strip_prefix(&format!("{PUBLIC_URL}/inboxes/{id}?token=")).unwrap();
+        let inbox = world.inbox(&id).await.unwrap().unwrap();
+        assert_eq!(inbox.link_end(token), Some(until));
+        assert!(!url.contains(&inbox.view_token), "{url}");
+    }
+    for wrong in [json!(0), json!(604_801), json!("soon")] {
+        let refused = ask(&router, "POST", &path, json!({"expiresInSeconds": wrong})).await;
+        assert!(refused.problem(422, "invalid_value").contains("`expiresInSeconds`"), "{wrong}");
+    }
+    let link = ask(&router, "POST", &path, Value::Null).await.good();
+    let token = link["pageUrl"].as_str().unwrap().rsplit('=').next().unwrap();
+    ask(&router, "POST", &at(&format!("inboxes/{id}/share")), Value::Null).await.good();
+    assert_eq!(world.inbox(&id).await.unwrap().unwrap().link_end(token), None);
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use inbox::{InboxRoom, Options};
@@ -31,6 +32,8 @@ pub(crate) struct Memory {
     pub(crate) requests: Mutex<Vec<CapturedRequest>>,
     pub(crate) commits: Semaphore,
     pub(crate) broken: AtomicBool,
+    /// How many seconds it is past noon.
+    pub(crate) past_noon: AtomicU64,
 }
 
 impl Memory {
@@ -49,6 +52,7 @@ impl Memory {
             requests: Mutex::default(),
             commits: Semaphore::new(1 << 20),
             broken: AtomicBool::new(false),
+            past_noon: AtomicU64::new(0),
         })
     }
 
@@ -123,7 +127,7 @@ fn unused() -> StoreError {
 #[async_trait]
 impl Registry for OneProject {
     async fn project(&self, id: &ProjectId) -> Stored<Option<Project>> {
-        let until = NOON.plus(std::time::Duration::from_secs(3_600));
+        let until = NOON.plus(Duration::from_secs(3_600));
         let former =
             WebhookSecret { secret: FORMER_SECRET.into(), created_at: NOON, expires_at: Some(until) };
         Ok(Some(Project {
@@ -201,11 +205,9 @@ impl Registry for OneProject {
     }
 }
 
-struct Noon;
-
-impl Clock for Noon {
+impl Clock for Memory {
     fn now(&self) -> Timestamp {
-        NOON
+        NOON.plus(Duration::from_secs(self.past_noon.load(Ordering::Relaxed)))
     }
 }
 
@@ -230,7 +232,7 @@ pub(crate) fn stoppable(memory: &Arc<Memory>, public_url: &str, shutdown: Cancel
     InboxRoom::new(
         Arc::clone(memory) as Arc<dyn Inboxes>,
         Arc::new(OneProject),
-        Arc::new(Noon),
+        Arc::clone(memory) as Arc<dyn Clock>,
         Arc::new(Counting::default()),
         Options { public_url: public_url.parse().expect("an address"), allowed_hosts: vec![], shutdown },
     )

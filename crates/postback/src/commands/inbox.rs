@@ -55,10 +55,14 @@ enum Action {
         #[arg(long, requires = "script")]
         body: Option<String>,
     },
-    /// Give the page of an inbox a new address; the old one opens nothing any more
+    /// Give the page of an inbox a new address, and the old one with its links opens nothing any more; or make a link
+    /// to it that ends
     Share {
         /// Its id
         inbox: String,
+        /// Make a link that ends after this time instead: `30m`, `12h`, `7d`
+        #[arg(long, value_name = "TIME", value_parser = seconds)]
+        expires_in: Option<u64>,
     },
     /// End an inbox, with all that it recorded
     Delete {
@@ -168,9 +172,13 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             });
             set(&client, printer, &inbox, json!({"reply": reply})).await?;
         }
-        Action::Share { inbox } => {
+        Action::Share { inbox, expires_in: None } => {
             let ask = client.control(Method::POST, &format!("inboxes/{inbox}/share"));
             tell(printer, &ask.json().await?);
+        }
+        Action::Share { inbox, expires_in: Some(seconds) } => {
+            let ask = client.control(Method::POST, &format!("inboxes/{inbox}/links"));
+            tell(printer, &ask.body(&json!({"expiresInSeconds": seconds})).json().await?);
         }
         Action::Delete { inbox } => {
             client.control(Method::DELETE, &format!("inboxes/{inbox}")).json().await?;

@@ -123,9 +123,17 @@ async fn a_shared_page_opens_by_its_newest_address_alone_until_the_inbox_is_dele
     let shared = body(stage.request(Method::POST, &share).send().await.unwrap()).await;
     assert_eq!((status(&page(&made)).await, status(&page(&shared)).await), (404, 200));
 
+    let id = made["id"].as_str().unwrap();
+    let output =
+        stage.home.command().args(["inbox", "share", id, "--expires-in", "2h", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let link: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(link["expiresAt"].is_string() && link["pageUrl"] != shared["pageUrl"], "{link}");
+    assert_eq!((status(&page(&link)).await, status(&page(&shared)).await), (200, 200));
+
     let gone = stage.request(Method::DELETE, &path(&stage, &made)).send().await.unwrap();
     assert_eq!(gone.status(), 200);
-    assert_eq!(status(&page(&shared)).await, 404);
+    assert_eq!((status(&page(&shared)).await, status(&page(&link)).await), (404, 404));
     let address = made["url"].as_str().unwrap().strip_prefix(&stage.home.url()).unwrap();
     assert_eq!(stage.bare(Method::POST, address).send().await.unwrap().status(), 404);
     let again = stage.request(Method::DELETE, &path(&stage, &made)).send().await.unwrap();

@@ -1,5 +1,6 @@
-//! A run that is shown by a link: to whoever has it, without a key, until it ends.
+//! A run and an inbox that are shown by a link: to whoever has it, without a key, until it ends.
 
+use reqwest::Method;
 use serde_json::json as object;
 use testkit::recorder::Recorder;
 
@@ -52,4 +53,50 @@ async fn a_run_is_shown_by_a_link_without_buttons_until_the_key_is_replaced() {
     let ended = stranger.open(&link).await;
     assert_eq!(ended.status(), 404);
     assert!(ended.text().await.unwrap().contains("Ask whoever sent it"));
+}
+
+#[tokio::test]
+async fn an_inbox_is_shown_by_a_link_that_ends_until_its_address_is_replaced() {
+    let stage = Stage::empty();
+    let made =
+        stage.request(Method::POST, &stage.control("inboxes")).json(&object!({})).send().await.unwrap();
+    let made = json(made).await;
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(
+        stage.bare(Method::POST, &format!("/inbox/{id}")).body("shown").send().await.unwrap().status(),
+        200
+    );
+    let mut owner = Visitor::of(&stage);
+    owner.sign_in(&stage.keys.private_key.clone()).await;
+    let settings = format!("/dashboard/inboxes/{id}");
+    let links = format!("{settings}/links");
+    assert!(owner.page(&settings).await.contains(&format!("action=\"{links}\"")));
+    for hours in ["0", "169", "99999999999"] {
+        assert_eq!(owner.press(&links, &[("hours", hours)]).await.status(), 409, "{hours}");
+    }
+    let page = owner.press(&links, &[("hours", "168")]).await.text().await.unwrap();
+    assert!(page.contains(" UTC") && !page.contains(made["pageUrl"].as_str().unwrap()), "{page}");
+    let link = page.split(&format!("/inboxes/{id}?token=")).nth(1).and_then(|rest| rest.split('<').next());
+    let link = format!("/inboxes/{id}?token={}", link.unwrap());
+
+    let stranger = Visitor::of(&stage);
+    let shown = stranger.page(&link).await;
+    assert!(shown.contains("shown") && shown.contains("Shown to you by a link until"), "{shown}");
+    let (_, own) = made["pageUrl"].as_str().unwrap().split_once("token=").unwrap();
+    for hidden in [own, &stage.keys.project_id, "/dashboard"] {
+        assert!(!shown.contains(hidden), "`{hidden}` is shown: {shown}");
+    }
+    assert_eq!(stranger.press(&links, &[("hours", "1")]).await.status(), 303);
+    assert_eq!(stranger.open(&format!("{link}A")).await.status(), 404);
+
+    // A link ends no later than its inbox, and the page says when to the second.
+    let ending = owner.press(&settings, &[("name", ""), ("ends", "1")]).await;
+    assert_eq!(ending.status(), 303);
+    let shown = owner.page(&settings).await;
+    let at = shown.split(", at ").nth(1).and_then(|rest| rest.split(" UTC").next()).unwrap().to_owned();
+    let page = owner.press(&links, &[("hours", "168")]).await.text().await.unwrap();
+    assert!(page.contains(&format!("until {at} UTC, when the inbox ends")), "{at}: {page}");
+
+    assert_eq!(owner.press(&format!("{settings}/share"), &[]).await.status(), 303);
+    assert_eq!(stranger.open(&link).await.status(), 404);
 }
