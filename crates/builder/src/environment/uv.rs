@@ -93,7 +93,7 @@ impl Uv {
     ) -> Result<(), CommandError> {
         let arguments = |offline: bool| {
             let mut arguments: Vec<OsString> =
-                ["pip", "install", "--compile-bytecode", "--link-mode", "clone", "--python"]
+                ["pip", "install", "--compile-bytecode", "--link-mode", "copy", "--python"]
                     .map(Into::into)
                     .to_vec();
             arguments.push(python.into());
