@@ -266,8 +266,11 @@ fn is_handed_over(name: &std::ffi::OsStr) -> bool {
         "CXXFLAGS",
         "LDFLAGS",
         "MAKEFLAGS",
+        "MAX_JOBS",
         "CUDA_HOME",
         "CUDA_PATH",
+        "CUDAARCHS",
+        "CUDACXX",
         "LD_LIBRARY_PATH",
         "DYLD_LIBRARY_PATH",
         "PKG_CONFIG_PATH",
@@ -280,7 +283,8 @@ fn is_handed_over(name: &std::ffi::OsStr) -> bool {
         "DEBIAN_FRONTEND",
         "SOURCE_DATE_EPOCH",
     ];
-    const PREFIXES: &[&str] = &["LC_", "PIP_", "UV_", "SSL_CERT_", "XDG_", "GIT_SSL_", "HF_HOME", "NIX_SSL_"];
+    const PREFIXES: &[&str] =
+        &["LC_", "PIP_", "UV_", "SSL_CERT_", "XDG_", "GIT_SSL_", "HF_HOME", "NIX_SSL_", "CMAKE_"];
     let Some(name) = name.to_str() else { return false };
     let name = name.to_ascii_uppercase();
     NAMES.contains(&name.as_str()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -370,7 +374,18 @@ mod tests {
 
     #[test]
     fn commands_see_what_they_need_and_no_secret() {
-        for name in ["PATH", "https_proxy", "PIP_INDEX_URL", "SSL_CERT_FILE", "UV_INDEX", "LC_ALL", "HOME"] {
+        for name in [
+            "PATH",
+            "https_proxy",
+            "PIP_INDEX_URL",
+            "SSL_CERT_FILE",
+            "UV_INDEX",
+            "LC_ALL",
+            "HOME",
+            "CMAKE_ARGS",
+            "CMAKE_BUILD_PARALLEL_LEVEL",
+            "CUDAARCHS",
+        ] {
             assert!(is_handed_over(name.as_ref()), "{name}");
         }
         for name in
