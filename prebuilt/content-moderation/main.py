@@ -1,6 +1,7 @@
 """Tells whether a picture shows nudity, and where: NudeNet, with the weights in its package."""
 
 import base64
+import http.client
 import urllib.request
 
 import cv2
@@ -39,7 +40,7 @@ def _received(item, key):
         try:
             with urllib.request.urlopen(url, timeout=30) as answer:
                 data = answer.read(BYTES_MAX + 1)
-        except OSError as reason:
+        except (OSError, ValueError, http.client.HTTPException) as reason:
             raise Unusable(f"`file_url` cannot be fetched: {reason}") from None
     else:
         raise Unusable(f"send the {key} as base64 under `{key}`, or its address under `file_url`")

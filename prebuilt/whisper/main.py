@@ -3,6 +3,7 @@
 import base64
 import ctypes
 import glob
+import http.client
 import io
 import os
 import sysconfig
@@ -54,7 +55,7 @@ def _received(item, key):
         try:
             with urllib.request.urlopen(url, timeout=60) as answer:
                 data = answer.read(BYTES_MAX + 1)
-        except OSError as reason:
+        except (OSError, ValueError, http.client.HTTPException) as reason:
             raise Unusable(f"`file_url` cannot be fetched: {reason}") from None
     else:
         raise Unusable(f"send the {key} as base64 under `{key}`, or its address under `file_url`")

@@ -164,6 +164,8 @@ class Whisper(ModelTest):
             ({"audio": base64_of(b"sound7201")}, "longer than 7200 s"),
             ({"file_url": "file:///etc/passwd"}, "no address that begins with http"),
             ({"file_url": "http://127.0.0.1:9/nothing"}, "cannot be fetched"),
+            ({"file_url": "http://127.0.0.1:9/a b"}, "cannot be fetched"),
+            ({"file_url": "http://[::1/"}, "cannot be fetched"),
             ({"audio": sound, "mode": "sing"}, "`mode` is `sing`"),
             ({"audio": sound, "language": "klingon"}, "send one of de, en"),
         ):
