@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 
 from llama_cpp import Llama
 
@@ -42,12 +43,45 @@ def _conversation(options):
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise Unusable(f"`messages[{index}]` must have a `role`: {', '.join(ROLES)}")
-        if not isinstance(message.get("content"), str):
-            raise Unusable(f"`messages[{index}]` must have a text as `content`")
-    return [{**message, "role": "system" if message["role"] == "developer" else message["role"]} for message in messages]
+    return [
+        {**message, "role": "system" if message["role"] == "developer" else message["role"], "content": _text(index, message)}
+        for index, message in enumerate(messages)
+    ]
+
+
+def _text(index, message):
+    """The content of a message: a text, or parts that are texts."""
+    content = message.get("content")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list) or not parts:
+        raise Unusable(f"`messages[{index}]` must have a text as `content`")
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
+        raise Unusable(f"`messages[{index}]` must have texts as the parts of its `content`: this model sees and hears nothing")
+    return "".join(part["text"] for part in parts)
+
+
+def _form(options):
+    """What `response_format` asks for, in the words of llama-cpp-python."""
+    form = options.get("response_format")
+    kind = form.get("type") if isinstance(form, dict) else form
+    if kind in (None, "text"):
+        return None
+    if kind == "json_object":
+        return {"type": kind}
+    schema = form.get("json_schema") if kind == "json_schema" else None
+    schema = schema.get("schema") if isinstance(schema, dict) else None
+    if not isinstance(schema, dict):
+        raise Unusable("the type of `response_format` must be `text`, `json_object`, or `json_schema` with a `schema`")
+    return {"type": "json_object", "schema": schema}
 
 
 def _settings(options):
+    # Rather than an answer that leaves out what was asked for.
+    for key in ("tools", "functions", "logprobs", "logit_bias", "audio"):
+        if options.get(key):
+            raise Unusable(f"this model has no `{key}`; leave it out")
+    if options.get("n") not in (None, 1):
+        raise Unusable("`n` must be 1: there is one answer to a call")
     stop = options.get("stop") or []
     stop = [stop] if isinstance(stop, str) else stop
     if not isinstance(stop, list) or len(stop) > 16 or not all(isinstance(text, str) for text in stop):
@@ -61,8 +95,14 @@ def _settings(options):
         "top_p": _number(options, "top_p", 0.95, 0, 1),
         "top_k": _number(options, "top_k", 40, 0, 1000, int),
         "repeat_penalty": _number(options, "repeat_penalty", 1.0, 0.1, 10),
-        "seed": _number(options, "seed", None, 0, 2**31 - 1, int),
+        "frequency_penalty": _number(options, "frequency_penalty", 0.0, -2, 2),
+        "presence_penalty": _number(options, "presence_penalty", 0.0, -2, 2),
+        "response_format": _form(options),
+        # Without one the library counts on from the last, and begins with the same after every start.
+        "seed": _number(options, "seed", random.randrange(2**31), 0, 2**31 - 1, int),
         "stop": stop,
+        # Else it is the path of the file.
+        "model": options["model"] if isinstance(options.get("model"), str) else "chat",
     }
 
 

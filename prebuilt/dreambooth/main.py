@@ -29,7 +29,7 @@ def _number(item, key, default, least, most, kind):
         return default
     try:
         found = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Unusable(f"`{key}` must be a number from {least} to {most}") from None
     if not least <= found <= most:
         raise Unusable(f"`{key}` must be a number from {least} to {most}")
@@ -71,6 +71,15 @@ def _named(item):
     return path, item.get("hf_token") or os.environ.get("hf_auth_token")
 
 
+def _said(reason):
+    """What an error says, and the one at its root: that of the library may only point to it."""
+    root = reason
+    while root.__cause__ or root.__context__:
+        root = root.__cause__ or root.__context__
+    said = str(reason).partition("Please check out the root cause")[0].strip()
+    return said if str(root) in str(reason) else f"{said} ({str(root)[:300]})"
+
+
 def _pipeline(path, token):
     global loaded
     if loaded[:2] != (path, token):
@@ -87,8 +96,8 @@ def _pipeline(path, token):
             )
         except (OSError, ValueError) as reason:
             # No such model, one that the token does not open, or none that is made of safetensors.
-            said = str(reason).replace(token, "…") if token else str(reason)
-            raise Unusable(f"`{path}` cannot be loaded: {said.strip()}") from None
+            said = _said(reason)
+            raise Unusable(f"`{path}` cannot be loaded: {said.replace(token, '…') if token else said}") from None
         made.set_progress_bar_config(disable=True)
         loaded = (path, token, made.to(DEVICE))
     return loaded[2]

@@ -5,6 +5,7 @@ import ast
 import base64
 import json
 import pathlib
+import re
 import unittest
 
 from worker_side import ERROR, RESULT, RUNNER, STREAM, ReplicaTest
@@ -81,7 +82,10 @@ DREAMBOOTH = {
             @classmethod
             def from_pretrained(cls, path, **settings):
                 if "absent" in path:
-                    raise OSError("absent is no model; the token hf_secret does not open it")
+                    try:
+                        raise ValueError("the hub knows no hf_secret")
+                    except ValueError:
+                        raise OSError("absent is no model; the token hf_secret does not open it")
                 print("loads", path, sorted(settings.items(), key=str))
                 return cls()
             def set_progress_bar_config(self, disable): pass
@@ -185,9 +189,13 @@ class Chat(ModelTest):
             "('max_tokens', 7)",
             "('temperature', 0.7)",
             "('stop', ['.'])",
-            "('seed', None)",
+            "('model', 'chat')",
+            "('response_format', None)",
         ):
             self.assertIn(expected, told)
+        self.assertIn("('seed', 7)", replica.call("predict", {"prompt": "x", "seed": 7}).text[0])
+        seeds = {re.search(r"'seed', (\d+)", replica.call("predict", {"prompt": "x"}).text[0])[1] for _ in range(3)}
+        self.assertEqual(len(seeds), 3)
         self.assertEqual(replica.call("predict", self.sample("chat")).status, 200)
 
     def test_openais_clients_get_its_form_at_once_or_as_it_comes(self):
@@ -206,6 +214,23 @@ class Chat(ModelTest):
             ],
         )
 
+    def test_what_openais_clients_send_is_understood(self):
+        replica = self.model("chat", CHAT)
+        parts = [{"type": "text", "text": "good "}, {"type": "text", "text": "day"}]
+        messages = [{"role": "developer", "content": "x"}, {"role": "user", "content": parts}]
+        schema = {"type": "object"}
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        more = {"presence_penalty": 1, "n": 1, "tools": [], "max_completion_tokens": 9, "logprobs": False}
+        answer = replica.call("run", {"model": "mine", "messages": messages, "response_format": form, **more})
+        self.assertEqual(answer.value["choices"][0]["message"]["content"], "GOOD DAY")
+        for expected in (
+            "('model', 'mine')",
+            "('presence_penalty', 1.0)",
+            "('max_tokens', 9)",
+            "('response_format', {'type': 'json_object', 'schema': {'type': 'object'}})",
+        ):
+            self.assertIn(expected, answer.text[0])
+
     def test_a_file_of_the_machine_is_taken_as_it_is(self):
         secrets = {"CHAT_MODEL": __file__, "CHAT_CONTEXT": "512"}
         told = self.model("chat", CHAT, secrets=secrets).call("predict", {"prompt": "x"}).text[0]
@@ -220,6 +245,10 @@ class Chat(ModelTest):
             ({"messages": []}, "or a `prompt`"),
             ({"messages": [{"role": "god", "content": "x"}]}, "`messages[0]` must have a `role`"),
             ({"messages": [*user, {"role": "user", "content": 1}]}, "`messages[1]` must have a text"),
+            ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "must have texts as the parts"),
+            ({"messages": user, "tools": [{"type": "function"}]}, "no `tools`"),
+            ({"messages": user, "n": 2}, "`n` must be 1"),
+            ({"messages": user, "response_format": {"type": "json_schema"}}, "`json_schema` with a `schema`"),
             ({"messages": user, "max_tokens": 0}, "`max_tokens` must be a number from 1 to 4096"),
             ({"messages": user, "temperature": "hot"}, "`temperature` must be a number"),
             ({"messages": user, "stop": [1]}, "`stop` must be a text"),
@@ -270,10 +299,12 @@ class Dreambooth(ModelTest):
             ({"prompt": "x", "num_images_per_prompt": 9}, "from 1 to 8"),
             ({"prompt": "x", "num_inference_steps": "many"}, "from 1 to 500"),
             ({"prompt": "x", "seed": -1}, "`seed`"),
+            ({"prompt": "x", "seed": float("inf")}, "`seed`"),
             ({"prompt": "x", "hf_model_path": "/etc"}, "`owner/model`"),
             ({"prompt": "x", "hf_model_path": "../etc"}, "`owner/model`"),
             ({"prompt": "x", "hf_model_path": 7}, "`owner/model`"),
             ({"prompt": "x", "hf_model_path": "me/absent", "hf_token": "hf_secret"}, "the token … does not open it"),
+            ({"prompt": "x", "hf_model_path": "me/absent", "hf_token": "hf_secret"}, "(the hub knows no …)"),
         ):
             self.refused(replica, body, said)
 

@@ -45,12 +45,14 @@ unet = UNet2DConditionModel(
     up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     cross_attention_dim=32,
 )
+# Four blocks, as the real one has: a picture is eight times as wide as what is painted on.
 vae = AutoencoderKL(
-    block_out_channels=(32, 64),
+    block_out_channels=(8, 8, 8, 8),
+    norm_num_groups=8,
     in_channels=3,
     out_channels=3,
-    down_block_types=("DownEncoderBlock2D",) * 2,
-    up_block_types=("UpDecoderBlock2D",) * 2,
+    down_block_types=("DownEncoderBlock2D",) * 4,
+    up_block_types=("UpDecoderBlock2D",) * 4,
     latent_channels=4,
 )
 StableDiffusionPipeline(
@@ -58,7 +60,7 @@ StableDiffusionPipeline(
     text_encoder=text_encoder,
     tokenizer=tokenizer,
     unet=unet,
-    scheduler=DDIMScheduler(),
+    scheduler=DDIMScheduler(clip_sample=False),
     safety_checker=None,
     feature_extractor=None,
     requires_safety_checker=False,
