@@ -128,13 +128,14 @@ impl SigningKeys {
             };
             return SignatureVerdict { verdict: SignatureState::Verified, detail, mistake: None };
         }
-        let items = items(headers.signature);
-        let (mistake, mut detail) = self
-            .form_of_header(&headers, &items, body, now)
-            .or_else(|| self.replaced(&headers, &items, body, now))
-            .or_else(|| self.other_key(&headers, &items, body))
-            .or_else(|| self.other_bytes(&headers, &items, body))
-            .unwrap_or_else(|| self.nothing_fits(&items, body));
+        let given = Given { items: items(headers.signature), headers, body };
+        let (mistake, mut detail) = given
+            .holds_none()
+            .or_else(|| self.form_of_header(&given, now))
+            .or_else(|| self.replaced(&given, now))
+            .or_else(|| self.other_key(&given))
+            .or_else(|| self.other_bytes(&given))
+            .unwrap_or_else(|| self.nothing_fits(&given));
         if let Some(off) = clock.words() {
             detail.push_str("; besides, ");
             detail.push_str(&off);
@@ -151,18 +152,10 @@ impl SigningKeys {
     }
 
     /// The right signature, written into the header in a way that libraries do not read.
-    fn form_of_header(
-        &self,
-        headers: &Headers<'_>,
-        items: &[Item<'_>],
-        body: &[u8],
-        now: Timestamp,
-    ) -> Option<(Mistake, String)> {
-        if items.is_empty() {
-            return None;
-        }
-        let expected: Vec<_> = self.in_force(now).map(|(key, _)| key.over(headers, body)).collect();
-        let item = items.iter().find(|item| expected.iter().any(|expected| item.is(expected)))?;
+    fn form_of_header(&self, given: &Given<'_>, now: Timestamp) -> Option<(Mistake, String)> {
+        let expected: Vec<_> =
+            self.in_force(now).map(|(key, _)| key.over(&given.headers, given.body)).collect();
+        let item = given.items.iter().find(|item| expected.iter().any(|expected| item.is(expected)))?;
         let (mistake, detail) = match (item.writing, item.place) {
             (Writing::UrlSafe, _) => (
                 Mistake::UrlSafeBase64,
@@ -187,18 +180,9 @@ impl SigningKeys {
     }
 
     /// A secret of this project that has ended.
-    fn replaced(
-        &self,
-        headers: &Headers<'_>,
-        items: &[Item<'_>],
-        body: &[u8],
-        now: Timestamp,
-    ) -> Option<(Mistake, String)> {
-        if items.is_empty() {
-            return None;
-        }
-        let ended = self.symmetric.iter().skip(1).filter(|(_, until)| !signs(*until, now));
-        let (_, until) = ended.into_iter().find(|(key, _)| is_among(items, &key.over(headers, body)))?;
+    fn replaced(&self, given: &Given<'_>, now: Timestamp) -> Option<(Mistake, String)> {
+        let mut ended = self.symmetric.iter().skip(1).filter(|(_, until)| !signs(*until, now));
+        let (_, until) = ended.find(|(key, _)| given.is_signed_by(&key.0))?;
         let until = until.map(|until| until.to_string()).unwrap_or_default();
         let detail = format!(
             "signed by a webhook secret of this project that was replaced, and ended at {until}; sign with the \
@@ -208,13 +192,13 @@ impl SigningKeys {
     }
 
     /// The right bytes under a key that is made from the secret in a wrong way.
-    fn other_key(&self, headers: &Headers<'_>, items: &[Item<'_>], body: &[u8]) -> Option<(Mistake, String)> {
-        if items.is_empty() || body.len() > TRIED_BYTES_MAX {
+    fn other_key(&self, given: &Given<'_>) -> Option<(Mistake, String)> {
+        if !given.may_be_tried() {
             return None;
         }
         self.symmetric.iter().find_map(|(key, _)| {
             let encoded = STANDARD.encode(&key.0);
-            let fits = |key: &[u8]| is_among(items, &over(key, headers, body));
+            let fits = |key: &[u8]| given.is_signed_by(key);
             let with_prefix = format!("{PREFIX}{encoded}");
             if fits(with_prefix.as_bytes()) || misread(&with_prefix).is_some_and(|key| fits(&key)) {
                 let detail = format!(
@@ -234,18 +218,14 @@ impl SigningKeys {
     }
 
     /// The right key over other bytes than those that arrived.
-    fn other_bytes(
-        &self,
-        headers: &Headers<'_>,
-        items: &[Item<'_>],
-        body: &[u8],
-    ) -> Option<(Mistake, String)> {
-        if items.is_empty() || body.len() > TRIED_BYTES_MAX {
+    fn other_bytes(&self, given: &Given<'_>) -> Option<(Mistake, String)> {
+        if !given.may_be_tried() {
             return None;
         }
         let fits =
-            |parts: &[&[u8]]| self.symmetric.iter().any(|(key, _)| is_among(items, &mac_over(&key.0, parts)));
-        let (id, at) = (headers.id.as_bytes(), headers.timestamp.as_bytes());
+            |parts: &[&[u8]]| self.symmetric.iter().any(|(key, _)| given.has(&mac_over(&key.0, parts)));
+        let Given { headers: Headers { id, timestamp, .. }, body, .. } = *given;
+        let (id, at) = (id.as_bytes(), timestamp.as_bytes());
         for (parts, what) in [
             (&[body] as &[&[u8]], "the body alone"),
             (&[at, b".", body], "`{timestamp}.{body}`"),
@@ -268,11 +248,7 @@ impl SigningKeys {
         Some((Mistake::ReserialisedBody, detail))
     }
 
-    fn nothing_fits(&self, items: &[Item<'_>], body: &[u8]) -> (Mistake, String) {
-        if items.is_empty() {
-            let detail = format!("{SIGNATURE_HEADER} holds no signature; it is `v1,` and base64 of 32 bytes");
-            return (Mistake::NoSignature, detail);
-        }
+    fn nothing_fits(&self, Given { items, body, .. }: &Given<'_>) -> (Mistake, String) {
         if items.iter().all(|item| item.place == Place::Public) {
             let detail =
                 "only `v1a` signatures, which most libraries do not read; a `v1` one belongs beside them";
@@ -365,6 +341,36 @@ impl Clock {
     }
 }
 
+/// A request whose signature is not good.
+struct Given<'a> {
+    headers: Headers<'a>,
+    items: Vec<Item<'a>>,
+    body: &'a [u8],
+}
+
+impl Given<'_> {
+    fn has(&self, mac: &[u8; 32]) -> bool {
+        self.items.iter().any(|item| item.is(mac))
+    }
+
+    fn is_signed_by(&self, key: &[u8]) -> bool {
+        self.has(&over(key, &self.headers, self.body))
+    }
+
+    /// Whether other keys and other bytes are looked for: each is one more hash over the body.
+    fn may_be_tried(&self) -> bool {
+        self.body.len() <= TRIED_BYTES_MAX
+    }
+
+    /// Nothing in the header is a signature.
+    fn holds_none(&self) -> Option<(Mistake, String)> {
+        self.items.is_empty().then(|| {
+            let detail = format!("{SIGNATURE_HEADER} holds no signature; it is `v1,` and base64 of 32 bytes");
+            (Mistake::NoSignature, detail)
+        })
+    }
+}
+
 /// One signature of the header, read as generously as possible.
 struct Item<'a> {
     bytes: Option<Cow<'a, [u8]>>,
@@ -394,10 +400,6 @@ impl Item<'_> {
     fn is(&self, mac: &[u8; 32]) -> bool {
         self.bytes.as_deref().is_some_and(|bytes| bool::from(bytes.ct_eq(mac)))
     }
-}
-
-fn is_among(items: &[Item<'_>], mac: &[u8; 32]) -> bool {
-    items.iter().any(|item| item.is(mac))
 }
 
 /// What stands in the header between spaces and commas, each with the version before it.
