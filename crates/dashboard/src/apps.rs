@@ -323,15 +323,12 @@ pub(crate) async fn roll_back(
 ) -> Shown<Response> {
     let app = room.app(&project, &name).await?;
     let to = Redirect::to(&format!("/dashboard/apps/{}", app.id.name()));
-    // It goes on when the visitor closes the page.
-    let rolled = tokio::spawn(async move { room.ports.builds.roll_back(&app.id, Some(&former.build)).await });
-    match rolled.await {
-        Ok(Ok(_)) => Ok(to.into_response()),
-        Ok(Err(RollbackError::Store(error))) => Err(error.into()),
-        Ok(Err(error)) => {
+    match room.actions.roll_back(app.id.clone(), Some(former.build)).await {
+        Ok(_) => Ok(to.into_response()),
+        Err(RollbackError::Store(error)) => Err(error.into()),
+        Err(error) => {
             Err(Trouble::Refused(format!("The app stays as it is: {}.", visible(&error.to_string()))))
         }
-        Err(_) => Err(Trouble::Refused("Going back failed half-way; try again.".into())),
     }
 }
 
@@ -355,21 +352,6 @@ pub(crate) async fn delete(
             app.id.name()
         )));
     }
-    // A visitor who closes the page must not leave it half done.
-    let deleted = tokio::spawn(async move {
-        let ports = &room.ports;
-        if !app.latest_status.is_final() {
-            ports.builds.cancel(&app.latest_build).await?;
-        }
-        ports.registry.delete_app(&app.id).await?;
-        ports.replicas.retire(&app.id);
-        ports.outbox.wake();
-        tracing::info!(app.id = %app.id, "an app was deleted");
-        Ok::<_, Trouble>(())
-    });
-    match deleted.await {
-        Ok(done) => done?,
-        Err(_) => return Err(Trouble::Refused("Deleting it failed half-way; try again.".into())),
-    }
+    room.actions.delete_app(app).await?;
     Ok(Redirect::to("/dashboard/apps").into_response())
 }

@@ -171,13 +171,13 @@ pub(crate) async fn redeliver(
         return Err(Trouble::Refused("A receiver is written as an address: https://example.com".into()));
     };
     let to = query(None, Some(&origin), None);
-    make_again(room, project, Endpoints::Of(Receiver::stored(&origin)), again.hours).await?;
+    make_again(&room, project, Endpoints::Of(Receiver::stored(&origin)), again.hours).await?;
     Ok(Redirect::to(&to).into_response())
 }
 
 /// Makes everything once more that failed at some endpoints in the last hours.
 pub(crate) async fn make_again(
-    room: Arc<Shared>,
+    room: &Shared,
     project: ProjectId,
     endpoints: Endpoints,
     hours: u64,
@@ -187,28 +187,8 @@ pub(crate) async fn make_again(
     }
     let back = i64::try_from(hours).unwrap_or(0) * 3_600_000;
     let since = Timestamp::from_millis(room.ports.clock.now().as_millis() - back);
-    lasting(async move {
-        let receiver = endpoints.receiver();
-        let count = room.ports.deliveries.redeliver_failed(&project, endpoints, since).await?;
-        if count > 0 {
-            room.ports.outbox.wake();
-        }
-        tracing::info!(
-            deliveries = count,
-            receiver = receiver.as_str(),
-            "failed deliveries are made once more"
-        );
-        Ok(())
-    })
-    .await
-}
-
-/// What was begun is ended, also when the visitor closes the page meanwhile.
-pub(crate) async fn lasting(work: impl Future<Output = Shown<()>> + Send + 'static) -> Shown<()> {
-    match tokio::spawn(work).await {
-        Ok(done) => done,
-        Err(_) => Err(Trouble::Refused("It failed half-way; try again.".into())),
-    }
+    room.actions.redeliver_failed(project, endpoints, since).await?;
+    Ok(())
 }
 
 #[cfg(test)]

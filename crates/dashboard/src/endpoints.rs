@@ -11,12 +11,12 @@ use http::StatusCode;
 use pages::inert::visible;
 use queue::delivery::{Enabled, EndpointState, EndpointView, Endpoints};
 use queue::figures::{EndpointFigures, LastAttempt, ReceiverStanding};
-use queue::{EndpointId, ProjectId, Timestamp, test_event};
+use queue::{EndpointId, ProjectId, Timestamp};
 use serde::Deserialize;
 
 use crate::Shared;
 use crate::assets::Frame;
-use crate::deliveries::{lasting, make_again, query};
+use crate::deliveries::{make_again, query};
 use crate::error::{Shown, Trouble};
 use crate::session::SignedIn;
 use crate::{shape, words};
@@ -273,16 +273,10 @@ pub(crate) async fn enable(
 ) -> Shown<Response> {
     let EndpointView { id, .. } = room.known_endpoint(&project, &id).await?.endpoint;
     let page = page_of(&id);
-    lasting(async move {
-        let enabled = room.ports.deliveries.enable(&project, &id).await?;
-        room.ports.outbox.wake();
-        match enabled {
-            // Of one that never was disabled the store knows nothing.
-            Enabled::Replayed(_) | Enabled::Already | Enabled::Unknown => Ok(()),
-        }
-    })
-    .await?;
-    Ok(page)
+    match room.actions.enable_endpoint(project, id).await? {
+        // Of one that never was disabled the store knows nothing.
+        Enabled::Replayed(_) | Enabled::Already | Enabled::Unknown => Ok(page),
+    }
 }
 
 /// `POST /dashboard/endpoints/{endpoint}/disable`
@@ -309,9 +303,7 @@ pub(crate) async fn test(
                 .into(),
         ));
     }
-    let ports = &room.ports;
-    let (runs, outbox, now) = (&*ports.runs, &*ports.outbox, ports.clock.now());
-    let run = test_event::send(runs, outbox, &project, endpoint.url, now, &*ports.entropy).await?;
+    let run = room.actions.test_endpoint(project, endpoint.url).await?;
     Ok(Redirect::to(&format!("/dashboard/runs/{run}")).into_response())
 }
 
@@ -328,7 +320,7 @@ pub(crate) async fn redeliver(
     Form(again): Form<Again>,
 ) -> Shown<Response> {
     let EndpointView { id, url, .. } = room.known_endpoint(&project, &id).await?.endpoint;
-    make_again(room, project, Endpoints::One(url), again.hours).await?;
+    make_again(&room, project, Endpoints::One(url), again.hours).await?;
     Ok(page_of(&id))
 }
 

@@ -60,6 +60,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
 use pages::Hosts;
+use queue::actions::Actions;
 use queue::limits::TRIED_INPUT_BYTES_MAX;
 use queue::port::{
     AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replays,
@@ -115,13 +116,25 @@ pub struct Dashboard {
 /// What every handler needs.
 struct Shared {
     ports: Ports,
+    actions: Actions,
     options: Options,
 }
 
 impl Dashboard {
     /// The room over these ports.
     pub fn new(ports: Ports, options: Options) -> Self {
-        Self { shared: Arc::new(Shared { ports, options }) }
+        let actions = Actions {
+            runs: Arc::clone(&ports.runs),
+            deliveries: Arc::clone(&ports.deliveries),
+            registry: Arc::clone(&ports.registry),
+            builds: Arc::clone(&ports.builds),
+            replicas: Arc::clone(&ports.replicas),
+            dispatch: Arc::clone(&ports.dispatch),
+            outbox: Arc::clone(&ports.outbox),
+            clock: Arc::clone(&ports.clock),
+            entropy: Arc::clone(&ports.entropy),
+        };
+        Self { shared: Arc::new(Shared { ports, actions, options }) }
     }
 
     /// The routes, state inside.

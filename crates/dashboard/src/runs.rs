@@ -157,9 +157,8 @@ pub(crate) async fn cancel(
     Path(run): Path<String>,
 ) -> Shown<Response> {
     let run = room.find(&project, &run).await?;
-    match room.ports.runs.cancel(&project, run.id).await? {
-        Cancellation::Done => room.ports.outbox.wake(),
-        Cancellation::Asked => room.ports.dispatch.cancel(&run.app, run.id),
+    match room.actions.cancel_run(run.app, run.id).await? {
+        Cancellation::Done | Cancellation::Asked => {}
         Cancellation::TooLate(state) => {
             return Err(Trouble::Refused(format!(
                 "The run has ended as `{state}` and cannot be cancelled any more."
@@ -182,8 +181,8 @@ pub(crate) async fn redeliver(
         return Err(Trouble::Unknown("delivery"));
     }
     let refused = |why: &str| Err(Trouble::Refused(why.to_owned()));
-    match room.ports.deliveries.redeliver(&project, id).await? {
-        Redelivered::Due => room.ports.outbox.wake(),
+    match room.actions.redeliver(project, id).await? {
+        Redelivered::Due => {}
         Redelivered::UnderWay => {
             return refused("An attempt of this delivery is under way; look at how it ends first.");
         }

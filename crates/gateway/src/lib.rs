@@ -23,7 +23,6 @@ mod rate;
 mod reserved;
 mod scan;
 mod surface;
-mod unstoppable;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -31,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use ipnet::IpNet;
+use queue::actions::Actions;
 use queue::link::ResultLinks;
 use queue::port::{
     AddressGuard, AppEvents, Builds, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replays,
@@ -128,6 +128,7 @@ pub struct Parts {
     pub(crate) secrets: Arc<dyn Secrets>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) actions: Actions,
     pub(crate) metrics: RenderMetrics,
     pub(crate) options: Options,
     pub(crate) ready: AtomicBool,
@@ -169,6 +170,17 @@ impl Gateway {
             entropy,
             metrics,
         } = ports;
+        let actions = Actions {
+            runs: Arc::clone(&runs),
+            deliveries: Arc::clone(&deliveries),
+            registry: Arc::clone(&registry),
+            builds: Arc::clone(&builds),
+            replicas: Arc::clone(&replicas),
+            dispatch: Arc::clone(&dispatch),
+            outbox: Arc::clone(&outbox),
+            clock: Arc::clone(&clock),
+            entropy: Arc::clone(&entropy),
+        };
         Self(Arc::new(Parts {
             runs,
             deliveries,
@@ -186,6 +198,7 @@ impl Gateway {
             secrets,
             clock,
             entropy,
+            actions,
             metrics,
             rate_of_address: Rate::new(options.rates.per_address),
             rate_of_key: Rate::new(options.rates.per_key),

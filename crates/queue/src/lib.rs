@@ -13,6 +13,7 @@
 //!                                                     deliver ◄── Deliveries::begin, Outbox
 //! ```
 
+pub mod actions;
 pub mod answer;
 pub mod app;
 pub mod clock;
@@ -45,6 +46,7 @@ pub mod signature;
 pub mod since;
 pub mod test_event;
 pub mod traffic;
+pub mod unstoppable;
 pub mod web;
 pub mod webhook;
 

@@ -7,6 +7,7 @@ use axum::extract::State;
 use queue::app::{AppConfig, Contract, Function, Parameter};
 use queue::event::{AppEvent, EventKind};
 use queue::registry::{App, BuildStatus, NewBuild};
+use queue::unstoppable::Unstoppable;
 use queue::web::CustomRuntime;
 use queue::{AppId, BuildId, ProjectId, Timestamp};
 use serde::Serialize;
@@ -18,7 +19,6 @@ use super::{builds, config};
 use crate::Gateway;
 use crate::auth::Control;
 use crate::problem::{Answer, Problem, clip};
-use crate::unstoppable::Unstoppable;
 
 /// Bytes of chance in an upload token.
 const UPLOAD_TOKEN_BYTES: usize = 20;
@@ -301,27 +301,16 @@ pub(super) struct Said {
     message: String,
 }
 
-/// Deletes an app with its builds.
+/// Replaces its replicas by fresh ones.
 pub(super) async fn restart(OwnApp(app): OwnApp, State(gateway): State<Gateway>) -> Json<Said> {
     gateway.replicas.restart(&app.id);
     tracing::info!(app.id = %app.id, "the replicas of an app are replaced");
     Json(Said { message: format!("the replicas of `{}` are being replaced", app.id.name()) })
 }
 
-/// Deletes it.
+/// Deletes an app with its builds.
 pub(super) async fn delete(OwnApp(app): OwnApp, State(gateway): State<Gateway>) -> Answer<Json<Said>> {
     let message = format!("`{}` is deleted", app.id.name());
-    let deleted = async move {
-        if !app.latest_status.is_final() {
-            gateway.builds.cancel(&app.latest_build).await?;
-        }
-        gateway.registry.delete_app(&app.id).await?;
-        gateway.replicas.retire(&app.id);
-        // The runs that were cancelled with it have webhooks to tell.
-        gateway.outbox.wake();
-        tracing::info!(app.id = %app.id, "an app was deleted");
-        Ok::<_, Problem>(())
-    };
-    Unstoppable::new(deleted).await?;
+    gateway.actions.delete_app(app).await?;
     Ok(Json(Said { message }))
 }

@@ -18,7 +18,6 @@ use super::request::{Fields, Params};
 use super::scope::{OwnApp, OwnBuild, unknown_build};
 use crate::Gateway;
 use crate::problem::{Answer, Problem};
-use crate::unstoppable::Unstoppable;
 
 /// Lines of a build's log given at once.
 const LOG_LINES_MAX: usize = 5_000;
@@ -151,8 +150,7 @@ pub(super) async fn roll_back(
         Some(text) => Some(text.parse::<BuildId>().map_err(|_| unknown_build(text))?),
     };
     let former = app.live.as_ref().map(|live| live.id.clone());
-    let gone_back = async move { gateway.builds.roll_back(&app.id, wanted.as_ref()).await };
-    let live = Unstoppable::new(gone_back).await?;
+    let live = gateway.actions.roll_back(app.id.clone(), wanted).await?;
     let message = format!("build {live} is live");
     Ok(Json(RolledBack { live_build_id: live, former_build_id: former, message }))
 }

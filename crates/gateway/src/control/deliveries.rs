@@ -13,7 +13,6 @@ use super::scope::{OwnDelivery, unknown_delivery};
 use crate::Gateway;
 use crate::auth::Control;
 use crate::problem::{Answer, Problem};
-use crate::unstoppable::Unstoppable;
 
 /// Deliveries of a page, when the caller says nothing.
 const PAGE_DELIVERIES: usize = 100;
@@ -84,15 +83,7 @@ pub(super) async fn redeliver(
     OwnDelivery { project, id, .. }: OwnDelivery,
     State(gateway): State<Gateway>,
 ) -> Answer<Json<DeliveryView>> {
-    let (asking, of) = (gateway.clone(), project.clone());
-    let redelivered = Unstoppable::new(async move {
-        let redelivered = asking.deliveries.redeliver(&of, id).await?;
-        if redelivered == Redelivered::Due {
-            asking.outbox.wake();
-        }
-        Ok::<_, Problem>(redelivered)
-    });
-    match redelivered.await? {
+    match gateway.actions.redeliver(project.clone(), id).await? {
         Redelivered::Due => {}
         Redelivered::UnderWay => {
             let message = "an attempt of this delivery is under way; look at how it ends first";
@@ -133,12 +124,6 @@ pub(super) async fn redeliver_failed(
             "`since` must be a time such as 2026-01-31T12:00:00Z: what failed earlier is left alone";
         Problem::unprocessable("invalid_value", message)
     })?;
-    let redelivered = Unstoppable::new(async move {
-        let redelivered = gateway.deliveries.redeliver_failed(&project, endpoints, since).await?;
-        if redelivered > 0 {
-            gateway.outbox.wake();
-        }
-        Ok::<_, Problem>(redelivered)
-    });
-    Ok(Json(Count { redelivered: redelivered.await? }))
+    let redelivered = gateway.actions.redeliver_failed(project, endpoints, since).await?;
+    Ok(Json(Count { redelivered }))
 }

@@ -7,7 +7,7 @@ use queue::delivery::{Enabled, EndpointState, EndpointView};
 use queue::figures::{EndpointFigures, ReceiverStanding};
 use queue::limits::{BODY_LIMIT_BYTES_MIN, ENDPOINT_SETTINGS_MAX, REQUEST_BODY_BYTES_MAX};
 use queue::run::EndpointUrl;
-use queue::{DeliveryId, EndpointId, ProjectId, RunId, test_event};
+use queue::{DeliveryId, EndpointId, ProjectId, RunId};
 use serde::Serialize;
 
 use super::request::{Fields, refused};
@@ -15,7 +15,6 @@ use super::scope::{OwnEndpoint, unknown_endpoint};
 use crate::Gateway;
 use crate::auth::Control;
 use crate::problem::{Answer, Problem};
-use crate::unstoppable::Unstoppable;
 
 /// An endpoint with how it does.
 #[derive(Serialize)]
@@ -136,16 +135,11 @@ pub(super) async fn enable(
     OwnEndpoint { project, endpoint }: OwnEndpoint,
     State(gateway): State<Gateway>,
 ) -> Answer<Json<Replay>> {
-    let enabled = async move {
-        let enabled = gateway.deliveries.enable(&project, &endpoint.id).await?;
-        gateway.outbox.wake();
-        match enabled {
-            Enabled::Replayed(replayed) => Ok(Replay { replayed, was_disabled: true }),
-            // Of one that never was disabled the store knows nothing.
-            Enabled::Already | Enabled::Unknown => Ok(Replay { replayed: 0, was_disabled: false }),
-        }
-    };
-    Unstoppable::new(enabled).await.map(Json)
+    Ok(Json(match gateway.actions.enable_endpoint(project, endpoint.id).await? {
+        Enabled::Replayed(replayed) => Replay { replayed, was_disabled: true },
+        // Of one that never was disabled the store knows nothing.
+        Enabled::Already | Enabled::Unknown => Replay { replayed: 0, was_disabled: false },
+    }))
 }
 
 #[derive(Serialize)]
@@ -159,11 +153,8 @@ pub(super) async fn disable(
     OwnEndpoint { project, endpoint }: OwnEndpoint,
     State(gateway): State<Gateway>,
 ) -> Answer<Json<Disabled>> {
-    let disabled = async move {
-        let changed = gateway.deliveries.disable(&project, endpoint.url).await?;
-        Ok::<_, Problem>(Disabled { was_disabled: !changed })
-    };
-    Unstoppable::new(disabled).await.map(Json)
+    let changed = gateway.deliveries.disable(&project, endpoint.url).await?;
+    Ok(Json(Disabled { was_disabled: !changed }))
 }
 
 /// A test event on its way.
@@ -202,12 +193,7 @@ async fn tell(gateway: Gateway, project: ProjectId, url: EndpointUrl) -> Answer<
             "the endpoint is disabled, and a test event would wait with everything else; enable it first";
         return Err(Problem::conflict("endpoint_disabled", message));
     }
-    let sent = async move {
-        let now = gateway.clock.now();
-        let (runs, outbox) = (&*gateway.runs, &*gateway.outbox);
-        Ok::<_, Problem>(test_event::send(runs, outbox, &project, url, now, &*gateway.entropy).await?)
-    };
-    let run_id = Unstoppable::new(sent).await?;
+    let run_id = gateway.actions.test_endpoint(project, url).await?;
     let delivery_id = DeliveryId::outcome(run_id, 0).webhook_id();
     Ok((StatusCode::ACCEPTED, Json(Tested { run_id, delivery_id })))
 }

@@ -23,7 +23,6 @@ use super::scope::{AnyKeysRun, OwnApp, OwnRun, find_app, unknown_run};
 use crate::Gateway;
 use crate::auth::Control;
 use crate::problem::{Answer, JSON, Problem};
-use crate::unstoppable::Unstoppable;
 
 /// Runs of a page, when the caller says nothing.
 const PAGE_RUNS: usize = 100;
@@ -295,17 +294,8 @@ pub(super) async fn show(
 /// record says in the end.
 pub(super) async fn cancel(OwnRun(run): OwnRun, State(gateway): State<Gateway>) -> Answer<Response> {
     let project = run.app.project();
-    let (asking, id) = (gateway.clone(), run.id);
-    let asked = Unstoppable::new(async move {
-        let cancellation = asking.runs.cancel(&run.app.project(), run.id).await?;
-        match cancellation {
-            Cancellation::Done => asking.outbox.wake(),
-            Cancellation::Asked => asking.dispatch.cancel(&run.app, run.id),
-            Cancellation::TooLate(_) | Cancellation::Unknown => {}
-        }
-        Ok::<_, Problem>(cancellation == Cancellation::Asked)
-    });
-    if asked.await? {
+    let id = run.id;
+    if gateway.actions.cancel_run(run.app, id).await? == Cancellation::Asked {
         gateway.runs.wait_for_end(id, CANCEL_WAIT).await;
     }
     let run = gateway.runs.run(&project, id).await?.ok_or_else(|| unknown_run(&id.to_string()))?;

@@ -14,6 +14,7 @@ use queue::lease::{Lease, Release, Released};
 use queue::port::{Accepted, Claim, Slot, StoreError};
 use queue::registry::{App, Build};
 use queue::run::{Generation, LeasedRun, Mode, NewRun, RunOptions};
+use queue::unstoppable::Unstoppable;
 use queue::{AppName, LeaseToken, RunId, answer};
 use tokio::time::Instant;
 
@@ -24,7 +25,6 @@ use super::webhook::Told;
 use super::{idempotency, respond};
 use crate::Gateway;
 use crate::problem::{Answer, Problem};
-use crate::unstoppable::Unstoppable;
 
 /// How often a run whose acceptance is unknown is looked for, a second apart and more.
 const SETTLE_TRIES: u32 = 10;

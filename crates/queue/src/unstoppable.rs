@@ -4,19 +4,27 @@
 //! must not stop anything: an accepted run would be leased to nobody, a deleted app would keep its
 //! replicas, a cancelled run would go on.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
 /// A future that, dropped half-way, goes on as a task. Costs no task otherwise.
-pub(crate) struct Unstoppable<T: Send + 'static> {
+pub struct Unstoppable<T: Send + 'static> {
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     begun: bool,
 }
 
+impl<T: Send + 'static> fmt::Debug for Unstoppable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unstoppable").field("begun", &self.begun).finish_non_exhaustive()
+    }
+}
+
 impl<T: Send + 'static> Unstoppable<T> {
-    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
+    /// The work; it begins when it is first waited for.
+    pub fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self { work: Some(Box::pin(work)), begun: false }
     }
 }
