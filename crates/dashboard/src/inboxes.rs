@@ -107,13 +107,12 @@ impl Shared {
 
     /// A fresh inbox of the project.
     pub(crate) async fn make_inbox(&self, project: &ProjectId) -> Shown<Inbox> {
-        if self.ports.inboxes.inboxes(project).await?.len() >= INBOXES_PER_PROJECT_MAX {
+        let inbox = Inbox::new(project.clone(), &*self.ports.entropy, self.ports.clock.now());
+        if !self.ports.inboxes.create_inbox(inbox.clone()).await? {
             return Err(Trouble::Refused(format!(
                 "The project has {INBOXES_PER_PROJECT_MAX} inboxes, and no more are kept; delete one first."
             )));
         }
-        let inbox = Inbox::new(project.clone(), &*self.ports.entropy, self.ports.clock.now());
-        self.ports.inboxes.create_inbox(inbox.clone()).await?;
         Ok(inbox)
     }
 

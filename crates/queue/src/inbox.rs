@@ -56,6 +56,14 @@ impl Inbox {
         entropy.hex(VIEW_TOKEN_BYTES)
     }
 
+    /// Sets what is to be set.
+    pub fn set(&mut self, InboxChange { name, expires_at, reply, view_token }: InboxChange) {
+        self.name = name.unwrap_or_else(|| self.name.take());
+        self.expires_at = expires_at.unwrap_or(self.expires_at);
+        self.reply = reply.unwrap_or_else(|| self.reply.take());
+        self.view_token = view_token.unwrap_or_else(|| std::mem::take(&mut self.view_token));
+    }
+
     /// Whether it is there at `now`.
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|expires_at| now < expires_at)

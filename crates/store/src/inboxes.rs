@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use queue::inbox::{CapturedRequest, Inbox, InboxChange, Recorded, Reply};
+use queue::limits::INBOXES_PER_PROJECT_MAX;
 use queue::port::{Inboxes, Stored};
 use queue::{InboxId, ProjectId, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -22,7 +23,7 @@ const REMOVED_BYTES_PER_BATCH: u64 = 64 << 20;
 
 #[async_trait]
 impl Inboxes for Store {
-    async fn create_inbox(&self, inbox: Inbox) -> Stored<()> {
+    async fn create_inbox(&self, inbox: Inbox) -> Stored<bool> {
         self.inner.committer.write(0, move |batch| create(batch, &inbox)).await
     }
 
@@ -131,7 +132,13 @@ fn token_place(inbox: &InboxId) -> Place<'_> {
     Place::new("inboxes", inbox.as_str().as_bytes(), "sealed_token")
 }
 
-fn create(batch: &mut Batch<'_>, inbox: &Inbox) -> Result<(), Fault> {
+fn create(batch: &mut Batch<'_>, inbox: &Inbox) -> Result<bool, Fault> {
+    let open: usize = batch
+        .sql("SELECT count(*) FROM inboxes WHERE project = ?1 AND (expires_at IS NULL OR expires_at > ?2)")?
+        .query_row(params![inbox.project.as_str(), batch.now().as_millis()], |row| row.get(0))?;
+    if open >= INBOXES_PER_PROJECT_MAX {
+        return Ok(false);
+    }
     let token = batch.setting.vault.seal(token_place(&inbox.id), inbox.view_token.as_bytes());
     batch
         .sql(
@@ -148,24 +155,13 @@ fn create(batch: &mut Batch<'_>, inbox: &Inbox) -> Result<(), Fault> {
             inbox.reply.as_deref().map(row::to_json),
         ])?;
     batch.effects.inboxes.push((inbox.id.clone(), Some(inbox.clone())));
-    Ok(())
+    Ok(true)
 }
 
 fn set(batch: &mut Batch<'_>, id: &InboxId, change: &InboxChange) -> Result<Option<Inbox>, Fault> {
     let now = batch.now();
     let Some(mut inbox) = find(batch, id)?.filter(|inbox| inbox.is_open(now)) else { return Ok(None) };
-    if let Some(name) = &change.name {
-        inbox.name.clone_from(name);
-    }
-    if let Some(expires_at) = change.expires_at {
-        inbox.expires_at = expires_at;
-    }
-    if let Some(reply) = &change.reply {
-        inbox.reply.clone_from(reply);
-    }
-    if let Some(token) = &change.view_token {
-        inbox.view_token.clone_from(token);
-    }
+    inbox.set(change.clone());
     let token = batch.setting.vault.seal(token_place(id), inbox.view_token.as_bytes());
     batch
         .sql(

@@ -355,7 +355,7 @@ impl Registry for House {
 
 #[async_trait]
 impl Inboxes for House {
-    async fn create_inbox(&self, _: Inbox) -> Stored<()> {
+    async fn create_inbox(&self, _: Inbox) -> Stored<bool> {
         unreachable!("{ELSEWHERE}")
     }
     async fn inbox(&self, id: &InboxId) -> Stored<Option<Inbox>> {

@@ -186,20 +186,14 @@ pub(super) async fn create(
     fields: Fields,
 ) -> Answer<Json<InboxView>> {
     let now = gateway.clock.now();
-    let InboxChange { name, expires_at, reply, .. } = settings(&fields, now)?;
-    if gateway.inboxes.inboxes(&project).await?.len() >= INBOXES_PER_PROJECT_MAX {
+    let mut inbox = Inbox::new(project, gateway.entropy.as_ref(), now);
+    inbox.set(settings(&fields, now)?);
+    let view = InboxView::of(&gateway, &inbox);
+    if !gateway.inboxes.create_inbox(inbox).await? {
         return Err(refused(format!(
             "this project has {INBOXES_PER_PROJECT_MAX} inboxes, and no more are kept; delete one first"
         )));
     }
-    let inbox = Inbox {
-        name: name.flatten(),
-        expires_at: expires_at.flatten(),
-        reply: reply.flatten(),
-        ..Inbox::new(project, gateway.entropy.as_ref(), now)
-    };
-    let view = InboxView::of(&gateway, &inbox);
-    gateway.inboxes.create_inbox(inbox).await?;
     Ok(Json(view))
 }
 

@@ -66,9 +66,9 @@ impl Memory {
 
 #[async_trait]
 impl Inboxes for Memory {
-    async fn create_inbox(&self, inbox: Inbox) -> Stored<()> {
+    async fn create_inbox(&self, inbox: Inbox) -> Stored<bool> {
         self.inboxes.lock().expect("lock").insert(inbox.id.clone(), inbox);
-        Ok(())
+        Ok(true)
     }
 
     async fn inbox(&self, id: &InboxId) -> Stored<Option<Inbox>> {

@@ -9,8 +9,8 @@ use crate::inbox::{CapturedRequest, Inbox, InboxChange, Recorded};
 /// Inboxes and what they recorded.
 #[async_trait]
 pub trait Inboxes: Send + Sync {
-    /// Makes an inbox.
-    async fn create_inbox(&self, inbox: Inbox) -> Stored<()>;
+    /// Makes an inbox. `false` when its project has as many as it may; nothing is kept then.
+    async fn create_inbox(&self, inbox: Inbox) -> Stored<bool>;
 
     /// One inbox. Answered from memory where possible: the guard asks for each delivery.
     async fn inbox(&self, id: &InboxId) -> Stored<Option<Inbox>>;

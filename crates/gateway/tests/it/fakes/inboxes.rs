@@ -13,9 +13,9 @@ use super::World;
 
 #[async_trait]
 impl Inboxes for World {
-    async fn create_inbox(&self, inbox: Inbox) -> Stored<()> {
+    async fn create_inbox(&self, inbox: Inbox) -> Stored<bool> {
         self.checked()?.inboxes.insert(0, inbox);
-        Ok(())
+        Ok(true)
     }
 
     async fn inbox(&self, id: &InboxId) -> Stored<Option<Inbox>> {
@@ -30,10 +30,7 @@ impl Inboxes for World {
     async fn change_inbox(&self, id: &InboxId, change: InboxChange) -> Stored<Option<Inbox>> {
         let mut held = self.checked()?;
         let Some(inbox) = held.inboxes.iter_mut().find(|inbox| inbox.id == *id) else { return Ok(None) };
-        inbox.name = change.name.unwrap_or(inbox.name.take());
-        inbox.expires_at = change.expires_at.unwrap_or(inbox.expires_at);
-        inbox.reply = change.reply.unwrap_or(inbox.reply.take());
-        inbox.view_token = change.view_token.unwrap_or_else(|| inbox.view_token.clone());
+        inbox.set(change);
         Ok(Some(inbox.clone()))
     }
 

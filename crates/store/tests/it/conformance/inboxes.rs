@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use queue::inbox::{CapturedRequest, Inbox, InboxChange, Reply, SignatureState, SignatureVerdict};
+use queue::limits::INBOXES_PER_PROJECT_MAX;
 use queue::port::StoreError;
 use queue::{Entropy, InboxId};
 
@@ -18,7 +19,7 @@ async fn inbox(world: &World<impl Engine>) -> InboxId {
     let fresh = Inbox::new(project(1), world.entropy.as_ref(), world.now());
     let inbox = Inbox { view_token: "token".into(), ..fresh };
     let id = inbox.id.clone();
-    world.store.create_inbox(inbox).await.unwrap();
+    assert!(world.store.create_inbox(inbox).await.unwrap());
     id
 }
 
@@ -53,6 +54,18 @@ pub(crate) async fn an_inbox_is_there_at_once(world: World<impl Engine>) {
     assert_eq!(ids, [second, first]);
     assert!(world.store.inboxes(&project(2)).await.unwrap().is_empty());
     assert!(world.store.inbox(&"0".repeat(32).parse().unwrap()).await.unwrap().is_none());
+}
+
+pub(crate) async fn a_project_has_as_many_inboxes_as_it_may(world: World<impl Engine>) {
+    let first = inbox(&world).await;
+    let fresh = || Inbox::new(project(1), world.entropy.as_ref(), world.now());
+    let made = (0..INBOXES_PER_PROJECT_MAX).map(|_| world.store.create_inbox(fresh()));
+    let made = futures_util::future::try_join_all(made).await.unwrap();
+    assert_eq!(made.iter().filter(|made| !**made).count(), 1, "whoever asks at the same time");
+    let there = world.store.inboxes(&project(1)).await.unwrap();
+    assert_eq!(there.len(), INBOXES_PER_PROJECT_MAX);
+    assert!(world.store.delete_inbox(&first).await.unwrap());
+    assert!(world.store.create_inbox(fresh()).await.unwrap(), "one that has ended does not count");
 }
 
 pub(crate) async fn requests_are_kept_to_the_byte_and_in_order(world: World<impl Engine>) {

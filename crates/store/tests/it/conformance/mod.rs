@@ -169,6 +169,7 @@ macro_rules! conformance {
         }}
         $crate::conformance::promises! { $open, inboxes {
             an_inbox_is_there_at_once
+            a_project_has_as_many_inboxes_as_it_may
             requests_are_kept_to_the_byte_and_in_order
             the_oldest_requests_make_room
             requests_are_read_backwards_as_far_as_they_fit

@@ -172,7 +172,7 @@ async fn disabled_endpoints_inboxes_keys_and_queues_are_remembered() {
     }
     let inbox = queue::inbox::Inbox::new(project(1), world.entropy.as_ref(), world.now());
     let id = inbox.id.clone();
-    world.store.create_inbox(inbox).await.unwrap();
+    assert!(world.store.create_inbox(inbox).await.unwrap());
     let reply = queue::inbox::Reply::new("500,200".parse().unwrap(), vec![], None).unwrap();
     let change = queue::inbox::InboxChange {
         name: Some(Some("mine".into())),

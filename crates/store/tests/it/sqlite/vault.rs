@@ -39,7 +39,7 @@ async fn with_secrets() -> World<Store> {
         view_token: TOKEN.into(),
         ..Inbox::new(project(1), world.entropy.as_ref(), world.now())
     };
-    world.store.create_inbox(inbox).await.unwrap();
+    assert!(world.store.create_inbox(inbox).await.unwrap());
     let mut run = world.new_run(&app("a"), &[HOOK]);
     run.options.caller_secret = Some(CallerSecret::new(CALLERS));
     run.options.webhook_headers = Some(headers(HEADER));
