@@ -22,6 +22,7 @@ mod contain;
 mod disk;
 pub mod frames;
 pub mod gpus;
+mod life;
 mod load;
 mod member;
 mod memory;

@@ -24,11 +24,12 @@ use crate::gpus::Given;
 use crate::load::Load;
 use crate::member::{Member, Reply, Standing};
 use crate::record::{Recorder, RecorderTask, answer};
-use crate::replica::{End, Ended, Plan, Started, run as run_replica};
+use crate::replica::{End, Ended, Plan, Runner, Started};
 use crate::scale::{Reason, Rules, Scaler};
 use crate::usage::Usage;
 use crate::waiting::{Closed, Waiting};
-use crate::{Ports, meters, web};
+use crate::web::WebServer;
+use crate::{Ports, life, meters};
 
 mod bench;
 mod list;
@@ -470,8 +471,8 @@ impl Pool {
             ports: Arc::clone(&self.ports),
         };
         match build.config.runtime.clone() {
-            Some(runtime) => self.tasks.spawn(web::run(plan, runtime)),
-            None => self.tasks.spawn(run_replica(plan)),
+            Some(runtime) => self.tasks.spawn(life::run(plan, WebServer::new(runtime, &build))),
+            None => self.tasks.spawn(life::run(plan, Runner::default())),
         };
         let member = Member {
             build,

@@ -15,23 +15,23 @@ use crate::waiting::Work;
 impl Replica {
     /// Puts it aside, until it is known what to do with it.
     pub(super) fn put_aside(&mut self, work: Work, now: Instant) {
-        self.aside.push((work, now + SWITCH_GRACE));
+        self.kind.aside.push((work, now + SWITCH_GRACE));
     }
 
     pub(super) fn aside_until(&self) -> Option<Instant> {
-        self.aside.first().map(|(_, until)| *until)
+        self.kind.aside.first().map(|(_, until)| *until)
     }
 
     /// Those that were put aside long enough end: this build is live, and does not have what they ask for.
     pub(super) fn turn_down(&mut self, now: Instant) {
-        let over = self.aside.iter().take_while(|(_, until)| *until <= now).count();
-        let over: Vec<_> = self.aside.drain(..over).collect();
+        let over = self.kind.aside.iter().take_while(|(_, until)| *until <= now).count();
+        let over: Vec<_> = self.kind.aside.drain(..over).collect();
         for (work, _) in over {
             let function = match &work {
                 Work::Run(run) => &run.function,
                 Work::Call(waiting) => &waiting.call.function,
             };
-            let names: Vec<_> = self.functions.iter().map(|offered| offered.name.as_str()).collect();
+            let names: Vec<_> = self.kind.functions.iter().map(|offered| offered.name.as_str()).collect();
             let message =
                 format!("the live build has no function `{function}`; it has: {}", names.join(", "));
             let error = RunError::new(Code::UserError, message);
@@ -41,15 +41,15 @@ impl Replica {
 
     /// The replica leaves: others may have what they ask for.
     pub(super) fn hand_back(&mut self) {
-        for (work, _) in self.aside.drain(..).rev() {
+        for (work, _) in self.kind.aside.drain(..).rev() {
             self.waiting.put_back(work);
         }
     }
 
     /// Gives a run back that is to be cancelled; the store ends it.
     pub(super) fn cancel_aside(&mut self, run: RunId) {
-        if let Some(at) = self.aside.iter().position(|(work, _)| work.id() == run)
-            && let (Work::Run(run), _) = self.aside.remove(at)
+        if let Some(at) = self.kind.aside.iter().position(|(work, _)| work.id() == run)
+            && let (Work::Run(run), _) = self.kind.aside.remove(at)
         {
             self.recorder.release(run.lease, Release::Drained);
         }

@@ -1,6 +1,5 @@
-//! A replica: one task that owns one runner process, from its start to its end. It takes work when
-//! it has places, turns frames into outcomes, keeps the limits of its calls, and when the process
-//! dies it decides who is charged for it.
+//! A replica with functions: they are called through a runner, a process that imports the app's code and is
+//! spoken to in frames over a socket. Here frames become outcomes; what every replica does stands in [`crate::life`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,41 +7,32 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use queue::app::{Contract, Function};
-use queue::lease::Release;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::StartFailure;
-use queue::progress::Progress;
-use queue::registry::{Build, BuildStatus};
+use queue::registry::{BuildStatus, Prepared};
 use queue::webhook::Event;
-use queue::{BuildId, ReplicaId, Timestamp, limits, shortage};
+use queue::{RunId, Timestamp, limits};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::calls::{Calls, UnderWay};
+use crate::calls::UnderWay;
 use crate::frames::{Broken, CallError, CallFrame, FromRunner, Incoming, Outgoing, PROTOCOL, Start, Values};
-use crate::gpus::Given;
-use crate::load::Load;
-use crate::memory::{Excess, Watch};
-use crate::printed::Printer;
-use crate::process::{Printed, Process};
-use crate::record::{Recorder, answer};
-use crate::telling::Telling;
-use crate::waiting::{Seat, Waiting, Work};
-use crate::{FAR, Ports, disk, meters, process};
+use crate::life::{self, BODIES_BYTES_MAX, Begun, EXIT_GRACE, Fate, Kind, Orders, Stage};
+use crate::memory::Watch;
+use crate::process::{Exit, Printed, Process};
+use crate::waiting::Work;
+use crate::{FAR, meters, process};
 
 mod early;
-mod ending;
 mod environment;
 mod grants;
 mod misfit;
 mod orders;
 mod printing;
 
-use ending::Fate;
 pub(crate) use environment::app_environment;
 pub(crate) use grants::{Grants, bounds};
 pub(crate) use orders::{End, Ended, Order, Plan, Started, UnderWayHere};
@@ -51,30 +41,11 @@ pub(crate) use orders::{End, Ended, Order, Plan, Started, UnderWayHere};
 const ENTRY: &str = "main.py";
 /// Reads of the socket before other things get their turn.
 const READS_PER_TURN: usize = 16;
-/// Bytes on their way to the runner that keep a replica from taking more work.
-const OUTGOING_BYTES_MAX: usize = 64 << 20;
-/// A replica that must wait for others before it takes work asks again after this long.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a replica waits to be told that another build has taken its place.
 const SWITCH_GRACE: Duration = Duration::from_secs(1);
-/// From the end of the socket to the end of the process.
-const EXIT_GRACE: Duration = Duration::from_secs(1);
 /// Longest message and traceback that are kept of an error.
 const MESSAGE_BYTES_MAX: usize = 16 << 10;
 const TRACEBACK_BYTES_MAX: usize = 64 << 10;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Starting {
-        until: Instant,
-    },
-    Parked,
-    Serving,
-    /// `until` is set once the runner was told to stop.
-    Leaving {
-        until: Option<Instant>,
-    },
-}
 
 /// What a look at the socket found.
 enum Reading {
@@ -86,150 +57,103 @@ enum Reading {
     Closed,
 }
 
-struct Replica {
-    id: ReplicaId,
-    build: Arc<Build>,
-    build_id: BuildId,
+/// Functions, behind a runner that is spoken to over a socket.
+#[derive(Default)]
+pub(crate) struct Runner {
     functions: Vec<Function>,
-    concurrency: usize,
-    stage: Stage,
-    first: bool,
-    gpus: Given,
-    begun: Instant,
-    calls: Calls,
-    seat: Seat,
-    load: Arc<Load>,
-    held_back: bool,
-    watch: Option<Watch>,
     outgoing: Outgoing,
     incoming: Incoming,
-    printer: Printer,
-    started: mpsc::UnboundedSender<Started>,
-    waiting: Arc<Waiting>,
-    recorder: Recorder,
-    ports: Arc<Ports>,
-    batch: Vec<Work>,
     /// Work for functions that the code does not have, until it is known what to do with it.
     aside: Vec<(Work, Instant)>,
 }
 
-/// Runs a replica to its end.
-pub(crate) async fn run(plan: Plan) -> Ended {
-    let id = plan.id.clone();
-    let (mut replica, mut orders) = Replica::new(plan);
-    let end = replica.live(&mut orders).await;
-    replica.printer.finish();
-    Ended { id, end }
-}
+type Replica = life::Replica<Runner>;
 
-impl Drop for Replica {
-    /// Usually everything has been settled by now. After a panic of this task what it had in hand goes back to
-    /// the store, charged: if a run has brought the panic about, it ends before it does so for ever.
-    fn drop(&mut self) {
-        let calls: Vec<_> = self.calls.drain().collect();
-        let begun = calls.into_iter().filter_map(|call| call.work).map(|work| (work, Release::WorkerCrashed));
-        let taken = std::mem::take(&mut self.batch).into_iter().map(|work| (work, Release::Drained));
-        for (work, release) in begun.chain(taken) {
-            // A call needs no word: whoever waits for it sees that nobody has it any more.
-            if let Work::Run(run) = work {
-                self.recorder.release(run.lease, release);
-            }
+impl Kind for Runner {
+    type Ways = UnixStream;
+
+    async fn start(
+        replica: &mut Replica,
+        prepared: &Prepared,
+        grants: &Grants,
+        secrets: BTreeMap<String, String>,
+    ) -> Result<Begun<UnixStream>, End> {
+        let started = process::start(&replica.ports.options, prepared, grants);
+        let (process, ways, printed) = started.map_err(|error| replica.denied(prepared, &error))?;
+        let frame = replica.start_frame(prepared.folder.clone(), secrets);
+        replica.kind.outgoing.start(&frame);
+        Ok(Begun { process, printed, ways })
+    }
+
+    async fn work(
+        replica: &mut Replica,
+        process: &mut Process,
+        socket: &mut UnixStream,
+        printed: &mut mpsc::Receiver<Printed>,
+        orders: &mut Orders,
+    ) -> Fate {
+        replica.work(process, socket, printed, orders).await
+    }
+
+    fn places(replica: &Replica) -> usize {
+        if replica.kind.outgoing.bytes() >= BODIES_BYTES_MAX {
+            return 0;
         }
-        self.waiting.leave(&mut self.seat);
-        self.hand_back();
+        replica.concurrency.saturating_sub(replica.calls.len() + replica.kind.aside.len())
+    }
+
+    fn begin(replica: &mut Replica, work: Work, now: Instant, started_at: Timestamp) {
+        replica.begin(work, now, started_at);
+    }
+
+    fn stop(replica: &mut Replica, call: u32) {
+        replica.kind.outgoing.cancel(call);
+    }
+
+    fn ask_to_end(replica: &mut Replica, _: &Process) {
+        replica.kind.outgoing.stop();
+    }
+
+    fn print(replica: &mut Replica, printed: Printed) {
+        replica.print(printed);
+    }
+
+    fn on_time(replica: &mut Replica, now: Instant) {
+        replica.turn_down(now);
+    }
+
+    fn cancel_aside(replica: &mut Replica, run: RunId) {
+        replica.cancel_aside(run);
+    }
+
+    fn hand_back(replica: &mut Replica) {
+        replica.hand_back();
+    }
+
+    fn hear_the_rest(replica: &mut Replica, socket: &mut UnixStream, fate: &mut Fate) {
+        if !matches!(fate, Fate::Broken(_) | Fate::Failed(_)) {
+            while let Ok(Reading::More) = replica.read(socket).map_err(|said| *fate = said) {}
+        }
+    }
+
+    fn cannot_start(_: &Replica, prepared: &Prepared) -> String {
+        format!("cannot start {}", prepared.python)
+    }
+
+    fn too_slow(_: &Replica, limit: Duration) -> String {
+        format!("{ENTRY} was not imported within {} s", limit.as_secs())
+    }
+
+    fn ended_early(_: &Replica, exit: Exit) -> String {
+        format!("the replica ended while it imported {ENTRY}: {exit}")
+    }
+
+    fn is_in_order(exit: Exit) -> bool {
+        exit == Exit::Status(0)
     }
 }
 
 impl Replica {
-    fn new(plan: Plan) -> (Self, mpsc::UnboundedReceiver<Order>) {
-        let Plan { id, build, first, gpus, load, orders, started, waiting, recorder, ports } = plan;
-        let begun = Instant::now();
-        let log_of = first.then(|| build.id.clone());
-        let replica = Self {
-            printer: Printer::new(Arc::clone(&ports.logs), build.app.clone(), id.clone(), log_of),
-            build_id: build.id.clone(),
-            functions: Vec::new(),
-            concurrency: 0,
-            stage: Stage::Starting { until: begun + build.config.start_limit().min(FAR) },
-            calls: Calls::new(ports.options.cancel_grace),
-            seat: Seat::default(),
-            held_back: false,
-            watch: None,
-            outgoing: Outgoing::default(),
-            incoming: Incoming::default(),
-            batch: Vec::new(),
-            aside: Vec::new(),
-            id,
-            build,
-            first,
-            gpus,
-            begun,
-            load,
-            started,
-            waiting,
-            recorder,
-            ports,
-        };
-        (replica, orders)
-    }
-
-    async fn live(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) -> End {
-        let Some(prepared) = self.build.prepared.clone() else {
-            return self.not_started(BuildStatus::InitFailure, "the build has no environment".to_owned());
-        };
-        let secrets = match self.ports.secrets.secrets_of(&self.build.app).await {
-            Ok(secrets) => secrets,
-            Err(error) => {
-                let why = format!("the app's secrets cannot be read: {error}");
-                let error = RunError::new(Code::FailedToStart, why);
-                return End::Hindered(StartFailure { status: BuildStatus::InitFailure, error });
-            }
-        };
-        let started =
-            Grants::make(&self.ports.options, &self.id, &self.build, &prepared).and_then(|grants| {
-                let started = process::start(&self.ports.options, &prepared, &grants)?;
-                Ok((started, grants))
-            });
-        let ((mut process, socket, mut printed), grants) = match started {
-            Ok(started) => started,
-            Err(error) if is_shortage(&error) => {
-                let error = RunError::new(Code::FailedToStart, shortage_message(&error));
-                return End::Hindered(StartFailure { status: BuildStatus::InitFailure, error });
-            }
-            Err(error) => {
-                let why = format!("cannot start {}: {error}", prepared.python);
-                return self.not_started(BuildStatus::InitFailure, why);
-            }
-        };
-        meters::replica_started();
-        self.load.set_root(process.id());
-        self.outgoing.start(&self.start_frame(prepared.folder, secrets));
-        self.watch = process.id().map(|root| Watch::new(root, bounds(&self.build), grants.group.clone()));
-        let filled = disk::beyond(grants.folders(), self.build.config.disk(), disk::LOOK_EVERY);
-        let mut fate = tokio::select! {
-            biased;
-            fate = self.work(&mut process, &socket, &mut printed, orders) => fate,
-            excess = filled => Fate::Excess(excess),
-        };
-        self.waiting.leave(&mut self.seat);
-        self.hand_back();
-        let exit = match fate {
-            Fate::Exited(exit) => exit,
-            _ => process.kill().await,
-        };
-        if let (Fate::Exited(_), Some(excess)) = (&fate, self.refused()) {
-            fate = Fate::Excess(excess);
-        }
-        if !matches!(fate, Fate::Broken(_) | Fate::Failed(_)) {
-            // What it said before it ended may explain the end.
-            while let Ok(Reading::More) = self.read(&socket).map_err(|said| fate = said) {}
-        }
-        self.print_the_rest(&mut printed).await;
-        // Nobody is left who could use it; there may be much of it.
-        tokio::task::spawn_blocking(move || drop(grants));
-        self.end(fate, exit)
-    }
-
     fn start_frame(&self, folder: String, secrets: BTreeMap<String, String>) -> Start {
         let environment = app_environment(&self.ports.options, &self.build, &self.gpus);
         Start {
@@ -275,9 +199,9 @@ impl Replica {
                 continue;
             }
             self.load.set(self.calls.len());
-            self.leave_when_done();
+            self.leave_when_done(process);
             self.printer.flush();
-            if self.outgoing.write_to(socket).is_err() {
+            if self.kind.outgoing.write_to(socket).is_err() {
                 return self.closed(process).await;
             }
             let wake_at = self.wake_at();
@@ -287,7 +211,7 @@ impl Replica {
                 timer.as_mut().reset(at);
                 timer_at = at;
             }
-            let interest = if self.outgoing.is_empty() {
+            let interest = if self.kind.outgoing.is_empty() {
                 Interest::READABLE
             } else {
                 Interest::READABLE | Interest::WRITABLE
@@ -333,40 +257,7 @@ impl Replica {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let of_stage = match self.stage {
-            Stage::Starting { until } => Some(until),
-            Stage::Leaving { until } => until,
-            Stage::Serving if self.held_back => Some(Instant::now() + ASK_AGAIN),
-            Stage::Serving | Stage::Parked => None,
-        };
-        [of_stage, self.calls.wake_at(), self.aside_until()].into_iter().flatten().min()
-    }
-
-    fn may_take(&self) -> bool {
-        self.stage == Stage::Serving
-            && self.calls.len() + self.aside.len() < self.concurrency
-            && self.outgoing.bytes() < OUTGOING_BYTES_MAX
-            && self.recorder.has_room()
-    }
-
-    fn take_work(&mut self) {
-        if !self.may_take() {
-            if self.stage == Stage::Serving {
-                self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), 0, 0, &mut self.batch);
-            }
-            return;
-        }
-        let places = self.concurrency - self.calls.len() - self.aside.len();
-        let mut batch = std::mem::take(&mut self.batch);
-        self.held_back =
-            self.waiting.take(&mut self.seat, self.calls.len(), places, OUTGOING_BYTES_MAX, &mut batch);
-        if !batch.is_empty() {
-            let (now, started_at) = (Instant::now(), self.ports.clock.now());
-            for work in batch.drain(..) {
-                self.begin(work, now, started_at);
-            }
-        }
-        self.batch = batch;
+        [self.stage_wakes_at(), self.calls.wake_at(), self.aside_until()].into_iter().flatten().min()
     }
 
     fn begin(&mut self, mut work: Work, now: Instant, started_at: Timestamp) {
@@ -381,7 +272,7 @@ impl Replica {
                 (&waiting.call.function, &mut waiting.call.input, 1, waiting.call.accepted_at)
             }
         };
-        let index = self.functions.iter().position(|offered| offered.name == **function);
+        let index = self.kind.functions.iter().position(|offered| offered.name == **function);
         let Some(index) = index.and_then(|index| u16::try_from(index).ok()) else {
             return self.put_aside(work, now);
         };
@@ -401,46 +292,16 @@ impl Replica {
             Work::Run(_) | Work::Call(_) => {}
         }
         let call = self.calls.begin(work, now, started_at);
-        self.outgoing.call(&CallFrame { call, function: index, attempt, run: id, body: &body, values });
+        self.kind.outgoing.call(&CallFrame { call, function: index, attempt, run: id, body: &body, values });
         if let Some(lease) = start {
-            let items = Bytes::from_static(b"[]");
-            self.tell(vec![Progress { lease, event: Event::Start, items, dropped: 0, due_at: started_at }]);
-        }
-    }
-
-    /// What runs tell their endpoints on their way.
-    fn tell(&self, told: Vec<Progress>) {
-        if told.is_empty() {
-            return;
-        }
-        for progress in told {
-            self.ports.runs.progress(progress);
-        }
-        self.ports.outbox.wake();
-    }
-
-    /// The rest of what a call has to tell goes before its end.
-    fn tell_the_rest(&self, telling: Option<Box<Telling>>) {
-        if let Some(mut telling) = telling {
-            let mut told = Vec::new();
-            telling.tell_the_rest(Instant::now(), self.ports.clock.now(), &mut told);
-            self.tell(told);
-        }
-    }
-
-    /// The end of a run or call goes to the store and to whoever waits.
-    fn settle(&self, work: Work, outcome: Outcome, started_at: Option<Timestamp>) {
-        let outcome = outcome.served_by(self.build_id.clone());
-        match work {
-            Work::Run(run) => self.recorder.finish(run, outcome),
-            Work::Call(call) => answer(&self.ports, call, outcome, started_at),
+            self.tell_start(lease, started_at);
         }
     }
 
     /// Reads what there is, for a while.
     fn read(&mut self, socket: &UnixStream) -> Result<Reading, Fate> {
         for _ in 0..READS_PER_TURN {
-            match self.incoming.read_from(socket) {
+            match self.kind.incoming.read_from(socket) {
                 Ok(0) => return Ok(Reading::Closed),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Reading::Paused),
@@ -448,7 +309,7 @@ impl Replica {
                 Err(_) => return Ok(Reading::Closed),
             }
             loop {
-                match self.incoming.next_frame() {
+                match self.kind.incoming.next_frame() {
                     Ok(Some(frame)) => self.on_frame(frame)?,
                     Ok(None) => break,
                     Err(Broken(why)) => return Err(Fate::Broken(why)),
@@ -532,11 +393,6 @@ impl Replica {
         Ok(())
     }
 
-    /// What the kernel refused the replica.
-    fn refused(&self) -> Option<Excess> {
-        self.watch.as_ref().and_then(Watch::told)
-    }
-
     /// Code that failed may have failed because it had too much. Then the call is told so, and the replica, which
     /// may be left with half of its processes, takes no other call.
     fn held_to_its_bounds(&self) -> Result<(), Fate> {
@@ -546,14 +402,8 @@ impl Replica {
     fn ready(&mut self, functions: Vec<Function>) {
         let concurrency = self.build.config.concurrency(&functions);
         self.concurrency = usize::try_from(concurrency).unwrap_or(usize::MAX);
-        self.functions.clone_from(&functions);
-        self.load.idle_from_now();
-        self.printer.forget_newest();
-        self.stage = if self.first { Stage::Parked } else { Stage::Serving };
-        let seconds = self.begun.elapsed().as_secs_f64();
-        self.say(format!("replica {} is ready after {seconds:.2} s", self.id));
-        // The pool ends after its replicas; when it is gone, so is the order to serve.
-        let _ = self.started.send(Started { id: self.id.clone(), functions, alone: false });
+        self.kind.functions.clone_from(&functions);
+        self.has_started(functions, false);
     }
 
     fn answered(&mut self, call: u32) -> Result<UnderWay, Fate> {
@@ -568,60 +418,6 @@ impl Replica {
         }
     }
 
-    fn obey(&mut self, order: Order) -> ControlFlow<Fate> {
-        match (order, self.stage) {
-            (Order::Kill, _) | (Order::Leave, Stage::Starting { .. }) => {
-                return ControlFlow::Break(Fate::Killed);
-            }
-            (Order::Leave, Stage::Parked | Stage::Serving) => {
-                self.waiting.leave(&mut self.seat);
-                self.hand_back();
-                self.stage = Stage::Leaving { until: None };
-            }
-            (Order::Serve, Stage::Parked) => {
-                self.printer.leave_build();
-                self.stage = Stage::Serving;
-            }
-            (Order::Serve, Stage::Starting { .. }) => self.first = false,
-            (Order::Cancel(run), _) => {
-                self.cancel_aside(run);
-                self.cancel(run);
-            }
-            (Order::Show(to), _) => drop(to.send((self.id.clone(), self.calls.shown()))),
-            (Order::Leave | Order::Serve, _) => {}
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn leave_when_done(&mut self) {
-        if self.stage == (Stage::Leaving { until: None }) && self.calls.is_empty() {
-            self.outgoing.stop();
-            self.stage = Stage::Leaving { until: Some(Instant::now() + self.ports.options.stop_grace) };
-        }
-    }
-
-    fn on_time(&mut self, now: Instant) -> ControlFlow<Fate> {
-        match self.stage {
-            Stage::Starting { until } if now >= until => return ControlFlow::Break(Fate::TooSlow),
-            Stage::Leaving { until: Some(until) } if now >= until => return ControlFlow::Break(Fate::Killed),
-            _ => {}
-        }
-        self.turn_down(now);
-        let due = self.calls.due(now, &*self.ports.clock);
-        self.tell(due.told);
-        if !due.started.is_empty() {
-            self.ports.runs.started(due.started);
-        }
-        for (call, work, started_at) in due.overdue {
-            let telling = self.calls.get_mut(call).and_then(|call| call.telling.take());
-            self.tell_the_rest(telling);
-            self.outgoing.cancel(call);
-            let outcome = timed_out(&work, started_at, self.ports.clock.now());
-            self.settle(work, outcome, Some(started_at));
-        }
-        if due.grace_over { ControlFlow::Break(Fate::Stuck) } else { ControlFlow::Continue(()) }
-    }
-
     /// The socket is closed: the process is about to end, or broken.
     async fn closed(&mut self, process: &mut Process) -> Fate {
         match tokio::time::timeout(EXIT_GRACE, process.ended()).await {
@@ -629,18 +425,6 @@ impl Replica {
             Err(_) => Fate::Broken("it closed its socket".to_owned()),
         }
     }
-}
-
-pub(crate) fn shortage_message(error: &io::Error) -> String {
-    format!(
-        "the server has no file descriptors, processes or memory left to start a replica ({error}); raise its limits \
-         (`ulimit -n`, `LimitNOFILE=`), then try again"
-    )
-}
-
-/// A fork is refused with "try again" when there are too many processes.
-pub(crate) fn is_shortage(error: &io::Error) -> bool {
-    shortage::is_shortage(error) || error.kind() == io::ErrorKind::WouldBlock
 }
 
 /// Returns when what a call printed is to be told, if that was not said before.
@@ -661,15 +445,6 @@ fn run_error(CallError { code, kind, message, traceback, .. }: CallError) -> Run
         message: cut(message, MESSAGE_BYTES_MAX),
         traceback: traceback.map(|text| cut(text, TRACEBACK_BYTES_MAX)),
     }
-}
-
-pub(crate) fn timed_out(work: &Work, started_at: Timestamp, now: Timestamp) -> Outcome {
-    let (limit, way_out) = match work {
-        Work::Run(run) => (run.limit, "raise `response_grace_period` in the app's config"),
-        Work::Call(waiting) => (waiting.call.limit, crate::pool::WAY_OUT),
-    };
-    let message = format!("the run did not end within {} s; {way_out}", limit.as_secs_f64());
-    Outcome::failed(RunError::new(Code::Timeout, message), now.since(started_at).as_secs_f64() * 1e3, now)
 }
 
 fn moment(microseconds: u64) -> Timestamp {

@@ -1,9 +1,6 @@
-//! What a replica's process prints beside its frames, and what the server says of the replica.
+//! What a runner prints beside its frames.
 
-use queue::log::Stream;
-use tokio::sync::mpsc;
-
-use super::{EXIT_GRACE, Replica, note_line};
+use super::{Replica, note_line};
 use crate::process::Printed;
 
 impl Replica {
@@ -27,20 +24,5 @@ impl Replica {
                 None => self.printer.outside(at, stream, line),
             }
         }
-    }
-
-    pub(super) fn say(&mut self, text: String) {
-        self.printer.outside(self.ports.clock.now(), Stream::System, text);
-    }
-
-    /// What the process had printed before it ended.
-    pub(super) async fn print_the_rest(&mut self, printed: &mut mpsc::Receiver<Printed>) {
-        let rest = async {
-            while let Some(lines) = printed.recv().await {
-                self.print(lines);
-            }
-        };
-        // A process outside of the tree may hold the pipe open.
-        let _ = tokio::time::timeout(EXIT_GRACE, rest).await;
     }
 }

@@ -1,55 +1,35 @@
-//! The end of a web server's replica: what it means for the pool, for the calls it worked on, and who is charged.
+//! The end of a replica: what it means for the pool, for the calls it worked on, and who is charged.
 
 use queue::lease::Release;
 use queue::log::Stream;
 use queue::outcome::{Code, Outcome, RunError};
 use queue::port::StartFailure;
 use queue::registry::BuildStatus;
-use queue::web::PORT_VARIABLE;
 
-use super::{End, Server, Stage};
+use super::{Fate, Kind, Replica, Stage};
 use crate::memory::Excess;
 use crate::meters;
 use crate::process::Exit;
+use crate::replica::End;
 use crate::waiting::Work;
 
-/// Why the task's loop ended.
-#[derive(Debug)]
-pub(super) enum Fate {
-    /// The process is gone.
-    Exited(Exit),
-    /// It was not up in time.
-    TooSlow,
-    /// Its health check failed time after time.
-    Sick(String),
-    /// It held more than it may.
-    Excess(Excess),
-    /// It was told to end at once.
-    Killed,
-}
-
-impl Server {
+impl<K: Kind> Replica<K> {
     pub(super) fn end(&mut self, fate: Fate, exit: Exit) -> End {
         if let Stage::Starting { until } = self.stage {
             let limit = until - self.begun;
             return match fate {
                 Fate::Killed => End::Left,
+                Fate::Failed(failure) => self.failed(failure),
                 Fate::TooSlow => {
-                    let why = format!(
-                        "the app's web server was not up within {} s: {}; it must listen on port {} or on the one \
-                         that the environment variable `{PORT_VARIABLE}` names, at 0.0.0.0 or 127.0.0.1",
-                        limit.as_secs(),
-                        if self.not_yet.is_empty() { "it was not seen" } else { &self.not_yet },
-                        self.runtime.port
-                    );
-                    let why = self.with_port_hint(why);
+                    let why = K::too_slow(self, limit);
                     self.not_started(BuildStatus::InitTimeout, why)
                 }
-                Fate::Excess(excess) => self.not_started(BuildStatus::InitFailure, excess.to_string()),
+                Fate::Broken(why) => self
+                    .not_started(BuildStatus::InitFailure, format!("the runner broke the protocol: {why}")),
                 Fate::Sick(why) => self.not_started(BuildStatus::InitFailure, why),
-                Fate::Exited(_) => {
-                    let why = format!("the app's web server ended before it was up: {exit}");
-                    let why = self.with_port_hint(why);
+                Fate::Excess(excess) => self.not_started(BuildStatus::InitFailure, excess.to_string()),
+                Fate::Exited(_) | Fate::Stuck => {
+                    let why = K::ended_early(self, exit);
                     match self.not_started(BuildStatus::InitFailure, why) {
                         End::NotStarted(failure) if exit.is_from_outside() => End::Killed(failure),
                         end => end,
@@ -59,6 +39,11 @@ impl Server {
         }
         let leaving = matches!(self.stage, Stage::Leaving { .. });
         let error = match &fate {
+            Fate::Broken(why) => {
+                let why = format!("the replica broke the protocol and was ended: {why}");
+                RunError::new(Code::ProtocolError, why)
+            }
+            Fate::Sick(why) => RunError::new(Code::WorkerExited, format!("the replica was ended: {why}")),
             Fate::Excess(excess) => {
                 let code = match excess {
                     Excess::Memory { .. } => Code::OutOfMemory,
@@ -66,27 +51,39 @@ impl Server {
                 };
                 RunError::new(code, excess.to_string())
             }
-            Fate::Sick(why) => RunError::new(Code::WorkerExited, format!("the replica was ended: {why}")),
+            Fate::Stuck => RunError::new(
+                Code::Interrupted,
+                "another call on the same replica did not end at its limit, so the replica was ended; try again",
+            ),
             Fate::Killed => {
                 RunError::new(Code::Interrupted, "the replica was ended by the server; try again")
             }
             _ => exit.error(),
         };
-        let own_fault = !matches!(fate, Fate::Killed);
-        let in_order = leaving && self.calls.is_empty();
-        if own_fault && !in_order {
+        let own_fault = !matches!(fate, Fate::Stuck | Fate::Killed);
+        // One that leaves, and has nothing to do any more, may end as it likes.
+        let done = leaving && self.calls.is_empty();
+        let in_order = done && K::is_in_order(exit);
+        if own_fault && !done {
             tracing::warn!(
                 replica.id = %self.id, app.id = %self.build.app, calls = self.calls.len(), reason = %error.message,
                 "a replica died"
             );
         }
-        let said = if own_fault && !in_order { &error.message } else { "asked to" };
-        self.say(format!("replica {} ended: {said}", self.id));
+        self.say(format!(
+            "replica {} ended: {}",
+            self.id,
+            if own_fault && !in_order { &error.message } else { "asked to" }
+        ));
         self.abandon(&error, own_fault);
         self.load.set(0);
         match fate {
-            _ if in_order => End::Left,
+            _ if done => End::Left,
             Fate::Killed => End::Left,
+            Fate::Stuck => {
+                meters::replica_died("stuck");
+                End::Died("a call did not end at its limit, so the replica was ended".to_owned())
+            }
             _ => {
                 meters::replica_died(error.code.as_str());
                 End::Died(error.message)
@@ -94,35 +91,23 @@ impl Server {
         }
     }
 
-    /// Two servers cannot have one port, and the second of them says so in words of its own.
-    fn with_port_hint(&self, why: String) -> String {
-        if !self.configured_was_taken {
-            return why;
-        }
-        format!(
-            "{why}; port {} was taken on this machine when it started, maybe by another replica of the app: have the \
-             server listen on the port that the environment variable `{PORT_VARIABLE}` names",
-            self.runtime.port
-        )
-    }
-
     /// Ends the attempts of the calls that went down with the process. A run that was alone on it is
     /// charged; several are suspects, none is charged, and each runs alone next time.
     fn abandon(&mut self, error: &RunError, own_fault: bool) {
         let alone = self.calls.len() == 1;
         let now = self.ports.clock.now();
-        for (stop, handle) in self.under_way.drain().map(|(_, exchange)| exchange) {
-            stop.cancel();
-            handle.abort();
-        }
-        self.broken.clear();
+        K::let_go(self);
         let calls: Vec<_> = self.calls.drain().collect();
         for mut call in calls {
-            let Some(work) = call.work.take() else { continue };
+            let Some(work) = call.work.take() else {
+                self.printer.close(call.log);
+                continue;
+            };
             if own_fault {
                 self.printer.inside(&mut call.log, call.run, now, Stream::System, error.message.clone());
             }
             self.printer.close(call.log);
+            self.tell_the_rest(call.telling.take());
             match work {
                 Work::Run(run) => {
                     let release =
@@ -135,8 +120,8 @@ impl Server {
                 work @ Work::Call(_) => {
                     let ran_for = now.since(call.started_at).as_secs_f64() * 1e3;
                     let mut outcome = Outcome::failed(error.clone(), ran_for, now);
-                    if own_fault {
-                        outcome.status_code = 502;
+                    if let Some(status) = K::STATUS_OF_DEATH.filter(|_| own_fault) {
+                        outcome.status_code = status;
                     }
                     self.settle(work, outcome, Some(call.started_at));
                 }
@@ -144,27 +129,28 @@ impl Server {
         }
     }
 
-    /// What is still in hand after a panic goes back.
-    pub(super) fn give_back(&mut self) {
-        let calls: Vec<_> = self.calls.drain().collect();
-        let begun = calls.into_iter().filter_map(|call| call.work).map(|work| (work, Release::WorkerCrashed));
-        let taken = std::mem::take(&mut self.batch).into_iter().map(|work| (work, Release::Drained));
-        for (work, release) in begun.chain(taken) {
-            // A call needs no word: whoever waits for it sees that nobody has it any more.
-            if let Work::Run(run) = work {
-                self.recorder.release(run.lease, release);
-            }
-        }
-    }
-
     pub(super) fn not_started(&mut self, status: BuildStatus, message: String) -> End {
         let mut error = RunError::new(Code::FailedToStart, message);
         error.traceback = self.printer.newest();
-        self.say(format!("replica {} did not start: {}", self.id, error.message));
+        self.failed(StartFailure { status, error })
+    }
+
+    fn failed(&mut self, failure: StartFailure) -> End {
+        let error = &failure.error;
+        // What the code raised has a kind and a traceback of its own, that nobody has seen yet.
+        let raised = error.kind != error.code.as_str();
+        let kind = if raised { format!("{}: ", error.kind) } else { String::new() };
+        self.say(format!("replica {} did not start: {kind}{}", self.id, error.message));
+        if let Some(traceback) = error.traceback.clone().filter(|_| raised) {
+            for line in traceback.lines() {
+                self.printer.outside(self.ports.clock.now(), Stream::Stderr, line.to_owned());
+            }
+        }
         tracing::warn!(
-            replica.id = %self.id, app.id = %self.build.app, build.id = %self.build.id, reason = %error.message,
+            replica.id = %self.id, app.id = %self.build.app, build.id = %self.build.id,
+            reason = %failure.error.message,
             "a replica did not start"
         );
-        End::NotStarted(StartFailure { status, error })
+        End::NotStarted(failure)
     }
 }
