@@ -54,11 +54,10 @@ pub(crate) fn bodies(old: &CapturedRequest, new: &CapturedRequest) -> Option<Vec
         return None;
     }
     let text = |request: &CapturedRequest| {
-        let text = String::from_utf8_lossy(&request.body);
-        match pretty(&text, BODY_BYTES_MAX) {
-            Some(laid_out) if request.body.len() <= BODY_BYTES_MAX => laid_out,
-            _ => cut(&text, BODY_BYTES_MAX).to_owned(),
-        }
+        let text = String::from_utf8_lossy(&request.body[..request.body.len().min(BODY_BYTES_MAX)]);
+        let laid_out =
+            (request.body.len() <= BODY_BYTES_MAX).then(|| pretty(&text, BODY_BYTES_MAX)).flatten();
+        laid_out.unwrap_or_else(|| cut(&text, BODY_BYTES_MAX).to_owned())
     };
     Some(lines(&text(old), &text(new), CONTEXT_LINES))
 }

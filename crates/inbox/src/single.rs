@@ -208,15 +208,16 @@ fn shown(body: &[u8], view: &str, from: usize) -> (String, String) {
         let note = format!("bytes {from} to {} of {}", end - 1, body.len());
         return (hex(&body[from.min(end)..end], from), note);
     }
-    let text = String::from_utf8_lossy(body);
     let lossy = std::str::from_utf8(body).is_err();
-    let (whole, laid_out) = match pages::pretty(&text, TEXT_BYTES_MAX + 1) {
-        Some(json) if view == "pretty" && body.len() <= TEXT_BYTES_MAX => (json, true),
-        _ => (text.into_owned(), false),
-    };
+    let may_be_laid_out = view == "pretty" && body.len() <= TEXT_BYTES_MAX;
+    // Of a large body so much is looked at as is shown, and one more byte that says that there is more.
+    let text = String::from_utf8_lossy(&body[..body.len().min(TEXT_BYTES_MAX + 1)]);
+    let json = may_be_laid_out.then(|| pages::pretty(&text, TEXT_BYTES_MAX + 1)).flatten();
+    let laid_out = json.is_some();
+    let whole = json.unwrap_or_else(|| text.into_owned());
     let text = cut(&whole, TEXT_BYTES_MAX);
     let mut notes = Vec::new();
-    if view == "pretty" && !laid_out {
+    if may_be_laid_out && !laid_out {
         notes.push("not JSON, so as it came".to_owned());
     }
     if lossy {
@@ -243,6 +244,14 @@ mod tests {
         assert_eq!(text, "\u{fffd}␛[31m");
         assert!(note.contains("not JSON") && note.contains("not UTF-8"), "{note}");
         assert_eq!(shown(b"", "raw", 0).1, "no body");
+    }
+
+    #[test]
+    fn a_large_body_is_cut_between_characters_and_not_called_what_it_is_not() {
+        let json = format!("[\"{}\"]", "ä".repeat(TEXT_BYTES_MAX));
+        let (text, note) = shown(json.as_bytes(), "pretty", 0);
+        assert_eq!(note, "the first 512.0 KiB of 1.0 MiB are shown");
+        assert!(text.len() <= TEXT_BYTES_MAX && text.ends_with('ä'), "{}", text.len());
     }
 
     #[test]
