@@ -13,14 +13,15 @@ use axum::response::{IntoResponse, Redirect, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, Mac as _};
-use http::header::{COOKIE, HOST, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use queue::port::Stored;
 use queue::registry::{KeyHash, Scope};
 use queue::{ProjectId, Timestamp};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use crate::Shared;
 use crate::assets::Frame;
@@ -154,9 +155,10 @@ pub(crate) struct Ask {
 pub(crate) async fn ask(
     State(room): State<Arc<Shared>>,
     Query(ask): Query<Ask>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let trouble = (!room.is_safe(&headers)).then_some(UNSAFE);
+    let trouble = (!room.is_safe(&uri, &headers)).then_some(UNSAFE);
     page(StatusCode::OK, ask.next.as_deref(), trouble)
 }
 
@@ -178,10 +180,11 @@ pub(crate) struct SignIn {
 /// `POST /dashboard/sign-in`
 pub(crate) async fn sign_in(
     State(room): State<Arc<Shared>>,
+    uri: Uri,
     headers: HeaderMap,
     Form(form): Form<SignIn>,
 ) -> Response {
-    if !room.is_safe(&headers) {
+    if !room.is_safe(&uri, &headers) {
         return page(StatusCode::FORBIDDEN, form.next.as_deref(), Some(UNSAFE));
     }
     let key = form.key.trim();
@@ -209,16 +212,16 @@ pub(crate) async fn sign_out() -> Response {
 
 impl Shared {
     /// Whether a key may travel this way: on the machine itself, or under the public name when that is https.
-    fn is_safe(&self, headers: &HeaderMap) -> bool {
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
-        let name = authority.host();
-        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-        let public = &self.options.public_url;
-        name == "localhost"
-            || address.is_ok_and(|address| address.is_loopback())
-            || (public.scheme() == "https" && public.host_str() == Some(name))
+    fn is_safe(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        pages::host(uri, headers).is_some_and(|host| is_safe_under(&host, &self.options.public_url))
     }
+}
+
+fn is_safe_under(host: &str, public: &Url) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost"
+        || address.is_ok_and(|address| address.is_loopback())
+        || (public.scheme() == "https" && public.host_str() == Some(host))
 }
 
 /// A path below the dashboard; anything else leads to its first page.
@@ -244,6 +247,28 @@ mod tests {
             assert_eq!(own_path(Some(foreign)), "/dashboard", "{foreign}");
         }
         assert_eq!(own_path(None), "/dashboard");
+    }
+
+    #[test]
+    fn a_key_travels_on_the_machine_itself_or_under_the_public_name_with_tls() {
+        let public = |url: &str| Url::parse(url).unwrap();
+        let (plain, tls) = (public("http://hooks.example"), public("https://hooks.example"));
+        let host = |uri: &str, header: Option<&str>| {
+            let headers = header.map(|host| (http::header::HOST, HeaderValue::from_str(host).unwrap()));
+            pages::host(&uri.parse().unwrap(), &headers.into_iter().collect()).unwrap()
+        };
+        // HTTP/2 has no such header: the name stands in the address.
+        for host in [host("/x", Some("HOOKS.example:443")), host("https://hooks.example./x", None)] {
+            assert!(is_safe_under(&host, &tls) && !is_safe_under(&host, &plain), "{host}");
+        }
+        for good in
+            [host("/x", Some("127.0.0.1:4100")), host("/x", Some("[::1]:1")), host("/x", Some("localhost"))]
+        {
+            assert!(is_safe_under(&good, &plain), "{good}");
+        }
+        for bad in ["192.168.0.1", "evil.example", "localhost.evil.example"] {
+            assert!(!is_safe_under(bad, &tls), "{bad}");
+        }
     }
 
     #[test]

@@ -64,9 +64,8 @@ pub async fn check_host(State(hosts): State<Hosts>, request: Request, next: Next
 }
 
 /// The host the browser believes it talks to, without its port.
-fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let host = authority(uri, headers)?.host().trim_end_matches('.').to_ascii_lowercase();
-    Some(host)
+pub fn host(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    Some(authority(uri, headers)?.host().trim_end_matches('.').to_ascii_lowercase())
 }
 
 fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {

@@ -17,7 +17,7 @@ use axum::response::{Html, IntoResponse, Response};
 use http::StatusCode;
 
 pub use asset::Asset;
-pub use door::{Hosts, check_host, is_own_origin, lock_down, lock_down_to_forms, sandbox};
+pub use door::{Hosts, check_host, host, is_own_origin, lock_down, lock_down_to_forms, sandbox};
 pub use pretty::pretty;
 
 /// A page as an answer.
