@@ -130,7 +130,8 @@ impl Registry for Store {
 
     async fn activate(&self, id: &BuildId, functions: Vec<Function>) -> Stored<Option<Arc<App>>> {
         let id = id.clone();
-        let app = self.inner.committer.write(0, move |batch| activate(batch, &id, &functions)).await?;
+        let app =
+            self.inner.committer.write(0, move |batch| make_live(batch, &id, &functions, UNFINISHED)).await?;
         Ok(app.and_then(|app| self.inner.memory.registry().apps.get(&app).cloned()))
     }
 
@@ -154,7 +155,11 @@ impl Registry for Store {
 
     async fn reactivate(&self, id: &BuildId, functions: Vec<Function>) -> Stored<Option<Arc<App>>> {
         let id = id.clone();
-        let app = self.inner.committer.write(0, move |batch| reactivate(batch, &id, &functions)).await?;
+        let app = self
+            .inner
+            .committer
+            .write(0, move |batch| make_live(batch, &id, &functions, "status = 'success'"))
+            .await?;
         Ok(app.and_then(|app| self.inner.memory.registry().apps.get(&app).cloned()))
     }
 
@@ -255,12 +260,18 @@ fn set_build_status(
     Ok(changed > 0)
 }
 
-fn activate(batch: &mut Batch<'_>, id: &BuildId, functions: &[Function]) -> Result<Option<AppId>, Fault> {
+/// Makes a build live of which `holds` is true. Returns its app.
+fn make_live(
+    batch: &mut Batch<'_>,
+    id: &BuildId,
+    functions: &[Function],
+    holds: &str,
+) -> Result<Option<AppId>, Fault> {
     let now = batch.now().as_millis();
     let app = batch
         .sql(&format!(
             "UPDATE builds SET status = 'success', functions = ?2, updated_at = ?3
-             WHERE id = ?1 AND {UNFINISHED} RETURNING app"
+             WHERE id = ?1 AND {holds} RETURNING app"
         ))?
         .query_row(params![id.as_str(), row::to_json(&functions), now], |row| {
             Ok(row::parsed::<AppId>(row, 0))
@@ -268,34 +279,13 @@ fn activate(batch: &mut Batch<'_>, id: &BuildId, functions: &[Function]) -> Resu
         .optional()?
         .transpose()?;
     let Some(app) = app else { return Ok(None) };
-    make_live(batch, &app, id, now)?;
-    Ok(Some(app))
-}
-
-fn reactivate(batch: &mut Batch<'_>, id: &BuildId, functions: &[Function]) -> Result<Option<AppId>, Fault> {
-    let now = batch.now().as_millis();
-    let app = batch
-        .sql(
-            "UPDATE builds SET functions = ?2, updated_at = ?3 WHERE id = ?1 AND status = 'success' RETURNING app",
-        )?
-        .query_row(params![id.as_str(), row::to_json(&functions), now], |row| {
-            Ok(row::parsed::<AppId>(row, 0))
-        })
-        .optional()?
-        .transpose()?;
-    let Some(app) = app else { return Ok(None) };
-    make_live(batch, &app, id, now)?;
-    Ok(Some(app))
-}
-
-fn make_live(batch: &mut Batch<'_>, app: &AppId, id: &BuildId, now: i64) -> Result<(), Fault> {
     batch.sql("UPDATE apps SET live_build = ?2, updated_at = ?3 WHERE id = ?1")?.execute(params![
         app.as_str(),
         id.as_str(),
         now
     ])?;
     batch.effects.registry = true;
-    Ok(())
+    Ok(Some(app))
 }
 
 /// Forgets the oldest builds of an app that has very many.
