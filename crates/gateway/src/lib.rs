@@ -109,27 +109,12 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Gateway(Arc<Parts>);
 
-/// What a [`Gateway`] holds; reached through it (`gateway.registry`).
+/// What a [`Gateway`] holds; reached through it (`gateway.options`), and through that the ports
+/// (`gateway.registry`).
 #[doc(hidden)]
 pub struct Parts {
-    pub(crate) runs: Arc<dyn Runs>,
-    pub(crate) deliveries: Arc<dyn Deliveries>,
-    pub(crate) registry: Arc<dyn Registry>,
-    pub(crate) inboxes: Arc<dyn Inboxes>,
-    pub(crate) logs: Arc<dyn Logs>,
-    pub(crate) events: Arc<dyn AppEvents>,
-    pub(crate) dispatch: Arc<dyn Dispatch>,
-    pub(crate) replicas: Arc<dyn Replicas>,
-    pub(crate) outbox: Arc<dyn Outbox>,
-    pub(crate) guard: Arc<dyn AddressGuard>,
-    pub(crate) replays: Arc<dyn Replays>,
-    pub(crate) builds: Arc<dyn Builds>,
-    pub(crate) keyring: Arc<dyn Keyring>,
-    pub(crate) secrets: Arc<dyn Secrets>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) entropy: Arc<dyn Entropy>,
+    ports: Ports,
     pub(crate) actions: Actions,
-    pub(crate) metrics: RenderMetrics,
     pub(crate) options: Options,
     pub(crate) ready: AtomicBool,
     pub(crate) meter: Meter,
@@ -137,6 +122,14 @@ pub struct Parts {
     pub(crate) rate_of_key: Option<Rate>,
     pub(crate) bodies: inference::Budget,
     default_project: OnceCell<ProjectId>,
+}
+
+impl Deref for Parts {
+    type Target = Ports;
+
+    fn deref(&self) -> &Ports {
+        &self.ports
+    }
 }
 
 impl Deref for Gateway {
@@ -151,55 +144,20 @@ impl Gateway {
     /// Puts the parts together; ready from the start. Install the metrics recorder before: the
     /// counters are made here.
     pub fn new(ports: Ports, options: Options) -> Self {
-        let Ports {
-            runs,
-            deliveries,
-            registry,
-            inboxes,
-            logs,
-            events,
-            dispatch,
-            replicas,
-            outbox,
-            guard,
-            replays,
-            builds,
-            keyring,
-            secrets,
-            clock,
-            entropy,
-            metrics,
-        } = ports;
         let actions = Actions {
-            runs: Arc::clone(&runs),
-            deliveries: Arc::clone(&deliveries),
-            registry: Arc::clone(&registry),
-            builds: Arc::clone(&builds),
-            replicas: Arc::clone(&replicas),
-            dispatch: Arc::clone(&dispatch),
-            outbox: Arc::clone(&outbox),
-            clock: Arc::clone(&clock),
-            entropy: Arc::clone(&entropy),
+            runs: Arc::clone(&ports.runs),
+            deliveries: Arc::clone(&ports.deliveries),
+            registry: Arc::clone(&ports.registry),
+            builds: Arc::clone(&ports.builds),
+            replicas: Arc::clone(&ports.replicas),
+            dispatch: Arc::clone(&ports.dispatch),
+            outbox: Arc::clone(&ports.outbox),
+            clock: Arc::clone(&ports.clock),
+            entropy: Arc::clone(&ports.entropy),
         };
         Self(Arc::new(Parts {
-            runs,
-            deliveries,
-            registry,
-            inboxes,
-            logs,
-            events,
-            dispatch,
-            replicas,
-            outbox,
-            guard,
-            replays,
-            builds,
-            keyring,
-            secrets,
-            clock,
-            entropy,
+            ports,
             actions,
-            metrics,
             rate_of_address: Rate::new(options.rates.per_address),
             rate_of_key: Rate::new(options.rates.per_key),
             options,
