@@ -6,24 +6,12 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use queue::inbox::CapturedRequest;
-
 use pages::shell::quoted;
+use queue::inbox::CapturedRequest;
+use queue::replay::headers_sent;
 
 /// Bodies up to this many bytes stand in the command; others come from a file.
 const INLINE_BODY_BYTES_MAX: usize = 8 << 10;
-/// Headers that curl sets by itself, or that belong to one connection.
-const LEFT_OUT: [&str; 9] = [
-    "accept-encoding",
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// The command, over several lines. `origin` is the scheme, host and port of this server.
 pub(crate) fn command(request: &CapturedRequest, origin: &str) -> String {
@@ -40,8 +28,7 @@ pub(crate) fn command(request: &CapturedRequest, origin: &str) -> String {
         command.push_str(" --path-as-is");
     }
     let _ = write!(command, " {}", quoted(&format!("{origin}{}", request.path)));
-    let sent = request.headers.iter().filter(|(name, _)| !LEFT_OUT.contains(&name.as_str()));
-    for (name, value) in sent {
+    for (name, value) in headers_sent(&request.headers) {
         // `name;` is how curl is told to send a header without a value.
         let header = if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") };
         let _ = write!(command, " \\\n  -H {}", quoted(&header));
