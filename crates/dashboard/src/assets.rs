@@ -10,7 +10,7 @@ static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
     [
         Asset::style("dashboard", include_bytes!("../assets/dashboard.css")),
         Asset::script("dashboard", include_bytes!("../assets/dashboard.js")),
-        Asset::drawing("mark", include_bytes!("../../inbox/assets/mark.svg")),
+        Asset::mark(),
     ]
 });
 

@@ -10,7 +10,7 @@ static ASSETS: LazyLock<[Asset; 3]> = LazyLock::new(|| {
     [
         Asset::style("inbox", include_bytes!("../assets/inbox.css")),
         Asset::script("inbox", include_bytes!("../assets/inbox.js")),
-        Asset::drawing("mark", include_bytes!("../assets/mark.svg")),
+        Asset::mark(),
     ]
 });
 

@@ -28,9 +28,9 @@ impl Asset {
         Self::new(stem, "js", "text/javascript; charset=utf-8", content)
     }
 
-    /// A drawing.
-    pub fn drawing(stem: &str, content: &'static [u8]) -> Self {
-        Self::new(stem, "svg", "image/svg+xml", content)
+    /// The mark of the product.
+    pub fn mark() -> Self {
+        Self::new("mark", "svg", "image/svg+xml", include_bytes!("../assets/mark.svg"))
     }
 
     /// Its name.
