@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pages::inert::acts;
 
 /// An error whose message needs a next step beside it.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +94,8 @@ impl Printer {
 
     /// JSON that came from a server: to the byte when JSON was asked for, else laid out for reading.
     pub(crate) fn raw_json(self, text: &str) {
-        self.data(&if self.json { text.to_owned() } else { clean(&layout(text)) });
+        let laid_out = || pages::pretty(text, usize::MAX).unwrap_or_else(|| text.to_owned());
+        self.data(&if self.json { text.to_owned() } else { clean(&laid_out()) });
     }
 
     /// Something to know; silent with `--quiet`.
@@ -185,47 +187,7 @@ impl Printer {
 
 /// `text` without what could move a cursor, change a colour or turn the reading direction.
 pub(crate) fn clean(text: &str) -> String {
-    let hostile = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
-}
-
-/// JSON with a line per item. Works on the text, so numbers keep every digit and keys their order.
-fn layout(json: &str) -> String {
-    let mut text = String::with_capacity(json.len() * 2);
-    let (mut depth, mut opened, mut in_string, mut escaped) = (0_usize, false, false, false);
-    let line = |text: &mut String, depth: usize| {
-        text.push('\n');
-        text.extend(std::iter::repeat_n("  ", depth));
-    };
-    for c in json.chars() {
-        if in_string {
-            text.push(c);
-            (in_string, escaped) = (escaped || c != '"', !escaped && c == '\\');
-            continue;
-        }
-        if c.is_ascii_whitespace() {
-            continue;
-        }
-        let closes = matches!(c, '}' | ']');
-        depth = if closes { depth.saturating_sub(1) } else { depth };
-        // An empty array or object stays on its line.
-        if opened != closes {
-            line(&mut text, depth);
-        }
-        opened = matches!(c, '{' | '[');
-        text.push(c);
-        match c {
-            '{' | '[' => depth += 1,
-            ',' => line(&mut text, depth),
-            ':' => text.push(' '),
-            '"' => in_string = true,
-            _ => {}
-        }
-    }
-    text
+    text.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -243,15 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn json_is_laid_out_without_touching_a_digit() {
-        let json = r#"{"b":[],"a":{"n":123456789012345678901234567890,"s":"x\"}, {"},"l":[1,{}]}"#;
-        let expected = "{\n  \"b\": [],\n  \"a\": {\n    \"n\": 123456789012345678901234567890,\n    \
-                        \"s\": \"x\\\"}, {\"\n  },\n  \"l\": [\n    1,\n    {}\n  ]\n}";
-        assert_eq!(layout(json), expected);
-    }
-
-    #[test]
     fn text_of_strangers_cannot_move_the_cursor() {
-        assert_eq!(clean("a\u{1b}[2Jb\r\u{202e}c\n\td"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\n\td");
+        assert_eq!(
+            clean("a\u{1b}[2Jb\r\u{202e}c\n\td\u{61c}"),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\n\td\u{fffd}"
+        );
     }
 }
