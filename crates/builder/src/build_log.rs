@@ -76,10 +76,6 @@ impl BuildLog {
     }
 
     fn line(&self, stream: Stream, text: &str) -> LogLine {
-        let mut end = text.len().min(LOG_LINE_BYTES_MAX);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
         LogLine {
             at: self.clock.now(),
             app: self.app.clone(),
@@ -87,7 +83,7 @@ impl BuildLog {
             run: None,
             replica: None,
             stream,
-            text: text[..end].to_owned(),
+            text: queue::text::cut(text, LOG_LINE_BYTES_MAX).to_owned(),
         }
     }
 }

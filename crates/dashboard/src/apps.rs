@@ -135,7 +135,6 @@ struct ReplicaRow {
 
 impl ReplicaRow {
     fn of(replica: &ReplicaView, hardware: &Hardware) -> Self {
-        let bytes = |bytes| shape::bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
         let name = |uuid: &String| {
             let known = hardware.gpus.iter().find(|placed| placed.gpu.uuid == *uuid);
             known.map_or_else(|| uuid.clone(), |placed| placed.gpu.name.clone())
@@ -144,7 +143,7 @@ impl ReplicaRow {
             id: replica.id.to_string(),
             build: replica.build.to_string(),
             state: replica.state.as_str(),
-            memory: replica.memory.map_or_else(String::new, bytes),
+            memory: replica.memory.map_or_else(String::new, pages::size),
             gpus: visible(&replica.gpus.iter().map(name).collect::<Vec<_>>().join(", ")).into_owned(),
             calls: replica.calls.max(replica.runs.len()),
             runs: replica.runs.iter().map(ToString::to_string).collect(),

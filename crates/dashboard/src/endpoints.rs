@@ -46,7 +46,6 @@ impl EndpointRow {
     fn of(endpoint: &EndpointView, figures: &EndpointFigures, now: Timestamp) -> Self {
         let took = |time: Option<std::time::Duration>| time.map(shape::duration).unwrap_or_default();
         let last = figures.last.first().map(|last| shape::relative(last.attempt.started_at, now));
-        let bytes = |bytes| shape::bytes(usize::try_from(bytes).unwrap_or(usize::MAX));
         let more = if figures.pending_more { "+" } else { "" };
         Self {
             id: endpoint.id.as_str().to_owned(),
@@ -61,7 +60,7 @@ impl EndpointRow {
             p95: took(figures.p95),
             waiting: format!("{}{more}", endpoint.waiting + figures.pending),
             last: last.unwrap_or_default(),
-            bytes_max: endpoint.body_bytes_max.map(bytes),
+            bytes_max: endpoint.body_bytes_max.map(pages::size),
         }
     }
 }

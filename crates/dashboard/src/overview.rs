@@ -7,9 +7,10 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::StatusCode;
-use pages::inert::{cut, visible};
+use pages::inert::visible;
 use queue::Timestamp;
 use queue::run::{RunFilter, RunState, RunView};
+use queue::text::cut;
 use queue::traffic::{AtLeast, Count, Happened, Slice, Span, Standing};
 use serde::Deserialize;
 

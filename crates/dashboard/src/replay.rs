@@ -144,7 +144,7 @@ impl Shared {
             method: visible(&request.method).into_owned(),
             path: visible(if path.is_empty() { "/" } else { path }).into_owned(),
             arrived: shape::moment(request.received_at),
-            size: shape::bytes(request.body.len()),
+            size: pages::size(request.body.len() as u64),
             stay: request.headers.len() - headers.len(),
             headers,
             is_signed: request.headers.iter().any(|(name, _)| name == TIMESTAMP_HEADER),

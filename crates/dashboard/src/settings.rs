@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
 use pages::inert::visible;
+use pages::size;
 use queue::hardware::Hardware;
 use queue::limits::{Limit, REMOVED_RUNS_REMEMBERED, RESULT_RETENTION, TABLE, UNDELIVERED_RETENTION};
 use queue::{ProjectId, Timestamp};
@@ -105,15 +106,6 @@ impl SettingsPage {
                 .collect(),
             limits: TABLE,
         }
-    }
-}
-
-/// `3.4 GiB`, from GiB on with one digit behind the point.
-fn size(bytes: u64) -> String {
-    const GIB: u64 = 1 << 30;
-    match usize::try_from(bytes) {
-        Ok(bytes) if (bytes as u64) < GIB => shape::bytes(bytes),
-        _ => format!("{:.1} GiB", bytes as f64 / GIB as f64),
     }
 }
 

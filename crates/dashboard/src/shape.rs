@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use pages::inert::{cut, visible};
+use pages::inert::visible;
 use queue::Timestamp;
+use queue::text::cut;
 
 /// Bytes of a body that a page shows; the rest is a download.
 pub(crate) const BODY_SHOWN_MAX: usize = 64 << 10;
@@ -44,16 +45,6 @@ pub(crate) fn moment(at: Timestamp) -> String {
     text.get(..19).unwrap_or(&text).replace('T', " ")
 }
 
-/// `12 B`, `3.4 KiB`, `5.0 MiB`, `1.5 GiB`.
-pub(crate) fn bytes(count: usize) -> String {
-    match count {
-        0..1_024 => format!("{count} B"),
-        1_024..1_048_576 => format!("{:.1} KiB", count as f64 / 1_024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", count as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", count as f64 / 1_073_741_824.0),
-    }
-}
-
 /// A body for a page: JSON with a line per item where it is JSON, inert, and no longer than fits.
 pub(crate) fn body(body: &[u8]) -> String {
     beginning(body, body.len() as u64)
@@ -64,8 +55,7 @@ pub(crate) fn beginning(body: &[u8], all: u64) -> String {
     let shown = &body[..body.len().min(BODY_SHOWN_MAX)];
     let text = String::from_utf8_lossy(shown);
     if shown.len() as u64 != all {
-        let all = bytes(usize::try_from(all).unwrap_or(usize::MAX));
-        return format!("{}\n… {all} in all", visible(cut(&text, BODY_SHOWN_MAX)));
+        return format!("{}\n… {} in all", visible(cut(&text, BODY_SHOWN_MAX)), pages::size(all));
     }
     let text = pages::pretty(&text, usize::MAX).unwrap_or_else(|| text.into_owned());
     visible(&text).into_owned()

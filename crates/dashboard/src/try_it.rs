@@ -52,7 +52,7 @@ impl Answer {
             reason: status.and_then(|status| status.canonical_reason()).unwrap_or_default(),
             tone: if answer.status < 400 { "succeeded" } else { "failed" },
             took: shape::duration(took),
-            bytes: shape::bytes(usize::try_from(answer.bytes).unwrap_or(usize::MAX)),
+            bytes: pages::size(answer.bytes),
             run: answer.run.map(|run| run.to_string()),
             body: shape::beginning(&answer.body, answer.bytes),
         }

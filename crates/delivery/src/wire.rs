@@ -179,10 +179,6 @@ fn as_text(bytes: &[u8]) -> Option<String> {
         _ => bytes,
     };
     let mut text = String::from_utf8_lossy(cut).replace('\0', "\u{fffd}");
-    let mut end = text.len().min(DELIVERY_RESPONSE_KEPT_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
+    queue::text::truncate(&mut text, DELIVERY_RESPONSE_KEPT_MAX);
     (!text.is_empty()).then_some(text)
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use pages::inert::{cut, visible};
+use pages::inert::visible;
 use pages::pretty;
 use queue::inbox::CapturedRequest;
+use queue::text::cut;
 use similar::{ChangeTag, TextDiff};
 
 /// Of each body, compared.

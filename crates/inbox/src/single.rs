@@ -8,16 +8,17 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
-use pages::html;
-use pages::inert::{cut, visible};
+use pages::inert::visible;
+use pages::{html, size};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::port::Stored;
+use queue::text::cut;
 
 use crate::assets::Links;
 use crate::difference::{self, Line};
 use crate::door::Opened;
 use crate::page::{Ask, gone, name, page_path, unavailable};
-use crate::view::{RequestView, hex, size};
+use crate::view::{RequestView, hex};
 use crate::{Shared, image};
 
 /// Of a body, shown laid out or as it came.
@@ -224,7 +225,7 @@ fn shown(body: &[u8], view: &str, from: usize) -> (String, String) {
         notes.push("not UTF-8: what could not be read is shown as �".to_owned());
     }
     if text.len() < whole.len() {
-        notes.push(format!("the first {} of {} are shown", size(text.len()), size(body.len())));
+        notes.push(format!("the first {} of {} are shown", size(text.len() as u64), size(body.len() as u64)));
     }
     (visible(text).into_owned(), notes.join("; "))
 }

@@ -47,12 +47,6 @@ fn picture(code: u32) -> char {
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// The longest beginning of `text` of at most `max` bytes that ends between characters.
-pub fn cut(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,12 +64,5 @@ mod tests {
         {
             assert!(matches!(visible(text), Cow::Borrowed(same) if same == text), "{text}");
         }
-    }
-
-    #[test]
-    fn a_cut_never_splits_a_character() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aé", 99), "aé");
     }
 }

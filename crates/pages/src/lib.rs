@@ -11,6 +11,7 @@ mod door;
 pub mod inert;
 mod pretty;
 pub mod shell;
+mod size;
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -19,6 +20,7 @@ use http::StatusCode;
 pub use asset::Asset;
 pub use door::{Hosts, check_host, host, is_own_origin, lock_down, lock_down_to_forms, sandbox};
 pub use pretty::pretty;
+pub use size::size;
 
 /// A page as an answer.
 pub fn html(status: StatusCode, page: &impl Template) -> Response {

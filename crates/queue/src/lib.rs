@@ -45,6 +45,7 @@ pub mod shortage;
 pub mod signature;
 pub mod since;
 pub mod test_event;
+pub mod text;
 pub mod traffic;
 pub mod unstoppable;
 pub mod web;

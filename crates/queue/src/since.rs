@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::text;
 
 /// A time in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +25,8 @@ impl Since {
         if let Some(at) = at {
             return Ok(Self::At(at));
         }
-        let (unit, seconds) = match text.chars().last() {
-            Some('s') => ('s', 1),
-            Some('m') => ('m', 60),
-            Some('h') => ('h', 3_600),
-            Some('d') => ('d', 86_400),
-            _ => return Err("write `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z".to_owned()),
-        };
-        let count: u32 = text[..text.len() - 1]
-            .parse()
-            .map_err(|_| format!("a whole number stands before `{unit}`, as in `2{unit}`"))?;
-        Ok(Self::Ago(Duration::from_secs(u64::from(count) * seconds)))
+        let ago = text::time(text).map(Self::Ago);
+        ago.ok_or_else(|| "write `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z".to_owned())
     }
 
     /// The moment as of now, where the duration says in how long.

@@ -8,6 +8,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
+use crate::text;
+
 /// The port that a web server listens on when nobody says another.
 pub const PORT_DEFAULT: u16 = 8000;
 /// The variable of a replica's environment with the port that it is to listen on.
@@ -139,10 +141,7 @@ pub trait Visitor: fmt::Debug + Send + Sync {
 impl Head {
     /// What is told as the function of a run or call: the path, without what is asked of it.
     pub fn function(target: &str) -> &str {
-        let path = target.split('?').next().unwrap_or_default();
-        let end = path.len().min(FUNCTION_BYTES_MAX);
-        let end = (0..=end).rev().find(|end| path.is_char_boundary(*end)).unwrap_or(0);
-        &path[..end]
+        text::cut(target.split('?').next().unwrap_or_default(), FUNCTION_BYTES_MAX)
     }
 
     /// The whole request as one message (RFC 9112), which is how the input of a run keeps it.

@@ -14,9 +14,7 @@ use crate::{Store, row};
 #[async_trait]
 impl AppEvents for Store {
     fn note(&self, mut event: AppEvent) {
-        let is_end = |end: &usize| event.text.is_char_boundary(*end);
-        let end = (0..=EVENT_TEXT_BYTES_MAX.min(event.text.len())).rev().find(is_end).unwrap_or(0);
-        event.text.truncate(end);
+        queue::text::truncate(&mut event.text, EVENT_TEXT_BYTES_MAX);
         if !self.inner.committer.record(move |batch| insert(batch, &event)) {
             metrics::counter!("postback_store_events_dropped_total").increment(1);
         }

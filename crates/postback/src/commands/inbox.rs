@@ -121,12 +121,7 @@ impl Settings {
 
 /// `45s`, `30m`, `12h`, `7d`; a number alone is seconds.
 fn seconds(text: &str) -> Result<u64, String> {
-    let units = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
-    let (number, unit) = units
-        .iter()
-        .find_map(|(letter, unit)| Some((text.strip_suffix(*letter)?, *unit)))
-        .unwrap_or((text, 1));
-    let seconds = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let seconds = queue::text::time(text).map_or_else(|| text.parse().ok(), |time| Some(time.as_secs()));
     seconds
         .filter(|seconds| *seconds > 0)
         .ok_or_else(|| "a time is a number with `s`, `m`, `h` or `d` behind it, such as `12h`".to_owned())

@@ -12,9 +12,8 @@ use super::Invalid;
 use crate::limits::{
     WEBHOOK_SCHEDULE_MAX, WEBHOOK_SCHEDULE_STEP_MAX, WEBHOOK_SCHEDULE_STEP_MIN, WEBHOOK_SCHEDULE_STEPS_MAX,
 };
+use crate::text::{self, TIME_UNITS};
 
-/// The units of a step, the largest first.
-const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 /// A schedule without a step: one attempt and no more.
 const NONE: &str = "none";
 
@@ -60,18 +59,13 @@ impl Schedule {
 }
 
 fn step(text: &str) -> Result<Duration, Invalid> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let unit = UNITS.into_iter().find(|(name, _)| *name == unit.trim_start());
-    let (Some((_, seconds)), false) = (unit, number.is_empty()) else {
+    let Some(wait) = text::time(text) else {
         let shown: String = text.chars().take(40).collect();
         return Err(Invalid(format!(
             "has the step `{shown}`, which is no wait; write a whole number and its unit (s, m, h or d), such as \
              `5s, 1m, 2h, 1d`"
         )));
     };
-    // What is too large for a number is too long a wait.
-    let wait = Duration::from_secs(number.parse().unwrap_or(u64::MAX).saturating_mul(seconds));
     if (WEBHOOK_SCHEDULE_STEP_MIN..=WEBHOOK_SCHEDULE_STEP_MAX).contains(&wait) {
         return Ok(wait);
     }
@@ -122,7 +116,7 @@ impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         let (unit, size) =
-            UNITS.into_iter().find(|(_, size)| seconds.is_multiple_of(*size)).unwrap_or(("s", 1));
+            TIME_UNITS.into_iter().find(|(_, size)| seconds.is_multiple_of(*size)).unwrap_or(("s", 1));
         write!(f, "{}{unit}", seconds / size)
     }
 }

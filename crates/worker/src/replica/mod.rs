@@ -452,9 +452,6 @@ fn moment(microseconds: u64) -> Timestamp {
 }
 
 fn cut(mut text: String, bytes_max: usize) -> String {
-    if text.len() > bytes_max {
-        let end = (0..=bytes_max).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-    }
+    queue::text::truncate(&mut text, bytes_max);
     text
 }
