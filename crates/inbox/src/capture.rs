@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use queue::inbox::{CapturedRequest, Inbox, Mistake, Recorded, SignatureState, SignatureVerdict};
 use queue::limits::INBOX_BODY_BYTES_MAX;
 use queue::port::StoreError;
-use queue::signature::SignatureHeaders;
+use queue::signature::{SignatureHeaders, SigningKeys};
 use queue::{InboxId, Timestamp, answer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -24,6 +24,8 @@ use crate::Shared;
 const HEADERS_MAX: usize = 100;
 /// Bytes of names and values of all headers.
 const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Signatures over larger bodies are judged beside the runtime: each key is one more hash over the body.
+const JUDGED_HERE_BYTES_MAX: usize = 256 << 10;
 /// Longest pause in the middle of a body.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -153,7 +155,7 @@ impl Shared {
         &self,
         inbox: &Inbox,
         headers: &[(String, String)],
-        body: &[u8],
+        body: &Bytes,
         now: Timestamp,
     ) -> Result<SignatureVerdict, Refusal> {
         let project = self.registry.project(&inbox.project).await?;
@@ -163,10 +165,21 @@ impl Shared {
             let mistake = Some(Mistake::NoSecret);
             return Ok(SignatureVerdict { verdict: SignatureState::Invalid, detail, mistake });
         };
-        let headers: SignatureHeaders<'_> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        Ok(keys.check(&headers, body, now))
+        if body.len() <= JUDGED_HERE_BYTES_MAX {
+            return Ok(judge(&keys, headers, body, now));
+        }
+        let (headers, body) = (headers.to_owned(), body.clone());
+        let judged = tokio::task::spawn_blocking(move || judge(&keys, &headers, &body, now)).await;
+        judged.map_err(|error| {
+            Refusal::Store(StoreError::Unavailable(format!("its signature could not be looked at: {error}")))
+        })
     }
+}
+
+fn judge(keys: &SigningKeys, headers: &[(String, String)], body: &[u8], now: Timestamp) -> SignatureVerdict {
+    let headers: SignatureHeaders<'_> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    keys.check(&headers, body, now)
 }
 
 /// The inbox in the second segment of the path. The rest is the sender's own and may be no UTF-8.

@@ -147,6 +147,25 @@ async fn the_signature_is_judged_by_the_secret_of_the_inboxs_project() {
 }
 
 #[tokio::test]
+async fn a_signature_over_a_large_body_keeps_nobody_waiting() {
+    let memory = Memory::new();
+    let router = fake::room(&memory, "http://127.0.0.1:4100").router();
+    let body = vec![b'x'; 1 << 20];
+    let signature = SigningKey::parse(SECRET).unwrap().sign("msg_1", NOON, &body);
+    let mut request = post(body);
+    for (name, value) in [("webhook-id", "msg_1".to_owned()), ("webhook-signature", signature)] {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    request.headers_mut().insert("webhook-timestamp", NOON.as_secs().into());
+    let mut answered = Box::pin(send(&router, request));
+    // The body is there and the store has room: all that is waited for is the judging, elsewhere.
+    assert!(futures_util::poll!(&mut answered).is_pending());
+    assert_eq!(answered.await.status(), StatusCode::OK);
+    let last = memory.requests.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(last.signature.verdict, SignatureState::Verified, "{}", last.signature.detail);
+}
+
+#[tokio::test]
 async fn answers_are_inert_and_carry_no_cookie() {
     let memory = Memory::new();
     let router = fake::room(&memory, "http://127.0.0.1:4100").router();
