@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use queue::port::Registry;
-use queue::registry::{FreshKeys, KeyHash, NewProject};
+use queue::registry::{KeyHash, NewProject};
 use queue::signature::SigningKey;
 use queue::{Clock, Entropy, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -210,13 +210,13 @@ pub(crate) async fn ensure(
 ) -> anyhow::Result<Option<Credentials>> {
     settle(data_dir, registry).await?;
     let known = registry.projects().await?;
-    let Some(first) = known.first() else {
+    if known.is_empty() {
         let (credentials, project) = Credentials::generate(ProjectId::generate(entropy), clock, entropy);
         credentials.stage(data_dir)?;
         registry.create_project(project).await?;
         adopt(data_dir)?;
         return Ok(Some(credentials));
-    };
+    }
     match read(data_dir)? {
         Some(mut credentials) if known.iter().any(|project| project.id == credentials.project_id) => {
             let identity = registry.identify(&hash(&credentials.private_key)).await?;
@@ -247,11 +247,6 @@ pub(crate) async fn ensure(
             credentials.project_id,
             data_dir.display()
         ),
-        // Nobody has seen the keys of a project that never had a run or an app: they were lost in
-        // a crash between the two writes, so new ones harm nobody.
-        None if registry.apps(Some(&first.id)).await?.is_empty() => {
-            replace(data_dir, registry, first.id.clone(), clock, entropy).await.map(Some)
-        }
         None => {
             tracing::warn!(
                 "`{}` is missing: the project's keys go on working, but commands on this machine cannot find them; \
@@ -261,26 +256,4 @@ pub(crate) async fn ensure(
             Ok(None)
         }
     }
-}
-
-/// Replaces all keys of the first project, whose file was lost before anybody used them.
-async fn replace(
-    data_dir: &Path,
-    registry: &dyn Registry,
-    project: ProjectId,
-    clock: &dyn Clock,
-    entropy: &dyn Entropy,
-) -> anyhow::Result<Credentials> {
-    let (credentials, fresh) = Credentials::generate(project, clock, entropy);
-    credentials.stage(data_dir)?;
-    let fresh_keys = FreshKeys {
-        public_key_hash: Some(fresh.public_key_hash),
-        private_key_hash: Some(fresh.private_key_hash),
-        token_secret: Some(fresh.token_secret),
-        webhook_secret: Some(fresh.webhook_secret),
-        ..FreshKeys::default()
-    };
-    registry.rotate_keys(&fresh.id, fresh_keys).await?;
-    adopt(data_dir)?;
-    Ok(credentials)
 }

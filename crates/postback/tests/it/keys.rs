@@ -128,6 +128,20 @@ async fn api_keys_are_replaced_with_their_file_and_a_half_done_rotation_is_settl
     }
 }
 
+/// Somebody keeps the keys elsewhere, and no file of them.
+#[tokio::test]
+async fn keys_whose_file_was_removed_go_on_working() {
+    let mut stage = Stage::empty();
+    let key = stage.keys.private_key.clone();
+    let path = stage.home.data_dir().join("credentials.json");
+    stage.server.take().unwrap().terminate();
+    std::fs::remove_file(&path).unwrap();
+    stage.server = Some(stage.home.start());
+    let request = stage.bare(Method::GET, "/v2/projects").header("authorization", &key);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert!(!path.exists(), "no other keys are made in their place");
+}
+
 /// What a server says that refuses to start.
 fn refusal(stage: &Stage) -> String {
     let output = stage.home.command().args(["serve", "--listen", "127.0.0.1:0"]).output().unwrap();
