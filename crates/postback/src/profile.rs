@@ -1,13 +1,14 @@
 //! Which server a command talks to, and with which key.
 //!
 //! Order: flag, environment, saved profile (`postback login`), `credentials.json` of the data
-//! directory. The project follows from the key.
+//! directory. The project follows from the key. No key is told to a server that it may not be for.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
 use crate::credentials;
 use crate::print::WithHint;
@@ -33,11 +34,19 @@ pub(crate) struct Given {
     pub(crate) project: Option<String>,
 }
 
+/// The data directory of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Here<'a> {
+    pub(crate) data_dir: &'a Path,
+    /// Somebody named it, and so means the server on it, wherever that is reached.
+    pub(crate) named: bool,
+}
+
 /// Puts the four sources together.
 ///
 /// # Errors
-/// When none of them has a key.
-pub(crate) fn resolve(given: Given, saved: Option<Profile>, data_dir: &Path) -> anyhow::Result<Profile> {
+/// When none of them has a key for the server.
+pub(crate) fn resolve(given: Given, saved: Option<Profile>, here: Here<'_>) -> anyhow::Result<Profile> {
     let saved_url = saved.as_ref().map(|profile| profile.url.clone());
     let url = given.url.or(saved_url).unwrap_or_else(|| DEFAULT_URL.to_owned());
     let url = url.trim_end_matches('/').to_owned();
@@ -48,14 +57,33 @@ pub(crate) fn resolve(given: Given, saved: Option<Profile>, data_dir: &Path) -> 
     if let Some(saved) = saved.filter(|saved| saved.url.trim_end_matches('/') == url) {
         return Ok(Profile { url, api_key: saved.api_key, project: given.project.or(saved.project) });
     }
-    let found = credentials::read(data_dir)?.ok_or_else(|| {
+    if !here.named && !is_this_machine(&url) {
+        return Err(WithHint::new(
+            format!("no key for {url}: this machine's own is told to no other one"),
+            "give the key of that server with `--api-key` or `postback login`; or, if the server of this machine \
+             answers there, name its directory with `--data-dir`",
+        )
+        .into());
+    }
+    let found = credentials::read(here.data_dir)?.ok_or_else(|| {
+        let path = credentials::path(here.data_dir);
         WithHint::new(
-            format!("no key: there is no saved profile and no `{}`", credentials::path(data_dir).display()),
+            format!("no key: there is no saved profile and no `{}`", path.display()),
             "start a server on this machine with `postback serve`, or save a key with `postback login`",
         )
     })?;
     let project = given.project.unwrap_or_else(|| found.project_id.to_string());
     Ok(Profile { url, api_key: found.private_key, project: Some(project) })
+}
+
+/// Whether only a server of this machine can answer at the address.
+fn is_this_machine(url: &str) -> bool {
+    match Url::parse(url).ok().as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback() || address.is_unspecified(),
+        Some(Host::Ipv6(address)) => address.is_loopback() || address.is_unspecified(),
+        None => false,
+    }
 }
 
 /// `$XDG_CONFIG_HOME/postback/profile.json`
@@ -115,6 +143,10 @@ pub(crate) fn save(profile: &Profile) -> anyhow::Result<PathBuf> {
 mod tests {
     use super::*;
 
+    fn nowhere() -> Here<'static> {
+        Here { data_dir: Path::new("/nowhere"), named: false }
+    }
+
     fn saved_profile() -> Profile {
         Profile { url: "http://saved".into(), api_key: "private-saved".into(), project: Some("p-1".into()) }
     }
@@ -122,21 +154,44 @@ mod tests {
     #[test]
     fn what_is_given_wins_over_what_is_saved() {
         let given = Given { url: Some("http://given/".into()), api_key: Some("k".into()), project: None };
-        let profile = resolve(given, Some(saved_profile()), Path::new("/nowhere")).unwrap();
+        let profile = resolve(given, Some(saved_profile()), nowhere()).unwrap();
         assert_eq!(profile, Profile { url: "http://given".into(), api_key: "k".into(), project: None });
-        let profile = resolve(Given::default(), Some(saved_profile()), Path::new("/nowhere")).unwrap();
+        let profile = resolve(Given::default(), Some(saved_profile()), nowhere()).unwrap();
         assert_eq!(profile, saved_profile());
     }
 
     #[test]
     fn a_saved_key_is_not_told_to_another_server() {
         let given = Given { url: Some("http://other".into()), ..Given::default() };
-        assert!(resolve(given, Some(saved_profile()), Path::new("/nowhere")).is_err());
+        assert!(resolve(given, Some(saved_profile()), nowhere()).is_err());
+    }
+
+    #[test]
+    fn the_key_of_this_machine_is_not_told_to_another_one() {
+        let home = tempfile::tempdir().unwrap();
+        let keys = serde_json::json!({
+            "project_id": "p-11111111", "public_key": "public-1", "private_key": "private-1",
+            "service_account_token": "t", "webhook_secret": "whsec_",
+        });
+        std::fs::write(credentials::path(home.path()), keys.to_string()).unwrap();
+        let key = |url: &str, named| {
+            let given = Given { url: Some(url.into()), ..Given::default() };
+            resolve(given, None, Here { data_dir: home.path(), named }).map(|profile| profile.api_key)
+        };
+        for url in [DEFAULT_URL, "http://localhost:1", "http://[::1]:4100/", "http://0.0.0.0:4100"] {
+            assert_eq!(key(url, false).unwrap(), "private-1", "{url}");
+        }
+        for url in
+            ["http://192.168.0.7:4100", "https://models.example", "http://localhost.evil.example", "nothing"]
+        {
+            assert!(key(url, false).unwrap_err().to_string().contains("no key for"), "{url}");
+            assert_eq!(key(url, true).unwrap(), "private-1", "{url}");
+        }
     }
 
     #[test]
     fn without_a_key_the_error_says_where_to_get_one() {
-        let error = resolve(Given::default(), None, Path::new("/nowhere")).unwrap_err();
+        let error = resolve(Given::default(), None, nowhere()).unwrap_err();
         assert!(error.to_string().contains("credentials.json"), "{error}");
     }
 }

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use crate::client::Client;
 use crate::print::Printer;
-use crate::profile::{self, Given};
+use crate::profile::{self, Given, Here};
 use crate::system;
 
 /// How a command ended.
@@ -113,6 +113,7 @@ impl Context {
         // Whoever names a data directory means the server on it, not the one logged in to.
         let saved = if data_dir.is_some() { None } else { profile::saved()? };
         let given = Given { url, api_key, project };
-        Client::connect(profile::resolve(given, saved, &self.data_dir()?)?).await
+        let here = Here { data_dir: &self.data_dir()?, named: data_dir.is_some() };
+        Client::connect(profile::resolve(given, saved, here)?).await
     }
 }
