@@ -165,9 +165,12 @@ impl Events {
     /// Reads on; says the data of every event that is complete.
     fn take(&mut self, piece: &[u8], mut say: impl FnMut(&str)) {
         self.seen = true;
+        // The end may have begun with the piece before; what came earlier has been looked through.
+        let mut from = self.begun.len().saturating_sub(1);
         self.begun.extend_from_slice(piece);
-        while let Some(end) = self.begun.windows(2).position(|two| two == b"\n\n") {
-            let event: Vec<u8> = self.begun.drain(..end + 2).collect();
+        while let Some(end) = self.begun[from..].windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = self.begun.drain(..from + end + 2).collect();
+            from = 0;
             let event = String::from_utf8_lossy(&event);
             let field = |name: &str| {
                 let lines = event.lines().filter_map(|line| line.strip_prefix(name));
