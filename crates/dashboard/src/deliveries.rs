@@ -125,7 +125,7 @@ pub(crate) async fn list(
     let asked = narrow.receiver.as_deref().filter(|text| !text.trim().is_empty());
     let receiver = match asked {
         Some(text) => Some(origin(text).ok_or_else(|| {
-            Trouble::Refused("A receiver is written as an address: https://example.com".into())
+            Trouble::Invalid("A receiver is written as an address: https://example.com".into())
         })?),
         None => None,
     };
@@ -168,7 +168,7 @@ pub(crate) async fn redeliver(
     Form(again): Form<Again>,
 ) -> Shown<Response> {
     let Some(origin) = origin(&again.receiver) else {
-        return Err(Trouble::Refused("A receiver is written as an address: https://example.com".into()));
+        return Err(Trouble::Invalid("A receiver is written as an address: https://example.com".into()));
     };
     let to = query(None, Some(&origin), None);
     make_again(&room, project, Endpoints::Of(Receiver::stored(&origin)), again.hours).await?;
@@ -183,7 +183,7 @@ pub(crate) async fn make_again(
     hours: u64,
 ) -> Shown<()> {
     if !(1..=HOURS_MAX).contains(&hours) {
-        return Err(Trouble::Refused(format!("Say how many hours to go back: 1 to {HOURS_MAX}.")));
+        return Err(Trouble::Invalid(format!("Say how many hours to go back: 1 to {HOURS_MAX}.")));
     }
     let back = i64::try_from(hours).unwrap_or(0) * 3_600_000;
     let since = Timestamp::from_millis(room.ports.clock.now().as_millis() - back);

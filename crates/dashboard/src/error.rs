@@ -16,6 +16,8 @@ pub(crate) enum Trouble {
     NoLink,
     /// What was asked for cannot be done now.
     Refused(String),
+    /// Something that was written means nothing here.
+    Invalid(String),
     /// What a form sent cannot be read.
     Unreadable(StatusCode, String),
     /// The store cannot be read or written.
@@ -50,6 +52,7 @@ impl IntoResponse for Trouble {
                 "It has ended, or it is not complete. Ask whoever sent it for a new one.".to_owned(),
             ),
             Self::Refused(message) => (StatusCode::CONFLICT, "Not possible now", message),
+            Self::Invalid(message) => (StatusCode::UNPROCESSABLE_ENTITY, "Not understood", message),
             Self::Unreadable(status, why) => {
                 (status, "The form cannot be read", format!("{why}. Nothing was done."))
             }

@@ -184,9 +184,9 @@ pub(crate) async fn create(
     let scope = Scope::ALL.into_iter().find(|scope| scope.as_str() == make.scope);
     let scope = scope.ok_or(Trouble::Unknown("scope"))?;
     let expires = make.expires.as_deref().filter(|text| !text.is_empty()).map(Since::parse).transpose();
-    let expires = expires.map_err(|wanted| Trouble::Refused(format!("A key ends at a time: {wanted}.")))?;
+    let expires = expires.map_err(|wanted| Trouble::Invalid(format!("A key ends at a time: {wanted}.")))?;
     let wish = KeyWish::new(&make.name, scope, expires.map(|when| when.after(now)), now);
-    let wish = wish.map_err(|error| Trouble::Refused(format!("No key was made: {error}.")))?;
+    let wish = wish.map_err(|error| Trouble::Invalid(format!("No key was made: {error}.")))?;
     match room.ports.keyring.create(&project, wish).await? {
         CreatedKey::Done { key, view } => {
             page(&room, &project, Some((visible(&view.name).into_owned(), key))).await
@@ -228,7 +228,7 @@ pub(crate) async fn rotate(
     let most = ROTATION_OVERLAP.as_secs() / 3_600;
     let hours = replace.overlap_hours.unwrap_or(most);
     if hours > most {
-        return Err(Trouble::Refused(format!("Replaced secrets go on for {most} hours at most.")));
+        return Err(Trouble::Invalid(format!("Replaced secrets go on for {most} hours at most.")));
     }
     let overlap = Duration::from_secs(hours * 3_600);
     let made = match room.ports.keyring.rotate(&project, &[kind], overlap).await? {

@@ -74,10 +74,10 @@ impl Narrow {
             "" => Ok(None),
             text => Since::parse(text)
                 .map(|since| Some(since.before(now)))
-                .map_err(|wanted| Trouble::Refused(format!("`{text}` is no time: {wanted}."))),
+                .map_err(|wanted| Trouble::Invalid(format!("`{text}` is no time: {wanted}."))),
         };
         let search = Search::new(Some(text), [metadata])
-            .map_err(|error| Trouble::Refused(format!("Nothing was looked for: {error}.")))?;
+            .map_err(|error| Trouble::Invalid(format!("Nothing was looked for: {error}.")))?;
         Ok(RunFilter {
             app,
             state: RunState::ALL.into_iter().find(|known| known.as_str() == state),
@@ -217,7 +217,7 @@ mod tests {
 
     fn refused(query: &str) -> String {
         match narrow(query).filter(&project(), NOW) {
-            Err(Trouble::Refused(message)) => message,
+            Err(Trouble::Invalid(message)) => message,
             _ => panic!("{query} is taken"),
         }
     }

@@ -267,7 +267,7 @@ async fn what_a_receiver_refused_is_listed_and_delivered_once_it_is_enabled() {
     let listed = visitor.page(&format!("/dashboard/deliveries?state=disabled&receiver={receiver}")).await;
     assert!(listed.contains(run) && listed.contains("410"), "{listed}");
     assert!(!visitor.page("/dashboard/deliveries?state=delivered").await.contains(run));
-    assert_eq!(visitor.open("/dashboard/deliveries?receiver=nonsense").await.status(), 409);
+    assert_eq!(visitor.open("/dashboard/deliveries?receiver=nonsense").await.status(), 422);
 
     drop(gone);
     let began = std::time::Instant::now();
