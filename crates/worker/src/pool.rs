@@ -2,18 +2,17 @@
 //! runs are claimed from the store. The runs themselves do not pass through it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use queue::event::EventKind;
 use queue::lease::Release;
-use queue::outcome::{Code, Outcome, RunError};
-use queue::port::{StartFailure, Stored};
+use queue::port::Stored;
 use queue::registry::{App, Build};
 use queue::run::LeasedRun;
-use queue::{AppId, BuildId, ReplicaId, RunId};
+use queue::{AppId, BuildId, ReplicaId};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -22,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::brake::Brake;
 use crate::gpus::Given;
 use crate::load::Load;
-use crate::member::{Member, Reply, Standing};
-use crate::record::{Recorder, RecorderTask, answer};
+use crate::member::{Member, Standing};
+use crate::record::{Recorder, RecorderTask};
 use crate::replica::{End, Ended, Plan, Runner, Started};
 use crate::scale::{Reason, Rules, Scaler};
 use crate::usage::Usage;
@@ -32,11 +31,16 @@ use crate::web::WebServer;
 use crate::{Ports, life, meters};
 
 mod bench;
+mod closing;
+mod entry;
 mod list;
 mod scaling;
 
 use bench::{Bench, WaitsFor};
-pub(crate) use list::{Listing, listed};
+pub(crate) use closing::app_deleted;
+use entry::Published;
+pub(crate) use entry::{Entry, Message};
+pub(crate) use list::listed;
 
 /// What a caller can do whose call took too long.
 pub(crate) const WAY_OUT: &str =
@@ -48,92 +52,6 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 const LOOKUP_PAUSE: Duration = Duration::from_secs(5);
 /// Time that pending ends have to be recorded after the last replica is gone.
 const RECORDING_GRACE: Duration = Duration::from_secs(5);
-
-/// What a pool is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    StartFirst { build: Arc<Build>, reply: Reply },
-    Switch(Arc<App>),
-    Discard(BuildId),
-    Cancel(RunId),
-    Restart,
-    Retire,
-    List(Listing),
-}
-
-/// The way to a pool, for the ports.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) waiting: Arc<Waiting>,
-    recorder: Recorder,
-    mailbox: mpsc::UnboundedSender<Message>,
-    published: Arc<Published>,
-    waits_for: WaitsFor,
-}
-
-/// What everybody may know about the replicas of an app.
-#[derive(Debug, Default)]
-pub(crate) struct Published {
-    /// Those that serve or start.
-    count: AtomicUsize,
-    /// Of which builds there are any.
-    builds: Mutex<Vec<BuildId>>,
-}
-
-impl Entry {
-    pub(crate) fn mailbox(&self) -> mpsc::UnboundedSender<Message> {
-        self.mailbox.clone()
-    }
-
-    pub(crate) fn tell(&self, message: Message) {
-        // A pool that has ended needs no telling.
-        let _ = self.mailbox.send(message);
-    }
-
-    /// Puts a run into its reserved place; `ended` makes the outcome in case the app is gone.
-    pub(crate) fn fill(&self, run: LeasedRun, reserved: usize, ended: impl FnOnce() -> Outcome) {
-        if let Err(refused) = self.waiting.fill(run, reserved) {
-            match *refused {
-                (run, Some(Closed::Retired)) => self.recorder.finish(run, ended()),
-                // A run that was cancelled on its way ends in the store, which knows of the wish.
-                (run, Some(Closed::Stopping) | None) => self.recorder.release(run.lease, Release::Drained),
-            }
-        }
-    }
-
-    /// Gives a run back that no replica has begun.
-    pub(crate) fn give_back(&self, run: RunId) {
-        if let Some(run) = self.waiting.take_run(run) {
-            self.recorder.release(run.lease, Release::Drained);
-        }
-    }
-
-    /// Takes the run from wherever it is; the store ends what comes back to it.
-    pub(crate) fn cancel(&self, run: RunId) {
-        match self.waiting.cancel(run) {
-            Some(run) => self.recorder.release(run.lease, Release::Drained),
-            None => self.tell(Message::Cancel(run)),
-        }
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.published.count.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn builds(&self) -> Vec<BuildId> {
-        self.published.builds.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What replicas wait for before they start.
-    pub(crate) fn waits_for(&self) -> Option<String> {
-        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Why a run or call of a deleted app ends.
-pub(crate) fn app_deleted() -> RunError {
-    RunError::new(Code::Cancelled, "the app was deleted")
-}
 
 /// The task of an app.
 pub(crate) struct Pool {
@@ -609,61 +527,5 @@ impl Pool {
             }
             _ => {}
         }
-    }
-
-    /// When no replica starts, time after time, whatever waits in memory ends.
-    fn tell_if_given_up(&self, failure: &StartFailure) {
-        if !self.brake.given_up() || self.serving_or_starting() > 0 {
-            return;
-        }
-        let message = format!("no replica of the app could be started: {}", failure.error.message);
-        if !self.waiting.is_empty() {
-            let text = "so many starts failed in a row that the calls and runs that wait here end".to_owned();
-            self.tell(EventKind::GivenUp, text, None);
-        }
-        self.end_waiting(&RunError { code: Code::FailedToStart, message, ..failure.error.clone() });
-    }
-
-    fn end_waiting(&self, error: &RunError) {
-        let ended = || Outcome::failed(error.clone(), 0.0, self.ports.clock.now());
-        for run in self.waiting.take_runs() {
-            self.recorder.finish(run, ended());
-        }
-        self.end_calls(error);
-    }
-
-    fn end_calls(&self, error: &RunError) {
-        for call in self.waiting.take_calls() {
-            answer(&self.ports, call, Outcome::failed(error.clone(), 0.0, self.ports.clock.now()), None);
-        }
-    }
-
-    /// The server stops. Runs that no replica has go back; calls that wait are still served.
-    fn drain(&mut self) {
-        self.drain_until = Some(Instant::now() + self.ports.options.drain_timeout);
-        if self.closed.is_none() {
-            self.closed = Some(Closed::Stopping);
-            self.waiting.close(Closed::Stopping);
-        }
-    }
-
-    /// When to look again.
-    fn close_down(&mut self, now: Instant) -> Option<Instant> {
-        if self.closed == Some(Closed::Retired) {
-            self.end_waiting(&app_deleted());
-        }
-        for run in self.waiting.take_runs() {
-            self.recorder.release(run.lease, Release::Drained);
-        }
-        let time_is_up = self.drain_until.is_some_and(|moment| now >= moment);
-        if time_is_up {
-            self.end_calls(&RunError::new(Code::Interrupted, "the server is shutting down; try again"));
-            self.members.values_mut().for_each(Member::kill);
-            return None;
-        }
-        if self.waiting.is_empty() {
-            self.members.values_mut().for_each(Member::leave);
-        }
-        self.drain_until
     }
 }
