@@ -144,6 +144,8 @@ struct Inner {
     woken: bool,
     /// Runs in the store that are more urgent than some that wait here.
     urgent: usize,
+    /// So many of them are being claimed.
+    urgent_claimed: usize,
     claiming: bool,
 }
 
@@ -472,6 +474,7 @@ impl Waiting {
         inner.woken = false;
         let bytes = BUFFERED_BYTES_PER_APP_MAX.saturating_sub(inner.held_bytes);
         let urgent = std::mem::take(&mut inner.urgent);
+        inner.urgent_claimed = urgent;
         let ordinary = if inner.held <= CLAIM_AT { ORDINARY_RUNS_MAX - inner.held } else { 0 };
         Some((ordinary.max(urgent.min(BUFFERED_RUNS_PER_APP_MAX - inner.held)), bytes))
     }
@@ -481,6 +484,9 @@ impl Waiting {
         let mut inner = self.lock();
         inner.claiming = false;
         inner.backlog = inner.woken || claimed.as_ref().is_none_or(|runs| !runs.is_empty());
+        if claimed.is_none() {
+            inner.urgent = (inner.urgent + inner.urgent_claimed).min(URGENT_RUNS_PER_APP_MAX);
+        }
         let runs = claimed.unwrap_or_default();
         if inner.closed.is_some() {
             return runs;

@@ -94,7 +94,9 @@ fn a_run_more_urgent_than_those_in_a_full_memory_is_claimed_at_once_and_goes_fir
     waiting.wake(0);
     assert!(waiting.begin_claim().is_none(), "it is no more urgent than what is here");
     waiting.wake(1);
-    let (count, _) = waiting.begin_claim().unwrap();
+    assert!(waiting.begin_claim().is_some());
+    assert!(waiting.end_claim(None).is_empty());
+    let (count, _) = waiting.begin_claim().expect("a claim that failed made it no less urgent");
     assert_eq!(count, 1, "only the urgent one is claimed");
     assert!(waiting.end_claim(Some(vec![run(255, 1)])).is_empty());
     assert_eq!(taken(&waiting, 2), [255, 0]);
