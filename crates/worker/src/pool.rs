@@ -491,6 +491,9 @@ impl Pool {
             Err(error) => {
                 tracing::error!(app.id = %self.app, %error, "the task of a replica failed");
                 self.members.retain(|_, member| !member.orders.is_closed());
+                self.publish_builds();
+                // What brought it about may do so again, as often as replicas are started.
+                self.brake.died(Instant::now());
                 return;
             }
         };

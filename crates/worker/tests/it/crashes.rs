@@ -2,6 +2,7 @@
 
 use queue::lease::Release;
 use queue::outcome::Code;
+use queue::port::Replicas as _;
 
 use crate::house::{House, Plan, is_alive, until};
 use crate::store::POISON;
@@ -211,4 +212,14 @@ def speak(word):
     let run = house.submit(house.run("speak", &format!("{{\"word\":\"{POISON}\"}}")));
     assert_eq!(house.result(run).await, "\"spoken\"");
     assert_eq!(house.memory.releases(), [(run, Release::WorkerCrashed)]);
+}
+
+#[tokio::test]
+async fn a_replica_whose_task_panicked_counts_no_more() {
+    let code = "import time\n\ndef speak(word):\n    print(word)\n    time.sleep(600)\n";
+    let house = House::of(code).await;
+    let outcome = house.call("speak", &format!("{{\"word\":\"{POISON}\"}}")).await;
+    assert_eq!(outcome.error.unwrap().code, Code::Interrupted);
+    let gone = || (house.handle.builds_in_use(&house.id()).is_empty() && house.replicas() == 0).then_some(());
+    until("it is gone, and its build is in use no more", gone).await;
 }
