@@ -24,6 +24,7 @@ pub mod figures;
 pub mod hardware;
 pub mod id;
 pub mod inbox;
+pub mod json;
 pub mod lease;
 pub mod limits;
 pub mod link;

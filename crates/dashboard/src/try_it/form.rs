@@ -187,7 +187,7 @@ impl TryForm {
             To::Webhook => self.webhook.split_whitespace().collect(),
         };
         let is_own_key = function.parameters.iter().any(|parameter| parameter.name == WEBHOOK_ENDPOINT);
-        if let Some(entries) = json::entries(input).filter(|_| !is_own_key) {
+        if let Some(entries) = queue::json::entries(input).filter(|_| !is_own_key) {
             let wanted = match addresses.as_slice() {
                 [one] => json::text(one),
                 several => serde_json::Value::from(several).to_string(),
@@ -207,7 +207,7 @@ impl TryForm {
     pub(crate) fn again(&mut self, input: &str, addresses: &[EndpointUrl]) {
         let mut input = code::plain(input);
         self.as_json = true;
-        if let Some(entries) = json::entries(&input) {
+        if let Some(entries) = queue::json::entries(&input) {
             let is_own_key = self.fields.iter().any(|field| field.name == WEBHOOK_ENDPOINT);
             let kept = entries.iter().filter(|(key, _)| key != WEBHOOK_ENDPOINT || is_own_key);
             let kept: Vec<_> = kept.map(|(key, value)| (key.as_str(), value.get())).collect();

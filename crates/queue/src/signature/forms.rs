@@ -1,11 +1,9 @@
 //! One JSON text in the forms in which the usual libraries would have written it: with and without spaces,
 //! with sorted keys, with escapes. A signature that fits one of them was made before somebody wrote it anew.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::json;
 
 /// Levels of nesting that are written anew; deeper bodies have no other form here.
 const DEPTH_MAX: usize = 64;
@@ -88,9 +86,8 @@ impl<'a> Node<'a> {
         }
         Some(match text.as_bytes().first()? {
             b'{' => {
-                let Entries(entries) = serde_json::from_str(text).ok()?;
                 let read = |(key, raw)| Some((key, Self::read(raw, depth + 1)?));
-                Self::Map(entries.into_iter().map(read).collect::<Option<_>>()?)
+                Self::Map(json::entries(text)?.into_iter().map(read).collect::<Option<_>>()?)
             }
             b'[' => {
                 let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
@@ -160,7 +157,7 @@ fn write_items(
 }
 
 fn write_text(to: &mut String, text: &str, style: Style) {
-    use fmt::Write as _;
+    use std::fmt::Write as _;
     // A text is always written: serialising one cannot fail.
     let plain = serde_json::to_string(text).unwrap_or_default();
     if !style.ascii || plain.is_ascii() {
@@ -182,33 +179,6 @@ fn write_text(to: &mut String, text: &str, style: Style) {
 fn number(text: &str) -> Option<String> {
     let number: f64 = text.parse().ok()?;
     (number == 0.0 || (1e-6..1e21).contains(&number.abs())).then(|| format!("{}", number + 0.0))
-}
-
-/// The entries of an object in their order, doubled keys included.
-struct Entries<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Entries<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-
-        deserializer.deserialize_map(Reader)
-    }
 }
 
 #[cfg(test)]
