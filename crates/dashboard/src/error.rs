@@ -12,6 +12,8 @@ use crate::assets::Frame;
 pub(crate) enum Trouble {
     /// The project has no such thing.
     Unknown(&'static str),
+    /// The API has no such operation.
+    NoOperation,
     /// A link that shows nothing, or nothing any more.
     NoLink,
     /// What was asked for cannot be done now.
@@ -45,6 +47,11 @@ impl IntoResponse for Trouble {
                 StatusCode::NOT_FOUND,
                 "Not here",
                 format!("The project has no such {what}; it may have been removed with age."),
+            ),
+            Self::NoOperation => (
+                StatusCode::NOT_FOUND,
+                "Not here",
+                "The API has no such operation; /dashboard/api lists those that there are.".to_owned(),
             ),
             Self::NoLink => (
                 StatusCode::NOT_FOUND,

@@ -15,7 +15,7 @@
 //! | `/endpoints`, `/endpoints/{endpoint}` | how endpoints do, and one: its attempts, those to come, switching it off and on |
 //! | `/inboxes`, `/inboxes/{inbox}` | temporary endpoints of our own, and what is set of one |
 //! | `/inboxes/{inbox}/requests/{sequence}/replay` | a recorded request, sent once more to an address, and its answer |
-//! | `/api` | what can be asked over HTTP, from the server's own OpenAPI document, with a curl line for each |
+//! | `/api`, `/api/{operation}` | what can be asked over HTTP, from the server's own OpenAPI document: to fill in and send, with a curl line |
 //! | `/settings` | this node: what it is, what it has, how long things are kept, every bound |
 //! | `/keys` | the project's keys: making, revoking and replacing them |
 //!
@@ -25,6 +25,7 @@
 //! - what models, callers and receivers wrote is shown as inert text;
 //! - everything can be read without a script.
 
+mod answer;
 mod api;
 mod apps;
 mod assets;
@@ -45,6 +46,7 @@ mod runs;
 #[cfg(test)]
 mod sample;
 mod scaling;
+mod sent;
 mod session;
 mod settings;
 mod shape;
@@ -63,7 +65,7 @@ use pages::Hosts;
 use queue::actions::Actions;
 use queue::limits::TRIED_INPUT_BYTES_MAX;
 use queue::port::{
-    AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replays,
+    Api, AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replays,
     Replicas, Runs, Secrets, Settings, Traffic,
 };
 use queue::{Clock, Entropy};
@@ -81,6 +83,7 @@ pub struct Ports {
     pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<dyn Logs>,
     pub dispatch: Arc<dyn Dispatch>,
+    pub api: Arc<dyn Api>,
     pub calls: Arc<dyn Calls>,
     pub settings: Arc<dyn Settings>,
     pub replicas: Arc<dyn Replicas>,
@@ -180,6 +183,7 @@ impl Dashboard {
                 get(replay::show).post(replay::send),
             )
             .route("/dashboard/api", get(api::show))
+            .route("/dashboard/api/{operation}", get(api::one).post(api::send).layer(large))
             .route("/dashboard/settings", get(settings::show))
             .route("/dashboard/keys", get(keys::show).post(keys::rotate))
             .route("/dashboard/keys/named", post(keys::create))

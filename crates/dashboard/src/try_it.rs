@@ -16,48 +16,23 @@ use pages::inert::visible;
 use queue::app::Function;
 use queue::inbox::Inbox;
 use queue::limits::KEPT_INPUT_BYTES_MAX;
-use queue::request::{FunctionAnswer, FunctionRequest};
+use queue::request::FunctionRequest;
 use queue::run::RunView;
 use queue::{AppId, ProjectId, RunId};
 use serde::Deserialize;
 
-pub(crate) use form::{Fields, To, TryForm};
+pub(crate) use form::{To, TryForm};
 
+use crate::answer::Answer;
 use crate::assets::Frame;
 use crate::code::Code;
 use crate::error::{Shown, Trouble};
+use crate::sent::Sent;
 use crate::session::SignedIn;
 use crate::{Shared, inboxes, shape};
 
 /// Why a run cannot be made again here.
 const NOT_KEPT: &str = "The input of this run is not kept: calls that wait keep none, and larger ones than 64 KiB go when the run ends.";
-
-/// What a call was answered, for people.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    status: u16,
-    reason: &'static str,
-    tone: &'static str,
-    took: String,
-    bytes: String,
-    run: Option<String>,
-    body: String,
-}
-
-impl Answer {
-    fn of(answer: &FunctionAnswer, took: std::time::Duration) -> Self {
-        let status = StatusCode::from_u16(answer.status).ok();
-        Self {
-            status: answer.status,
-            reason: status.and_then(|status| status.canonical_reason()).unwrap_or_default(),
-            tone: if answer.status < 400 { "succeeded" } else { "failed" },
-            took: shape::duration(took),
-            bytes: pages::size(answer.bytes),
-            run: answer.run.map(|run| run.to_string()),
-            body: shape::beginning(&answer.body, answer.bytes),
-        }
-    }
-}
 
 #[derive(Template)]
 #[template(path = "try.html")]
@@ -118,7 +93,7 @@ pub(crate) async fn send(
     SignedIn(project): SignedIn,
     State(room): State<Arc<Shared>>,
     Path((name, function)): Path<(String, String)>,
-    sent: Result<Form<Fields>, FormRejection>,
+    sent: Result<Form<Sent>, FormRejection>,
 ) -> Shown<Response> {
     let app = room.app(&project, &name).await?;
     let function = app.function(&function).ok_or(Trouble::Unknown("function"))?;
@@ -138,7 +113,7 @@ pub(crate) async fn send(
     let address = inbox.map(|inbox| room.address(&inbox));
     let (query, body) = form.request(function, &input, address.as_deref());
     let code = Code::of(&form.id, &room.call_url(&app.id, &function.name, &query), &body);
-    if fields.asks_for_code() {
+    if fields.get("do") == Some("show") {
         form.code = Some(code.unfolded());
     } else {
         form.code = Some(code);
@@ -151,7 +126,13 @@ pub(crate) async fn send(
             answer_bytes_max: shape::BODY_SHOWN_MAX,
         };
         let answer = room.ports.calls.call(request).await;
-        form.answer = Some(Answer::of(&answer, room.ports.clock.now().since(began)));
+        form.answer = Some(Answer::of(
+            answer.status,
+            answer.run,
+            &answer.body,
+            answer.bytes,
+            room.ports.clock.now().since(began),
+        ));
     }
     Ok(pages::html(StatusCode::OK, &page(&project, &app.id, function, form)))
 }

@@ -15,6 +15,7 @@ mod control;
 mod edge;
 mod health;
 mod inference;
+mod inside;
 pub mod listener;
 mod meter;
 mod peer;
@@ -42,6 +43,7 @@ use tokio::sync::OnceCell;
 use meter::Meter;
 use rate::Rate;
 
+pub use inside::Inside;
 pub use rate::RateLimits;
 pub use reserved::RESERVED_APP_NAMES;
 pub use surface::Surface;
@@ -190,6 +192,11 @@ impl Gateway {
             .fallback(edge::nothing_here)
             .method_not_allowed_fallback(edge::not_this_method);
         Surface::new(self, router)
+    }
+
+    /// The same surface for other rooms of this process, without theirs.
+    pub fn inside(&self) -> Inside {
+        Inside::new(self.clone())
     }
 
     /// The id of a run that is accepted now.

@@ -5,6 +5,7 @@
 //! | [`Runs`] | `runs` | gateway, worker, dashboard | store |
 //! | [`Dispatch`] | `dispatch` | gateway, dashboard | worker |
 //! | [`Calls`] | `dispatch` | dashboard | gateway |
+//! | [`Api`] | `api` | dashboard | gateway |
 //! | [`Replicas`] | `replicas` | builder, gateway, dashboard | worker |
 //! | [`Deliveries`] | `deliveries` | delivery, gateway, dashboard | store |
 //! | [`Outbox`] | `deliveries` | worker, gateway, dashboard | delivery |
@@ -20,6 +21,7 @@
 //! | [`AppEvents`] | `watch` | worker, builder, gateway, dashboard | store |
 //! | [`Traffic`] | `watch` | dashboard | store |
 
+mod api;
 mod builds;
 mod deliveries;
 mod dispatch;
@@ -32,6 +34,7 @@ mod replicas;
 mod runs;
 mod watch;
 
+pub use api::Api;
 pub use builds::{Builds, RollbackError, UploadError};
 pub use deliveries::{Deliveries, Departure, Outbox, Room};
 pub use dispatch::{Call, Calls, Dispatch, Heard, Listener, Refused, Slot};

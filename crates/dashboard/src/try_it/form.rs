@@ -11,28 +11,13 @@ use queue::run::EndpointUrl;
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 
-use super::Answer;
+use crate::answer::Answer;
 use crate::code::{self, Code};
 use crate::json;
+use crate::sent::Sent;
 
 /// The key of a body that asks for a webhook.
 const WEBHOOK_ENDPOINT: &str = "webhook_endpoint";
-
-/// What a form sends, in order.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Fields(Vec<(String, String)>);
-
-impl Fields {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
-    /// Whether the button was the one that sends nothing.
-    pub(crate) fn asks_for_code(&self) -> bool {
-        self.get("do") == Some("show")
-    }
-}
 
 /// Where the result goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -123,7 +108,7 @@ impl TryForm {
     }
 
     /// Takes what was sent.
-    pub(crate) fn fill(&mut self, sent: &Fields) {
+    pub(crate) fn fill(&mut self, sent: &Sent) {
         for field in &mut self.fields {
             sent.get(&format!("p.{}", field.name)).unwrap_or_default().clone_into(&mut field.value);
         }
@@ -244,7 +229,7 @@ mod tests {
 
     fn filled(function: &Function, sent: &[(&str, &str)]) -> TryForm {
         let mut form = TryForm::of(&"p-11111111-demo".parse().unwrap(), function);
-        form.fill(&Fields(sent.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()));
+        form.fill(&Sent::from(sent));
         form
     }
 

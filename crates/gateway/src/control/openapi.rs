@@ -3,6 +3,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::table::{ROUTES, Route, Who};
@@ -29,7 +30,7 @@ const CALL_QUERY: [(&str, &str); 2] = [
 ];
 
 /// What the bodies of changes look like.
-const BODIES: [(&str, &str, &str); 15] = [
+const BODIES: &[(&str, &str, &str)] = &[
     ("POST", "/v2/projects/{project}/apps", r#"{"name": "my-app", "cpu": 2, "memory": 4, "pip": ["numpy"]}"#),
     (
         "PATCH",
@@ -62,10 +63,28 @@ const BODIES: [(&str, &str, &str); 15] = [
     ),
     ("POST", "/v2/projects/{project}/keys/rotate", r#"{"keys": ["webhookSecret"], "overlapSeconds": 86400}"#),
     ("PUT", "/v2/projects/{project}/keys/signing", r#"{"v1a": true}"#),
+    (
+        "POST",
+        "/v2/projects/{project}/inboxes",
+        r#"{"name": "checkout", "expiresInSeconds": 86400, "reply": "500,timeout,200"}"#,
+    ),
+    ("PATCH", "/v2/projects/{project}/inboxes/{inbox}", r#"{"name": "checkout", "expiresAt": null}"#),
     ("PATCH", "/v2/projects/{project}/secrets", r#"{"HF_TOKEN": "…"}"#),
     ("PATCH", "/v2/projects/{project}/apps/{app}/secrets", r#"{"HF_TOKEN": "…"}"#),
     ("POST", CALL_PATHS[0], r#"{"prompt": "…"}"#),
 ];
+
+/// Query parameters that may stand there several times.
+const SEVERAL: [&str; 2] = ["metadata", "webhookEndpoint"];
+/// What cannot be taken back, beside every DELETE: whoever offers it asks once more.
+const FINAL: [(&str, &str); 4] = [
+    ("POST", "/v2/projects/{project}/keys/rotate"),
+    ("PATCH", "/v2/projects/{project}/secrets"),
+    ("PATCH", "/v2/projects/{project}/apps/{app}/secrets"),
+    ("POST", "/v2/projects/{project}/inboxes/{inbox}/share"),
+];
+/// The one body that is no JSON.
+const ARCHIVE: (&str, &str) = ("PUT", "/uploads/{build}");
 
 const CALL_PATHS: [&str; 2] = ["/v4/{project}/{app}/{function}", "/v3/{project}/{app}/{function}"];
 
@@ -76,21 +95,36 @@ pub(super) fn of_all(public_url: &str, version: &str) -> Value {
 
 /// What stands for a body of such a request.
 fn body(method: &str, path: &str) -> Option<Value> {
+    if (method, path) == ARCHIVE {
+        return Some(
+            json!({"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}),
+        );
+    }
     let sample = BODIES.iter().find(|(of, at, _)| (*of, *at) == (method, path))?.2;
     let sample: Value = serde_json::from_str(sample).unwrap_or(Value::Null);
     Some(json!({"content": {"application/json": {"example": sample}}}))
+}
+
+/// A parameter of a query.
+fn in_query((name, about): &(&str, &str)) -> Value {
+    let schema = if SEVERAL.contains(name) {
+        json!({"type": "array", "items": {"type": "string"}})
+    } else {
+        json!({"type": "string"})
+    };
+    json!({"name": name, "in": "query", "description": about, "schema": schema})
 }
 
 /// The call of a function: its body is the function's own.
 fn call(path: &str, query: &[(&str, &str)], summary: &str, answer: &str) -> Value {
     let in_path = segments(path)
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
-    let place = |place: &'static str| move |(name, about): &(&str, &str)| json!({"name": name, "in": place, "description": about, "schema": {"type": "string"}});
+    let in_header = |(name, about): &(&str, &str)| json!({"name": name, "in": "header", "description": about, "schema": {"type": "string"}});
     json!({
         "summary": summary,
         "parameters": in_path
-            .chain(query.iter().map(place("query")))
-            .chain(CALL_HEADERS.iter().map(place("header")))
+            .chain(query.iter().map(in_query))
+            .chain(CALL_HEADERS.iter().map(in_header))
             .collect::<Vec<_>>(),
         "requestBody": body("POST", CALL_PATHS[0]),
         "security": [{"key": []}],
@@ -168,9 +202,6 @@ fn of(routes: &[Route], public_url: &str, version: &str) -> Value {
 fn operation(route: &Route) -> Value {
     let in_path = segments(route.path)
         .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}));
-    let in_query = route.query.iter().map(|(name, about)| {
-        json!({"name": name, "in": "query", "description": about, "schema": {"type": "string"}})
-    });
     let security = match route.who {
         Who::PrivateKey | Who::AnyKey => json!([{"key": []}]),
         Who::UploadToken | Who::Link | Who::Anybody => json!([]),
@@ -184,7 +215,7 @@ fn operation(route: &Route) -> Value {
     };
     let mut operation = json!({
         "summary": route.summary,
-        "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
+        "parameters": in_path.chain(route.query.iter().map(in_query)).collect::<Vec<_>>(),
         "security": security,
         "x-who": who,
         "responses": {
@@ -194,6 +225,9 @@ fn operation(route: &Route) -> Value {
     });
     if let Some(body) = body(route.method.as_str(), route.path) {
         operation["requestBody"] = body;
+    }
+    if route.method == Method::DELETE || FINAL.contains(&(route.method.as_str(), route.path)) {
+        operation["x-final"] = json!(true);
     }
     operation
 }
@@ -221,10 +255,41 @@ mod tests {
     #[test]
     fn every_sample_of_a_body_belongs_to_an_operation_and_is_json() {
         let document = of_all("http://127.0.0.1:4100", "1.2.3");
-        for (method, path, _) in BODIES {
+        for (method, path, _) in BODIES.iter().copied() {
             let operation = &document["paths"][path][method.to_ascii_lowercase()];
             let sample = &operation["requestBody"]["content"]["application/json"]["example"];
             assert!(sample.is_object(), "{method} {path}: {operation}");
+        }
+        let (method, path) = ARCHIVE;
+        let archive = &document["paths"][path][method.to_ascii_lowercase()]["requestBody"];
+        assert!(archive["content"]["application/zip"].is_object(), "{archive}");
+    }
+
+    #[test]
+    fn what_cannot_be_taken_back_says_so() {
+        let document = of_all("http://127.0.0.1:4100", "1.2.3");
+        let is_final = |method: &str, path: &str| {
+            document["paths"][path][method.to_ascii_lowercase()]["x-final"] == true
+        };
+        assert!(FINAL.iter().all(|(method, path)| is_final(method, path)), "{document}");
+        assert!(is_final("DELETE", "/v2/projects/{project}/apps/{app}"));
+        assert!(!is_final("GET", "/v2/projects/{project}/apps/{app}"));
+        assert!(!is_final("POST", CALL_PATHS[0]));
+    }
+
+    #[test]
+    fn what_may_stand_there_several_times_is_a_list_of_some_operation() {
+        let document = of_all("http://127.0.0.1:4100", "1.2.3");
+        let operations = document["paths"]
+            .as_object()
+            .unwrap()
+            .values()
+            .flat_map(|path| path.as_object().unwrap().values());
+        let parameters: Vec<_> =
+            operations.flat_map(|operation| operation["parameters"].as_array().unwrap()).collect();
+        for name in SEVERAL {
+            let is_list = |one: &&&Value| one["name"] == name && one["schema"]["type"] == "array";
+            assert!(parameters.iter().any(|one| is_list(&one)), "{name}");
         }
     }
 }

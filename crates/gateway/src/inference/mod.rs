@@ -38,7 +38,7 @@ use queue::run::Generation;
 use tokio::time::Instant;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::auth::Credential;
+use crate::auth::{Credential, Known};
 use crate::problem::{Answer, JSON, Problem, REQUEST_ID, run_header};
 use crate::{CorsOrigins, Gateway, edge, scan};
 
@@ -112,7 +112,7 @@ impl Direct {
     pub(crate) async fn answer(self, gateway: Gateway, request: Request) -> Response {
         let names = named_plainly(self.uri.path()).map(|(_, names)| names);
         let names = names.expect("the path is the one that was looked at");
-        answer(gateway, self.form, names, request).await
+        answer(gateway, self.form, names, Credential::InHeaders, request).await
     }
 }
 
@@ -146,17 +146,23 @@ const PATHS: [(&str, Form); 10] = [
 ];
 
 pub(crate) fn routes(origins: &CorsOrigins) -> Router<Gateway> {
-    PATHS
-        .into_iter()
-        .fold(Router::new(), |router, (path, form)| {
-            let handler =
-                async move |State(gateway): State<Gateway>, params: RawPathParams, request: Request| {
-                    answer(gateway, form, Names::of(&params), request).await
-                };
-            // The fallback has to stand here to be inside CORS, which answers preflights.
-            router.route(path, post(handler).fallback(edge::not_this_method))
-        })
-        .layer(cors(origins))
+    plain_routes().layer(cors(origins))
+}
+
+/// The same for whoever is no web page.
+pub(crate) fn plain_routes() -> Router<Gateway> {
+    PATHS.into_iter().fold(Router::new(), |router, (path, form)| {
+        let handler = async move |State(gateway): State<Gateway>, params: RawPathParams, request: Request| {
+            let known = request.extensions().get::<Known>().cloned();
+            let credential = match &known {
+                Some(Known(identity)) => Credential::Known(&identity.project),
+                None => Credential::InHeaders,
+            };
+            answer(gateway, form, Names::of(&params), credential, request).await
+        };
+        // The fallback has to stand here to be inside CORS, which answers preflights.
+        router.route(path, post(handler).fallback(edge::not_this_method))
+    })
 }
 
 fn cors(origins: &CorsOrigins) -> CorsLayer {
@@ -175,10 +181,16 @@ fn cors(origins: &CorsOrigins) -> CorsLayer {
 }
 
 /// Answers one request, whatever becomes of it.
-async fn answer(gateway: Gateway, form: Form, names: Names<'_>, request: Request) -> Response {
+async fn answer(
+    gateway: Gateway,
+    form: Form,
+    names: Names<'_>,
+    credential: Credential<'_>,
+    request: Request,
+) -> Response {
     let began = Instant::now();
     let (parts, body) = request.into_parts();
-    let response = match infer(&gateway, form, names, Credential::InHeaders, &parts, body, began).await {
+    let response = match infer(&gateway, form, names, credential, &parts, body, began).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };

@@ -10,6 +10,7 @@ mod fakes;
 mod hang_ups;
 mod inboxes;
 mod inference;
+mod inside;
 mod keyring;
 mod listener;
 mod results;

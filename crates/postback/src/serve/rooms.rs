@@ -251,6 +251,7 @@ impl Rooms {
                 traffic,
                 logs,
                 dispatch,
+                api: Arc::new(gateway.inside()),
                 calls: Arc::new(gateway.clone()),
                 settings: Arc::new(gateway.clone()),
                 replicas,

@@ -40,7 +40,7 @@ return wrong;
 "#;
 
 /// The texts, each with a mark behind it that only shows when nothing before it was obeyed.
-fn payloads() -> Vec<(String, String)> {
+pub(super) fn payloads() -> Vec<(String, String)> {
     let texts: Vec<String> = serde_json::from_str(PAYLOADS).unwrap();
     assert!(texts.len() >= 100, "{} payloads", texts.len());
     assert_eq!(texts.iter().collect::<HashSet<_>>().len(), texts.len(), "a payload stands there twice");
@@ -56,26 +56,26 @@ fn encoded(text: &str) -> String {
 }
 
 /// A browser that is signed in, and looks at pages with suspicion.
-struct Suspicious {
-    browser: Browser,
+pub(super) struct Suspicious {
+    pub(super) browser: Browser,
     pages: usize,
 }
 
 impl Suspicious {
-    async fn sign_in(stage: &Stage) -> Option<Self> {
+    pub(super) async fn sign_in(stage: &Stage) -> Option<Self> {
         let browser = Browser::open(&stage.home.url()).await?;
         browser.sign_in(&stage.keys.private_key).await;
         browser.until_at("/dashboard").await;
         Some(Self { browser, pages: 0 })
     }
 
-    async fn open(&mut self, path: &str) {
+    pub(super) async fn open(&mut self, path: &str) {
         self.browser.goto(path).await;
         self.check(path).await;
     }
 
     /// The open page is text.
-    async fn check(&mut self, path: &str) {
+    pub(super) async fn check(&mut self, path: &str) {
         self.pages += 1;
         let wrong = self.browser.run(INERT).await;
         assert_eq!(wrong, json!([]), "{path}");

@@ -2,6 +2,7 @@
 //!
 //! - [`journey`]: from signing in to a webhook that arrives, a receiver that fails, and a key that is replaced;
 //! - [`hostile`]: what strangers write is shown and never obeyed;
+//! - [`reference`]: the API is asked from its own page;
 //! - [`doors`]: other sites change nothing and read nothing;
 //! - [`tour`]: every page, by day, by night and on a phone: can everybody use it, and does it load at once.
 //!
@@ -11,6 +12,7 @@ mod doors;
 mod driver;
 mod hostile;
 mod journey;
+mod reference;
 mod routes;
 mod sample;
 mod tour;

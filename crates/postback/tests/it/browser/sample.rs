@@ -171,6 +171,7 @@ impl Scene {
             ("link", link),
             ("sequence", "1".to_owned()),
             ("number", "1".to_owned()),
+            ("operation", "get-v2-projects-project-runs".to_owned()),
         ]);
         Self { token: token.to_owned(), stage, values, _receivers: (well, moody, gone) }
     }

@@ -1,5 +1,6 @@
 //! The dashboard from outside: who gets in, what is shown, and that only its own pages change anything.
 
+mod api;
 mod logs;
 mod replay;
 mod scaling;

@@ -10,17 +10,17 @@ use super::Visitor;
 use crate::support::{PATIENCE, Stage, json};
 
 /// What stands between two texts, as a browser would show it.
-fn between<'p>(page: &'p str, before: &str, after: &str) -> &'p str {
+pub(super) fn between<'p>(page: &'p str, before: &str, after: &str) -> &'p str {
     let rest = page.split_once(before).unwrap_or_else(|| panic!("`{before}` is missing: {page}")).1;
     rest.split_once(after).unwrap_or_else(|| panic!("`{after}` is missing: {page}")).0
 }
 
-fn unescaped(html: &str) -> String {
+pub(super) fn unescaped(html: &str) -> String {
     let text = html.replace("&#60;", "<").replace("&#62;", ">").replace("&#34;", "\"").replace("&#39;", "'");
     text.replace("&#38;", "&")
 }
 
-fn answer(page: &str) -> String {
+pub(super) fn answer(page: &str) -> String {
     unescaped(between(page, "aria-label=\"Answer\">", "</pre>"))
 }
 
