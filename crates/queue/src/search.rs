@@ -119,6 +119,11 @@ impl Said<'_> {
 
 fn has(said: &[u8], text: &str) -> bool {
     let said = &said[..said.len().min(SEARCHED_BYTES_MAX)];
+    if said.is_ascii() {
+        // Nothing is copied: a search looks at very many texts, and most are so.
+        let mut places = said.windows(text.len().max(1));
+        return text.is_empty() || places.any(|place| place.eq_ignore_ascii_case(text.as_bytes()));
+    }
     String::from_utf8_lossy(said).to_lowercase().contains(text)
 }
 

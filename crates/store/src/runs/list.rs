@@ -11,7 +11,7 @@ use queue::run::{RunFilter, RunList, RunState, RunView};
 use queue::search::Said;
 use queue::{AppId, ProjectId, RunId};
 use rusqlite::types::ToSql;
-use rusqlite::{Connection, Statement, params};
+use rusqlite::{Connection, Row, Rows, params};
 
 use super::view::{COLUMNS, read};
 use crate::fault::Fault;
@@ -93,11 +93,14 @@ fn ways(conn: &Connection, state: Option<RunState>, number: i64) -> Result<&'sta
 
 /// Newest first. Those of several apps, or found in several ways, are merged.
 pub(super) fn page(conn: &Connection, filter: &RunFilter) -> Result<RunList, Fault> {
-    if !filter.search.is_empty() {
-        return search(conn, filter, SEARCHED_MAX);
+    let places = places(conn, filter)?;
+    // What no index tells apart is looked for like a text: there may be few of it among very many.
+    let by_state = filter.state.is_some() && places.iter().any(|(_, way)| matches!(way, Way::InOrder));
+    if by_state || filter.async_only || !filter.search.is_empty() {
+        return search(conn, filter, &places, SEARCHED_MAX);
     }
     let mut runs = Vec::new();
-    for (number, way) in places(conn, filter)? {
+    for (number, way) in places {
         of_app(conn, filter, number, way, &mut runs)?;
     }
     runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
@@ -131,7 +134,7 @@ fn of_app(
 ) -> Result<(), Fault> {
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let bounds = bounds(filter);
-    let mut statement = conn.prepare_cached(&listed(way, filter, &bounds))?;
+    let mut statement = conn.prepare_cached(&listed(way, &bounds))?;
     let mut rows = statement.query(bounds.values(&[&number, &limit]).as_slice())?;
     while let Some(row) = rows.next()? {
         runs.push(read(row)?);
@@ -139,21 +142,14 @@ fn of_app(
     Ok(())
 }
 
-fn listed(way: Way, filter: &RunFilter, bounds: &Bounds) -> String {
+fn listed(way: Way, bounds: &Bounds) -> String {
     // The order of the joins keeps the order of the list where it is found in order.
-    let mut text = format!(
-        "SELECT {COLUMNS} FROM {} CROSS JOIN app_numbers n ON n.number = r.app WHERE {}{}",
+    format!(
+        "SELECT {COLUMNS} FROM {} CROSS JOIN app_numbers n ON n.number = r.app WHERE {}{} ORDER BY r.id DESC LIMIT ?2",
         way.from(),
         way.condition(),
         bounds.condition(2)
-    );
-    if let (Some(state), Way::InOrder) = (filter.state, way) {
-        text += &format!(" AND r.state = '{state}'");
-    }
-    if filter.async_only {
-        text += " AND r.mode = 'async'";
-    }
-    text + " ORDER BY r.id DESC LIMIT ?2"
+    )
 }
 
 /// Between which ids the runs of a list lie. Ids begin with the time of acceptance.
@@ -187,12 +183,16 @@ impl Bounds {
 const SEARCHED_MAX: usize = if cfg!(test) { 50 } else { RUNS_SEARCHED_MAX };
 
 /// Runs that say what is searched for: looks at no more than `most`, the newest of all places first.
-fn search(conn: &Connection, filter: &RunFilter, most: usize) -> Result<RunList, Fault> {
+fn search(
+    conn: &Connection,
+    filter: &RunFilter,
+    places: &[(i64, Way)],
+    most: usize,
+) -> Result<RunList, Fault> {
     let bounds = bounds(filter);
     let mut statements = Vec::new();
-    for (number, way) in places(conn, filter)? {
-        let text = ids(way, &bounds);
-        statements.push((conn.prepare_cached(&text)?, number));
+    for (number, way) in places {
+        statements.push((conn.prepare_cached(&looked_at(*way, filter, &bounds))?, number));
     }
     let mut walks = Vec::new();
     for (statement, number) in &mut statements {
@@ -200,40 +200,40 @@ fn search(conn: &Connection, filter: &RunFilter, most: usize) -> Result<RunList,
     }
     let mut heads = BinaryHeap::new();
     for (place, walk) in walks.iter_mut().enumerate() {
-        if let Some(row) = walk.next()? {
-            heads.push((row::run_id(row, 0)?, place));
-        }
+        heads.extend(head(walk, filter, place)?);
     }
-    let mut look = conn.prepare_cached(&looked_at(filter))?;
     let mut show = conn.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM runs r JOIN app_numbers n ON n.number = r.app WHERE r.id = ?1"
     ))?;
     let (mut list, mut last, mut looked) = (RunList::default(), None, 0);
-    while let Some((id, place)) = heads.pop() {
+    while let Some((id, place, fits)) = heads.pop() {
         if looked == most || list.runs.len() == filter.limit {
             list.next = last;
             break;
         }
         (looked, last) = (looked + 1, Some(id));
-        if fits(&mut look, filter, id)? {
+        if fits {
             let mut rows = show.query(params![id.into_bytes()])?;
             list.runs.extend(rows.next()?.map(read).transpose()?);
         }
-        if let Some(row) = walks[place].next()? {
-            heads.push((row::run_id(row, 0)?, place));
-        }
+        heads.extend(head(&mut walks[place], filter, place)?);
     }
     Ok(list)
 }
 
-/// The ids of the runs of an app, newest first: from the index alone.
-fn ids(way: Way, bounds: &Bounds) -> String {
-    let (from, condition) = (way.from(), way.condition());
-    format!("SELECT r.id FROM {from} WHERE {condition}{} ORDER BY r.id DESC", bounds.condition(1))
+/// The next run of a walk, and whether it is looked for.
+fn head(
+    walk: &mut Rows<'_>,
+    filter: &RunFilter,
+    place: usize,
+) -> Result<Option<(RunId, usize, bool)>, Fault> {
+    let Some(row) = walk.next()? else { return Ok(None) };
+    let id = row::run_id(row, 0)?;
+    Ok(Some((id, place, fits(row, filter, id)?)))
 }
 
-/// What a search looks at in a run. A long result is not read at all.
-fn looked_at(filter: &RunFilter) -> String {
+/// What a search looks at, newest first: one walk, in which each run is found once. A long result is not read at all.
+fn looked_at(way: Way, filter: &RunFilter, bounds: &Bounds) -> String {
     let (result, results) = if filter.search.reads_results() {
         (
             format!("CASE WHEN length(s.body) <= {SEARCHED_BYTES_MAX} THEN s.body END"),
@@ -243,30 +243,34 @@ fn looked_at(filter: &RunFilter) -> String {
         ("NULL".to_owned(), "")
     };
     format!(
-        "SELECT r.mode = 'async', r.state, r.function, r.error, r.metadata, r.warning, {result}
-         FROM runs r {results} WHERE r.id = ?1"
+        "SELECT r.id, r.mode = 'async', r.state, r.function, r.error, r.metadata, r.warning, {result}
+         FROM {} {results} WHERE {}{} ORDER BY r.id DESC",
+        way.from(),
+        way.condition(),
+        bounds.condition(1)
     )
 }
 
-fn fits(look: &mut Statement<'_>, filter: &RunFilter, id: RunId) -> Result<bool, Fault> {
-    let mut rows = look.query(params![id.into_bytes()])?;
-    let Some(row) = rows.next()? else { return Ok(false) };
-    if filter.async_only && !row.get::<_, bool>(0)? {
+fn fits(row: &Row<'_>, filter: &RunFilter, id: RunId) -> Result<bool, Fault> {
+    if filter.async_only && !row.get::<_, bool>(1)? {
         return Ok(false);
     }
     if let Some(state) = filter.state
-        && row::state(row, 1)? != state
+        && row::state(row, 2)? != state
     {
         return Ok(false);
     }
-    let error: Option<RunError> = row::optional_json(row, 3)?;
+    if filter.search.is_empty() {
+        return Ok(true);
+    }
+    let error: Option<RunError> = row::optional_json(row, 4)?;
     Ok(filter.search.fits(&Said {
         id,
-        function: row.get_ref(2)?.as_str()?,
+        function: row.get_ref(3)?.as_str()?,
         error: error.as_ref(),
-        metadata: row.get_ref(4)?.as_str_or_null()?,
-        warning: row.get_ref(5)?.as_str_or_null()?,
-        result: row.get_ref(6)?.as_blob_or_null()?,
+        metadata: row.get_ref(5)?.as_str_or_null()?,
+        warning: row.get_ref(6)?.as_str_or_null()?,
+        result: row.get_ref(7)?.as_blob_or_null()?,
     }))
 }
 

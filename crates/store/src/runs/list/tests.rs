@@ -110,13 +110,28 @@ fn a_page_is_a_walk_of_an_index_within_its_time() {
         (Way::Expired, "runs_without_result (app=? AND state=? AND"),
     ] {
         let within = RunFilter { since: at(1), until: at(2), ..filter("x", 10) };
-        let walk = format!("SEARCH r USING COVERING INDEX {index} id>? AND id<?)");
-        assert_eq!(plan(&ids(way, &bounds(&within))), [walk.as_str()]);
-        let steps = plan(&listed(way, &within, &bounds(&within)));
-        assert_eq!(steps[0], walk.replace("COVERING ", ""));
+        let walk = format!("SEARCH r USING INDEX {index} id>? AND id<?)");
+        let steps = plan(&listed(way, &bounds(&within)));
+        assert_eq!(steps[0], walk);
         assert!(steps.iter().all(|step| !step.contains("TEMP B-TREE")), "{steps:?}");
+        let steps = plan(&looked_at(way, &within, &bounds(&within)));
+        assert_eq!(steps[0], walk);
+        assert!(steps[1].starts_with("SEARCH s USING PRIMARY KEY (run=?)"), "{steps:?}");
+        assert_eq!(steps.len(), 2, "{steps:?}");
     }
-    let steps = plan(&looked_at(&filter("x", 10)));
-    assert_eq!(steps[0], "SEARCH r USING PRIMARY KEY (id=?)");
-    assert!(steps[1].starts_with("SEARCH s USING PRIMARY KEY (run=?)"), "{steps:?}");
+}
+
+/// A million runs may have failed since the last that did not.
+#[test]
+fn a_state_that_no_index_tells_apart_is_looked_for_so_far_and_no_farther() {
+    let conn = runs(120);
+    conn.execute_batch("UPDATE runs SET state = 'failed' WHERE accepted_at >= 20000").unwrap();
+    let succeeded = RunFilter { state: Some(RunState::Succeeded), ..filter("", 100) };
+    let first = page(&conn, &succeeded).unwrap();
+    assert_eq!((first.runs.len(), first.next), (0, Some(id(70))), "fifty were looked at");
+    let third = RunFilter { before: Some(id(20)), ..succeeded };
+    let third = page(&conn, &third).unwrap();
+    assert_eq!((third.runs.len(), third.next), (20, None));
+    let asked = page(&conn, &RunFilter { async_only: true, ..filter("", 100) }).unwrap();
+    assert_eq!((asked.runs.len(), asked.next), (0, Some(id(70))));
 }
