@@ -11,6 +11,7 @@
 mod callgrind;
 mod chart;
 mod disk;
+mod fill;
 mod floors;
 mod hanging;
 mod instructions;
@@ -34,6 +35,7 @@ use anyhow::{Context as _, bail, ensure};
 use chart::Panel;
 use floors::Floor;
 use load::Until;
+use pages::Listed;
 use report::Report;
 use scale::Grown;
 use stage::release_binary;
@@ -59,7 +61,10 @@ const PIECES: [(&str, &str); 15] = [
     ("idle", "memory and CPU at rest, start to first answer, replica from zero"),
     ("deploy", "a new version of the delay example, whose environment is there"),
     ("cold", "the first answer of an app that has no replica"),
-    ("pages", "the dashboard's pages beside a million finished runs"),
+    (
+        "pages",
+        "the dashboard's pages, and its list of runs narrowed in every way, beside a million finished runs",
+    ),
     ("growth", "e2e-64 beside 0, 1 and 10 million finished runs"),
 ];
 
@@ -92,6 +97,8 @@ pub(crate) struct Sizes {
     pub(crate) queued: usize,
     pub(crate) finished: [usize; 3],
     pub(crate) page_views: usize,
+    /// Runs beside which the list of runs is narrowed; beside the last number all pages are opened.
+    pub(crate) listed: [usize; 2],
     pub(crate) idle: Duration,
 }
 
@@ -111,6 +118,7 @@ impl Sizes {
                 queued: 2_000,
                 finished: [0, 10_000, 50_000],
                 page_views: 50,
+                listed: [2_000, 10_000],
                 idle: seconds(2),
             };
         }
@@ -126,6 +134,7 @@ impl Sizes {
             queued: 100_000,
             finished: [0, 1_000_000, 10_000_000],
             page_views: 200,
+            listed: [100_000, 1_000_000],
             idle: seconds(10),
         }
     }
@@ -214,7 +223,13 @@ async fn measure(wanted: Wanted) -> anyhow::Result<()> {
             }
         }
     }
-    let mut run = Run { sizes: Sizes::new(wanted.quick), binary, systems, grown: Grown::default() };
+    let mut run = Run {
+        sizes: Sizes::new(wanted.quick),
+        binary,
+        systems,
+        grown: Grown::default(),
+        listed: Listed::default(),
+    };
     for round in 0..wanted.rounds {
         for piece in &wanted.pieces {
             println!("round {} of {}: {piece}", round + 1, wanted.rounds);
@@ -241,6 +256,7 @@ struct Run {
     binary: PathBuf,
     systems: Vec<System>,
     grown: Grown,
+    listed: Listed,
 }
 
 impl Run {
@@ -289,7 +305,7 @@ impl Run {
             "idle" => pieces::idle(report, sizes, system).await,
             "deploy" => releases::deploys(report, &self.binary),
             "cold" => releases::cold(report, &self.binary).await,
-            "pages" => pages::measure(report, sizes, &self.binary).await,
+            "pages" => self.listed.measure(report, sizes, &self.binary).await,
             "growth" => self.grown.measure(report, sizes, system, &self.binary).await,
             _ => bail!("there is no piece `{piece}`"),
         }

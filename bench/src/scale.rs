@@ -1,26 +1,16 @@
 //! How it is with very many runs: the start on a full data directory, the memory of a long queue, and the rate
-//! beside millions of finished runs. Directories are filled through the store's own verbs.
+//! beside millions of finished runs.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use hyper::header::AUTHORIZATION;
-use queue::delivery::{AttemptEnd, AttemptReport, Verdict};
-use queue::outcome::{Finish, Finished, Outcome};
-use queue::port::{Accepted, Claim, Deliveries as _, Runs as _};
-use queue::run::{EndpointUrl, Generation, Mode, NewRun, RunOptions};
-use queue::{AppId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
-use rand::RngCore as _;
-use store::{Options, Store};
 use testkit::server::Home;
 
 use crate::Sizes;
+use crate::fill::{Full, fill, filled};
 use crate::load::{Target, Until, closed_loop};
 use crate::pieces::{CONNECTIONS, PATIENCE, webhooks};
 use crate::report::{Report, number};
@@ -28,30 +18,7 @@ use crate::sink::Sink;
 use crate::stage::{Stage, app_folder, deploy, peak_mb, reset_peak, resident_mb};
 use crate::systems::{Running, System};
 
-/// Runs written at once: two batches of the store's writer.
-const AT_ONCE: usize = 1_024;
 const OURS: &str = "postback";
-/// What a finished run with its delivery takes on the disk, generously.
-const BYTES_PER_RUN: u64 = 2_000;
-/// What has to be left beside.
-const SPARE_BYTES: u64 = 4 << 30;
-const DAY_MS: i64 = 86_400_000;
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Timestamp {
-        testkit::wall_clock()
-    }
-}
-
-struct Random;
-
-impl Entropy for Random {
-    fn fill(&self, bytes: &mut [u8]) {
-        rand::rng().fill_bytes(bytes);
-    }
-}
 
 /// A start on a full data directory, after a clean stop and after a kill.
 pub(crate) async fn start(report: &mut Report, sizes: &Sizes, binary: &Path) -> anyhow::Result<()> {
@@ -67,7 +34,7 @@ pub(crate) async fn start(report: &mut Report, sizes: &Sizes, binary: &Path) -> 
     server.terminate();
 
     let sink = Sink::start().await?;
-    let full = Full { finished: sizes.finished[1], queued: sizes.queued };
+    let full = Full { queued: sizes.queued, ..Full::of(sizes.finished[1]) };
     add(report, "runs written into the directory", "per s", fill(&home, &full, &sink.url(0)).await?);
     let what =
         format!("with {} finished and {} queued", number(full.finished as f64), number(full.queued as f64));
@@ -105,7 +72,7 @@ impl Grown {
         for finished in sizes.finished {
             let home = match self.homes.iter().position(|(size, _)| *size == finished) {
                 Some(place) => self.homes.remove(place).1,
-                None => match Self::fill(report, "growth", binary, finished).await? {
+                None => match filled(report, "growth", binary, &Full::of(finished)).await? {
                     Some(home) => home,
                     None => continue,
                 },
@@ -117,126 +84,10 @@ impl Grown {
         }
         Ok(())
     }
-
-    /// A directory with so many finished runs; none, said in the report, where the disk has no room for them.
-    pub(crate) async fn fill(
-        report: &mut Report,
-        piece: &str,
-        binary: &Path,
-        finished: usize,
-    ) -> anyhow::Result<Option<Home>> {
-        let needed = finished as u64 * BYTES_PER_RUN + SPARE_BYTES;
-        let free = free_bytes(&std::env::temp_dir())?;
-        if free < needed {
-            let why = format!(
-                "{finished} finished runs take about {} GB on the disk, {} are free",
-                needed >> 30,
-                free >> 30
-            );
-            report.skip(piece, OURS, &why);
-            return Ok(None);
-        }
-        let home = Home::new(binary);
-        let server = home.start();
-        deploy(&home, &app_folder())?;
-        ensure!(server.terminate().success(), "the server did not stop");
-        if finished > 0 {
-            let rate = fill(&home, &Full { finished, queued: 0 }, "http://127.0.0.1:9/hook").await?;
-            report.add(piece, OURS, &format!("{} written", number(finished as f64)), "per s", rate);
-        }
-        Ok(Some(home))
-    }
-}
-
-/// What a directory is filled with.
-struct Full {
-    finished: usize,
-    queued: usize,
-}
-
-fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
-    let system = rustix::fs::statvfs(folder)?;
-    Ok(system.f_bavail * system.f_frsize)
 }
 
 fn millis(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
-}
-
-/// Fills the directory through the verbs that the server itself uses; runs per second.
-async fn fill(home: &Home, sizes: &Full, hook: &str) -> anyhow::Result<f64> {
-    let began = Instant::now();
-    let store = Store::open(Options::new(home.data_dir()), Arc::new(Wall), Arc::new(Random))?;
-    let project: ProjectId = home.keys().project_id.parse()?;
-    let app = AppId::new(&project, &"bench".parse()?);
-    let now = testkit::wall_clock().as_millis();
-    let finished = |number: usize| {
-        // Over the last six days: old enough to be many, too young to be removed.
-        let age = 6 * DAY_MS
-            - i64::try_from(number).unwrap_or(0) * (6 * DAY_MS - 60_000) / sizes.finished.max(1) as i64;
-        finish_one(&store, new_run(&app, hook, number, Timestamp::from_millis(now - age)))
-    };
-    all(sizes.finished, finished).await?;
-    all(sizes.queued, |number| queue_one(&store, new_run(&app, hook, number, Timestamp::from_millis(now))))
-        .await?;
-    store.close().await;
-    Ok((sizes.finished + sizes.queued) as f64 / began.elapsed().as_secs_f64())
-}
-
-async fn all<F: Future<Output = anyhow::Result<()>>>(
-    count: usize,
-    one: impl Fn(usize) -> F,
-) -> anyhow::Result<()> {
-    let mut done = stream::iter(0..count).map(one).buffer_unordered(AT_ONCE);
-    while let Some(result) = done.next().await {
-        result?;
-    }
-    Ok(())
-}
-
-fn new_run(app: &AppId, hook: &str, number: usize, at: Timestamp) -> NewRun {
-    NewRun {
-        id: RunId::generate(at, &Random),
-        app: app.clone(),
-        function: "trivial".into(),
-        generation: Generation::V4,
-        mode: Mode::Async,
-        input: Bytes::from(format!("{{\"value\":{number}}}")),
-        webhooks: vec![EndpointUrl::checked(hook)],
-        limit: Duration::from_secs(900),
-        accepted_at: at,
-        warning: None,
-        options: RunOptions::default(),
-    }
-}
-
-async fn queue_one(store: &Store, run: NewRun) -> anyhow::Result<()> {
-    let accepted = store.accept(run, Claim::Later).await?;
-    ensure!(matches!(accepted, Accepted::Queued), "{accepted:?}");
-    Ok(())
-}
-
-async fn finish_one(store: &Store, run: NewRun) -> anyhow::Result<()> {
-    let at = run.accepted_at;
-    let accepted = store.accept(run, Claim::Now(LeaseToken::generate(&Random))).await?;
-    let Accepted::Leased(lease) = accepted else { anyhow::bail!("{accepted:?}") };
-    let outcome = Outcome::succeeded(Bytes::from_static(br#"{"result":"ok","value":1}"#), 200, 0.5, at);
-    let finished = store.finish(Finish { lease, outcome, first_attempts: vec![true] }).await?;
-    let Finished::Recorded(due) = finished else { anyhow::bail!("{finished:?}") };
-    for due in due {
-        let report = AttemptReport { status_code: Some(200), ..AttemptReport::default() };
-        let (id, url, attempt) = (due.id, due.url, due.attempt);
-        store.complete(AttemptEnd {
-            id,
-            project: Some(due.project),
-            url,
-            attempt,
-            ended_at: at,
-            verdict: Verdict::Delivered,
-            report,
-        });
-    }
-    Ok(())
 }
 
 /// A long queue: what it costs to make, to keep, to start with, and to work off.

@@ -22,7 +22,12 @@ pub(crate) fn release_binary() -> anyhow::Result<PathBuf> {
 
 /// Deploys the folder as the app `bench`.
 pub(crate) fn deploy(home: &Home, from: &Path) -> anyhow::Result<()> {
-    let output = home.command().current_dir(from).args(["deploy", "bench"]).output()?;
+    deploy_as(home, from, "bench")
+}
+
+/// Deploys the folder as the app of this name.
+pub(crate) fn deploy_as(home: &Home, from: &Path, name: &str) -> anyhow::Result<()> {
+    let output = home.command().current_dir(from).args(["deploy", name]).output()?;
     ensure!(output.status.success(), "deploy failed: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
