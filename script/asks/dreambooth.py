@@ -39,27 +39,29 @@ def painted(result, count, width, height):
     return result
 
 
-def paint(count=1, width=512, height=512, **wanted):
-    return painted(call("dreambooth", {**QUICK, **wanted}), count, width, height)
+def paint(count, width, height, **wanted):
+    size = {"width": width, "height": height}
+    return painted(call("dreambooth", {**QUICK, **size, **wanted}), count, width, height)
 
 
 painted(call("dreambooth", {**sample(), "num_inference_steps": 2}), 1, 512, 512)
 print("  without a size it is 512 by 512")
-small = {"height": 64, "width": 128}
-two = paint(2, num_images_per_prompt=2, **small)
+two = paint(2, 128, 64, num_images_per_prompt=2)
 assert two[0] != two[1], "two pictures of one prompt are the same"
-assert paint(2, num_images_per_prompt=2, **small) == two, "the same seed paints another picture"
-assert paint(seed=2, **small)[0] != two[0], "another seed paints the same picture"
-assert paint(negative_prompt="blue", guidance_scale=2, seed=2, **small) != paint(seed=2, **small), "the rest is not heard"
+assert paint(2, 128, 64, num_images_per_prompt=2) == two, "the same seed paints another picture"
+other = paint(1, 128, 64, seed=2)
+assert other[0] != two[0], "another seed paints the same picture"
+assert paint(1, 128, 64, seed=2, negative_prompt="blue", guidance_scale=2) != other, "the rest is not heard"
 print("  sizes, numbers, seeds, negative prompts and guidance are what was asked for")
-painted(delivered("dreambooth", {**QUICK, **small}, "images"), 1, 128, 64)
+painted(delivered("dreambooth", {**QUICK, "width": 128, "height": 64}, "images"), 1, 128, 64)
 print("  a webhook has the same list of PNG files")
 for wrong, *said in (
     ({}, "`prompt`"),
     ({"prompt": "x", "height": 500}, "`height` must be a multiple of 8, such as 496"),
     ({"prompt": "x", "width": 4096}, "`width` must be a number from 64 to 2048"),
     ({"prompt": "x", "num_inference_steps": "many"}, "`num_inference_steps`", "from 1 to 500"),
-    ({"prompt": "x", "seed": float("inf")}, "`seed`"),
+    ({"prompt": "x", "seed": -1}, "`seed`"),
     ({"prompt": "x", "hf_model_path": "../../etc"}, "`owner/model`"),
+    ({"prompt": "x", "hf_model_path": "postback-tests/nothing-of-this-name"}, "cannot be loaded"),
 ):
     refused("dreambooth", wrong, *said)
