@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::known::{Basis, Known};
 use crate::command::{CommandError, Commands, Invocation, Stop};
 
 /// Oldest Python that the runner works with.
@@ -52,6 +53,7 @@ impl Interpreter {
 pub(crate) struct Interpreters<'a> {
     pub(crate) commands: &'a Commands,
     pub(crate) search_path: &'a [PathBuf],
+    pub(super) known: &'a Known,
 }
 
 impl Interpreters<'_> {
@@ -93,6 +95,10 @@ impl Interpreters<'_> {
         executable: &Path,
         stop: &Stop,
     ) -> Result<Option<Interpreter>, CommandError> {
+        let basis = Basis::of(executable);
+        if let Some(known) = basis.as_ref().and_then(|basis| self.known.get(executable, basis)) {
+            return Ok(Some(known));
+        }
         let stop =
             Stop { deadline: stop.deadline.min(tokio::time::Instant::now() + PROBE_LIMIT), ..stop.clone() };
         let invocation = Invocation {
@@ -103,7 +109,13 @@ impl Interpreters<'_> {
             strangers: None,
         };
         match self.commands.answer(invocation, &stop).await {
-            Ok(answer) => Ok(read_probe(&answer)),
+            Ok(answer) => {
+                let found = read_probe(&answer);
+                if let (Some(found), Some(basis)) = (&found, basis) {
+                    self.known.put(executable, basis, found);
+                }
+                Ok(found)
+            }
             Err(CommandError::Stopped) => Err(CommandError::Stopped),
             Err(_) => Ok(None),
         }

@@ -9,6 +9,7 @@
 mod bytecode;
 mod conda;
 mod interpreter;
+mod known;
 mod pip;
 mod system;
 mod uv;
@@ -126,6 +127,7 @@ pub(crate) struct Environments {
     /// One at a time makes a certain environment; the others find it made.
     turns: Mutex<HashMap<String, Arc<Turn<()>>>>,
     uv: Turn<Option<Uv>>,
+    known: known::Known,
 }
 
 impl Environments {
@@ -147,6 +149,7 @@ impl Environments {
             apt,
             turns: Mutex::default(),
             uv: Turn::default(),
+            known: known::Known::default(),
         }
     }
 
@@ -390,7 +393,7 @@ impl Environments {
     }
 
     fn interpreters(&self) -> Interpreters<'_> {
-        Interpreters { commands: &self.commands, search_path: &self.search_path }
+        Interpreters { commands: &self.commands, search_path: &self.search_path, known: &self.known }
     }
 
     async fn uv(&self, log: &BuildLog, stop: &Stop) -> Result<Uv, EnvironmentError> {

@@ -14,8 +14,10 @@ use crate::print::{Printer, WithHint, clean};
 
 /// The function of pre-built models and of apps of 2023.
 const PREDICT: &str = "predict";
-/// Between two looks at a build's log.
+/// Between two looks at a build's log …
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// … and so long as it may be one whose environment is there, which takes less than a second.
+const LOOK_OFTEN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
 /// Arguments of `postback deploy`.
 #[derive(Debug, clap::Args)]
@@ -171,6 +173,7 @@ async fn follow(client: &Client, printer: Printer, app: &str, build: &str) -> an
     let path = format!("apps/{app}/builds/{build}/logs");
     let spinner = printer.spinner("building");
     let mut after: Option<String> = None;
+    let began = Instant::now();
     loop {
         let ask = client.control(Method::GET, &path);
         let page = match &after {
@@ -194,7 +197,8 @@ async fn follow(client: &Client, printer: Printer, app: &str, build: &str) -> an
             return Ok(status);
         }
         if !is_final {
-            tokio::time::sleep(LOOK_EVERY).await;
+            let (often, until) = LOOK_OFTEN;
+            tokio::time::sleep(if began.elapsed() < until { often } else { LOOK_EVERY }).await;
         }
     }
 }
