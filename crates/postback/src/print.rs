@@ -185,9 +185,31 @@ impl Printer {
     }
 }
 
-/// `text` without what could move a cursor, change a colour or turn the reading direction.
+/// `text` without what could move a cursor, change a colour, turn the reading direction or hide.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Where lines of the log go: as they are, but for what would turn the reading direction or hide. Escapes stay: those
+/// that are left are colours of the log's own.
+pub(crate) struct LogLines<W>(pub(crate) W);
+
+impl<W: std::io::Write> std::io::Write for LogLines<W> {
+    /// Takes whole lines.
+    fn write(&mut self, lines: &[u8]) -> std::io::Result<usize> {
+        let hostile = |c: char| acts(c) && c != '\u{1b}';
+        match std::str::from_utf8(lines) {
+            Ok(text) if text.contains(hostile) => {
+                self.0.write_all(text.replace(hostile, "\u{fffd}").as_bytes())?;
+            }
+            _ => self.0.write_all(lines)?,
+        }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 #[cfg(test)]
@@ -210,5 +232,17 @@ mod tests {
             clean("a\u{1b}[2Jb\r\u{202e}c\n\td\u{61c}"),
             "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\n\td\u{fffd}"
         );
+        assert_eq!(clean("a\u{61c}\u{200b}\u{2028}\u{e0041}b"), "a\u{fffd}\u{fffd}\u{fffd}\u{fffd}b");
+    }
+
+    #[test]
+    fn a_line_of_the_log_hides_and_turns_nothing_and_keeps_its_own_colours() {
+        let mut lines = LogLines(Vec::new());
+        for line in ["\u{1b}[33mWARN\u{1b}[0m reason=\u{202e}a\u{9b}\u{200b}é\n", "plain é\n"] {
+            assert_eq!(lines.write(line.as_bytes()).unwrap(), line.len());
+        }
+        lines.write_all(b"\xff\n").unwrap();
+        let wanted = "\u{1b}[33mWARN\u{1b}[0m reason=\u{fffd}a\u{fffd}\u{fffd}é\nplain é\n";
+        assert_eq!(lines.0, [wanted.as_bytes(), b"\xff\n"].concat());
     }
 }

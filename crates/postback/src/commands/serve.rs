@@ -14,6 +14,7 @@ pub(crate) use edge::Edge;
 use queue::contain::{Sandbox, Tier};
 
 use super::{Context, ExitStatus};
+use crate::print::LogLines;
 use crate::serve::{EXIT_PART_FAILED, EXIT_STORE_FAILED, Options, Server, Stopped};
 use crate::system;
 
@@ -263,14 +264,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
 pub(crate) fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .with_context(|| format!("`--log {filter}` is no log filter; try `info` or `warn,worker=debug`"))?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal());
     if json {
-        lines.json().init();
+        lines.with_writer(std::io::stderr).json().init();
     } else {
-        lines.compact().with_target(false).init();
+        lines.with_writer(|| LogLines(std::io::stderr())).compact().with_target(false).init();
     }
     Ok(())
 }

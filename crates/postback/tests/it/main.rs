@@ -31,6 +31,7 @@ mod runs;
 mod secrets;
 mod storage;
 mod support;
+mod terminal;
 mod watching;
 mod web;
 mod webhooks;
