@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use pages::inert::visible;
 use queue::port::StoreError;
 
 use crate::assets::Frame;
@@ -69,6 +70,8 @@ impl IntoResponse for Trouble {
                 (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer", message.to_owned())
             }
         };
+        // It may repeat what somebody wrote.
+        let message = visible(&message).into_owned();
         pages::html(status, &TroublePage { frame: Frame::new(None), title, message })
     }
 }

@@ -32,7 +32,10 @@ for (const node of document.querySelectorAll("*")) {
       && new URL(value, location).origin !== location.origin) wrong.push(`an address: ${name}=${value}`);
   }
 }
-const text = document.documentElement.textContent;
+// What is edited stays as it is, inside of its own field.
+const page = document.documentElement.cloneNode(true);
+for (const field of page.querySelectorAll("textarea")) field.remove();
+const text = page.textContent;
 const acting = text.match(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]|\udb40[\udc00-\udc7f]/g);
 if (acting) wrong.push(`characters that act: ${acting.map((one) => one.codePointAt(0).toString(16))}`);
 if (window.pwned || document.cookie) wrong.push("something was left behind");
@@ -58,7 +61,7 @@ fn encoded(text: &str) -> String {
 /// A browser that is signed in, and looks at pages with suspicion.
 pub(super) struct Suspicious {
     pub(super) browser: Browser,
-    pages: usize,
+    pub(super) pages: usize,
 }
 
 impl Suspicious {
@@ -84,7 +87,7 @@ impl Suspicious {
     }
 
     /// How often the page says it, folded parts included.
-    async fn says(&self, mark: &str) -> usize {
+    pub(super) async fn says(&self, mark: &str) -> usize {
         let script = format!("return document.body.textContent.split({}).length - 1", Value::from(mark));
         usize::try_from(self.browser.run(&script).await.as_u64().unwrap()).unwrap()
     }
