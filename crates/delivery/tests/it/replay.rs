@@ -12,7 +12,7 @@ use queue::port::Replays as _;
 use queue::replay::NotReplayed;
 use testkit::receiver::{Evil, Fault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -115,7 +115,10 @@ async fn every_status_is_an_answer_and_all_else_is_said_in_the_words_of_attempts
     world.names.say_nothing("silent.example.com", Answer::Silence);
     let honeypot = Evil::honeypot().await.unwrap();
     let elsewhere = format!("location: {}", honeypot.url("private"));
-    let gone = Evil::honeypot().await.unwrap().url("x");
+    // A port that is taken, and where nobody listens.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gone = format!("http://{}/x", taken.local_addr().unwrap());
     let drip = b"HTTP/1.1 200 OK\r\ncontent-length: 99999\r\n\r\n".to_vec();
     for (fault, status, reason) in [
         (Fault::status("500 Internal Server Error", &["x-why: me"]), Some(500), None),

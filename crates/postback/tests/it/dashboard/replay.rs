@@ -54,7 +54,10 @@ async fn a_recorded_request_is_sent_from_its_page_and_the_answer_is_shown() {
     assert!(came.contains("500 Internal Server Error") && came.contains("&#60;script&#62;"), "{came}");
     assert!(came.contains("x-bad") && !came.contains("<b>") && !came.contains("<script>alert"), "{came}");
 
-    let nobody = Evil::honeypot().await.unwrap().url("x");
+    // A port that is taken, and where nobody listens.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = format!("http://{}/x", taken.local_addr().unwrap());
     let came = owner.press(&form, &[("url", &nobody)]).await.text().await.unwrap();
     assert!(came.contains("refused") && came.contains("nobody listens"), "{came}");
 
