@@ -301,7 +301,7 @@ pub const TABLE: &[Limit] = &[
     limit("metadata of a call", "4 KiB", "422"),
     limit(
         "one look for runs by text or metadata",
-        "20,000 runs, 16 KiB of each text and result; a text of 256 bytes, 8 values",
+        "10,000 runs, 16 KiB of each text and result; a text of 256 bytes, 8 values",
         "`nextToken` goes on where it stopped; 400",
     ),
     limit("`Idempotency-Key`", "255 bytes", "422"),
