@@ -42,7 +42,7 @@ pub(crate) fn life(hours: u64, what: &str) -> Shown<Duration> {
     if (1..=HOURS_MAX).contains(&hours) {
         return Ok(Duration::from_secs(hours * HOUR_SECS));
     }
-    Err(Trouble::Refused(format!("A link shows {what} for 1 to {HOURS_MAX} hours.")))
+    Err(Trouble::Invalid(format!("A link shows {what} for 1 to {HOURS_MAX} hours.")))
 }
 
 /// What a link says of itself.

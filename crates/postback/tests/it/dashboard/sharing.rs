@@ -23,7 +23,7 @@ async fn a_run_is_shown_by_a_link_without_buttons_until_the_key_is_replaced() {
 
     let share = format!("{path}/share");
     for hours in ["0", "169", "99999999999"] {
-        assert_eq!(owner.press(&share, &[("hours", hours)]).await.status(), 409, "{hours}");
+        assert_eq!(owner.press(&share, &[("hours", hours)]).await.status(), 422, "{hours}");
     }
     let page = owner.press(&share, &[("hours", "168")]).await.text().await.unwrap();
     let link = page.split("/dashboard/shared/").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
@@ -72,7 +72,7 @@ async fn an_inbox_is_shown_by_a_link_that_ends_until_its_address_is_replaced() {
     let links = format!("{settings}/links");
     assert!(owner.page(&settings).await.contains(&format!("action=\"{links}\"")));
     for hours in ["0", "169", "99999999999"] {
-        assert_eq!(owner.press(&links, &[("hours", hours)]).await.status(), 409, "{hours}");
+        assert_eq!(owner.press(&links, &[("hours", hours)]).await.status(), 422, "{hours}");
     }
     let page = owner.press(&links, &[("hours", "168")]).await.text().await.unwrap();
     assert!(page.contains(" UTC") && !page.contains(made["pageUrl"].as_str().unwrap()), "{page}");
