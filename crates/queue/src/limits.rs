@@ -58,7 +58,8 @@ pub const WEBHOOK_SCHEDULE_STEP_MAX: Duration = Duration::from_secs(7 * 86_400);
 pub const WEBHOOK_SCHEDULE_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Longest metadata of a call, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 4_096;
-/// Runs that one search looks at; whoever wants more goes on where it stopped.
+/// Runs that one search looks at, or half as many in a state that has an index; whoever wants more goes on where it
+/// stopped.
 pub const RUNS_SEARCHED_MAX: usize = 10_000;
 /// Longest text that runs are searched for, in bytes.
 pub const SEARCH_TEXT_BYTES_MAX: usize = 256;

@@ -59,6 +59,11 @@ impl Way {
         }
     }
 
+    /// What a look at a run costs a search. An index names the run and no more: the rest is a jump away.
+    const fn cost(self) -> usize {
+        if matches!(self, Self::InOrder) { 1 } else { 2 }
+    }
+
     /// Whether the index has few rows for the app.
     fn has_few(self, conn: &Connection, number: i64) -> Result<bool, Fault> {
         let app = if matches!(self, Self::Running) {
@@ -182,7 +187,8 @@ impl Bounds {
 /// Runs that one search looks at.
 const SEARCHED_MAX: usize = if cfg!(test) { 50 } else { RUNS_SEARCHED_MAX };
 
-/// Runs that say what is searched for: looks at no more than `most`, the newest of all places first.
+/// Runs that say what is searched for: looks at no more than `most`, or half as many through an index, the newest of
+/// all places first.
 fn search(
     conn: &Connection,
     filter: &RunFilter,
@@ -207,11 +213,11 @@ fn search(
     ))?;
     let (mut list, mut last, mut looked) = (RunList::default(), None, 0);
     while let Some((id, place, fits)) = heads.pop() {
-        if looked == most || list.runs.len() == filter.limit {
+        if looked >= most || list.runs.len() == filter.limit {
             list.next = last;
             break;
         }
-        (looked, last) = (looked + 1, Some(id));
+        (looked, last) = (looked + places[place].1.cost(), Some(id));
         if fits {
             let mut rows = show.query(params![id.into_bytes()])?;
             list.runs.extend(rows.next()?.map(read).transpose()?);

@@ -135,3 +135,12 @@ fn a_state_that_no_index_tells_apart_is_looked_for_so_far_and_no_farther() {
     let asked = page(&conn, &RunFilter { async_only: true, ..filter("", 100) }).unwrap();
     assert_eq!((asked.runs.len(), asked.next), (0, Some(id(70))));
 }
+
+#[test]
+fn a_search_through_an_index_looks_at_half_as_many_since_each_look_costs_twice() {
+    let conn = runs(120);
+    conn.execute_batch("UPDATE runs SET state = 'failed'").unwrap();
+    let failed = RunFilter { state: Some(RunState::Failed), ..filter("no such word", 100) };
+    let first = page(&conn, &failed).unwrap();
+    assert_eq!((first.runs.len(), first.next), (0, Some(id(95))), "twenty-five were looked at");
+}
