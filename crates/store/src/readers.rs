@@ -75,9 +75,11 @@ impl Readers {
     }
 }
 
-/// A few connections, lent to one read each.
+/// A few connections, lent to one read each. The first is there from the start; each of the others knows the whole
+/// schema (some 270 KB), so it is opened by the first read that finds none free.
 #[derive(Clone)]
 pub(crate) struct Pool {
+    path: Arc<Path>,
     idle: Arc<Mutex<Vec<Connection>>>,
     places: Arc<Semaphore>,
     limit: Option<Duration>,
@@ -85,8 +87,8 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn open(path: &Path, count: usize, limit: Option<Duration>) -> Result<Self, OpenError> {
-        let idle = (0..count).map(|_| connection::reader(path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), places: Arc::new(Semaphore::new(count)), limit })
+        let idle = Arc::new(Mutex::new(vec![connection::reader(path)?]));
+        Ok(Self { path: Arc::from(path), idle, places: Arc::new(Semaphore::new(count)), limit })
     }
 
     /// Reads on a thread that may block.
@@ -96,13 +98,27 @@ impl Pool {
         F: FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
-        let conn = self.idle().pop().ok_or_else(closed)?;
-        let lent = Lent { conn: Some(conn), pool: self.clone(), _place: place };
-        let result = tokio::task::spawn_blocking(move || lent.with(read)).await;
-        match result {
-            Ok(result) => result.map_err(|fault| self.told(&fault)),
+        let pool = self.clone();
+        let reading = move || {
+            let conn = pool.take()?;
+            let lent = Lent { conn: Some(conn), pool: pool.clone(), _place: place };
+            lent.with(read).map_err(|fault| pool.told(&fault))
+        };
+        match tokio::task::spawn_blocking(reading).await {
+            Ok(result) => result,
             Err(error) => Err(StoreError::Unavailable(format!("a read ended early: {error}"))),
         }
+    }
+
+    /// A connection that nobody has, or a new one. Whoever has a place has a right to one.
+    fn take(&self) -> Stored<Connection> {
+        if self.places.is_closed() {
+            return Err(closed());
+        }
+        if let Some(conn) = self.idle().pop() {
+            return Ok(conn);
+        }
+        connection::reader(&self.path).map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     fn told(&self, fault: &Fault) -> StoreError {
@@ -216,5 +232,54 @@ mod tests {
         let error = lists.read(endless).await.unwrap_err();
         assert!(error.to_string().contains("the list was not complete"), "{error}");
         assert_eq!(lists.read(one).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn connections_are_opened_when_reads_meet_and_never_more_than_there_are_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let _writer = writer(&path, Durability::Full).unwrap();
+        let pool = Pool::open(&path, 3, None).unwrap();
+        for _ in 0..4 {
+            assert_eq!(pool.read(one).await.unwrap(), 1);
+        }
+        assert_eq!(pool.idle().len(), 1, "reads one after another need one");
+
+        let mut held = Vec::new();
+        for _ in 0..9 {
+            let (go, gone) = channel::<()>();
+            let reading = pool.clone();
+            held.push((
+                go,
+                tokio::spawn(async move { reading.read(move |_| Ok(gone.recv().is_err())).await }),
+            ));
+        }
+        while pool.places.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        for (go, read) in held {
+            drop(go);
+            assert!(read.await.unwrap().unwrap());
+        }
+        assert_eq!(pool.idle().len(), 3);
+
+        pool.close();
+        assert!(pool.read(one).await.is_err(), "nothing is opened after the end");
+        assert!(pool.idle().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_cannot_be_opened_is_that_reads_error_and_leaves_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        let _writer = writer(&path, Durability::Full).unwrap();
+        let pool = Pool::open(&path, 1, None).unwrap();
+        pool.idle().clear();
+        let elsewhere = dir.path().join("y.db");
+        std::fs::rename(&path, &elsewhere).unwrap();
+        let error = pool.read(one).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Unavailable(why) if why.contains("x.db")), "{error}");
+        std::fs::rename(&elsewhere, &path).unwrap();
+        assert_eq!(pool.read(one).await.unwrap(), 1);
     }
 }
