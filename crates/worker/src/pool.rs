@@ -23,12 +23,13 @@ use crate::gpus::Given;
 use crate::load::Load;
 use crate::member::{Member, Standing};
 use crate::record::{Recorder, RecorderTask};
-use crate::replica::{End, Ended, Plan, Runner, Started};
+use crate::replica::{self, End, Ended, Plan, Started};
+use crate::runner::Runner;
 use crate::scale::{Reason, Rules, Scaler};
 use crate::usage::Usage;
 use crate::waiting::{Closed, Waiting};
 use crate::web::WebServer;
-use crate::{Ports, life, meters};
+use crate::{Ports, meters};
 
 mod bench;
 mod closing;
@@ -389,8 +390,8 @@ impl Pool {
             ports: Arc::clone(&self.ports),
         };
         match build.config.runtime.clone() {
-            Some(runtime) => self.tasks.spawn(life::run(plan, WebServer::new(runtime, &build))),
-            None => self.tasks.spawn(life::run(plan, Runner::default())),
+            Some(runtime) => self.tasks.spawn(replica::run(plan, WebServer::new(runtime, &build))),
+            None => self.tasks.spawn(replica::run(plan, Runner::default())),
         };
         let member = Member {
             build,

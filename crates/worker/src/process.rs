@@ -40,7 +40,7 @@ pub(crate) struct Printed {
     pub(crate) lines: Vec<String>,
 }
 
-/// A started runner.
+/// A process that was started for a replica.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,

@@ -1,5 +1,5 @@
 //! A replica that is a web server of the app's own: it gets work when it is ready and has places, over HTTP on the
-//! replica's own port. What every replica does stands in [`crate::life`].
+//! replica's own port. What every replica does stands in [`crate::replica`].
 //!
 //! The body of a caller's request and that of its answer pass between the two connections as they come; the
 //! bodies of runs are whole. Where the answer to a run comes from is no matter to the rest of the room.
@@ -30,10 +30,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::life::{self, Begun, EXIT_GRACE, Fate, Kind, Orders, Stage};
 use crate::memory::Watch;
 use crate::process::{Exit, Printed, Process};
-use crate::replica::{End, Grants, Order, app_environment};
+use crate::replica::{
+    self, Begun, EXIT_GRACE, End, Fate, Grants, Kind, Order, Orders, Stage, app_environment,
+};
 use crate::waiting::Work;
 use crate::{FAR, meters, process};
 
@@ -83,7 +84,7 @@ impl WebServer {
     }
 }
 
-type Replica = life::Replica<WebServer>;
+type Replica = replica::Replica<WebServer>;
 
 /// What is known of a server that runs.
 pub(crate) struct Ways {
@@ -104,7 +105,7 @@ impl Kind for WebServer {
     ) -> Result<Begun<Ways>, End> {
         let configured = replica.kind.runtime.port;
         let Some(port) = Port::free(&*replica.ports.entropy, configured) else {
-            return Err(life::hindered(
+            return Err(replica::hindered(
                 "the machine has no free port left for the app's web server".to_owned(),
             ));
         };

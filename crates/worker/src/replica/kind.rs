@@ -8,9 +8,8 @@ use queue::{RunId, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Fate, Replica};
+use super::{End, Fate, Grants, Order, Replica};
 use crate::process::{Exit, Printed, Process};
-use crate::replica::{End, Grants, Order};
 use crate::waiting::Work;
 
 /// A started process.

@@ -6,11 +6,10 @@ use queue::outcome::{Code, Outcome, RunError};
 use queue::port::StartFailure;
 use queue::registry::BuildStatus;
 
-use super::{Fate, Kind, Replica, Stage};
+use super::{End, Fate, Kind, Replica, Stage};
 use crate::memory::Excess;
 use crate::meters;
 use crate::process::Exit;
-use crate::replica::End;
 use crate::waiting::Work;
 
 impl<K: Kind> Replica<K> {
