@@ -77,7 +77,7 @@ pub(crate) async fn show(
     Query(search): Query<Search>,
 ) -> Shown<Response> {
     let query = search.q.unwrap_or_default();
-    let groups = groups(&room.options.api, &project, &query);
+    let groups = groups(room.ports.api.document(), &project, &query);
     let page = ApiPage {
         frame: Frame::new(Some(project.to_string())),
         found: groups.iter().map(|group| group.operations.len()).sum(),
@@ -95,7 +95,7 @@ pub(crate) async fn one(
     State(room): State<Arc<Shared>>,
     Path(id): Path<String>,
 ) -> Shown<Response> {
-    let operation = find(&room.options.api, &project, &id)?;
+    let operation = find(room.ports.api.document(), &project, &id)?;
     room.operation_page(StatusCode::OK, &project, operation).await
 }
 
@@ -106,7 +106,7 @@ pub(crate) async fn send(
     Path(id): Path<String>,
     sent: Result<Form<Sent>, FormRejection>,
 ) -> Shown<Response> {
-    let mut operation = find(&room.options.api, &project, &id)?;
+    let mut operation = find(room.ports.api.document(), &project, &id)?;
     let Form(sent) = sent.map_err(|why| Trouble::Unreadable(why.status(), why.body_text()))?;
     if let Some(kind) = &operation.other_body {
         return Err(Trouble::Refused(format!(

@@ -104,8 +104,6 @@ pub struct Options {
     pub public_url: Url,
     /// Names besides the public one, `localhost` and IP addresses under which pages may be opened.
     pub allowed_hosts: Vec<String>,
-    /// What can be asked over HTTP, as an OpenAPI document.
-    pub api: serde_json::Value,
     /// What is to be told of this node.
     pub node: Node,
 }

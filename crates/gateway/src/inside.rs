@@ -1,6 +1,8 @@
 //! Requests of other rooms for somebody whom they know: the same routes, checks, bounds and words as from outside, but
 //! for the key.
 
+use std::sync::OnceLock;
+
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
@@ -10,6 +12,7 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use queue::port::Api;
 use queue::request::{ApiAnswer, ApiRequest};
+use serde_json::Value;
 use tower::Service as _;
 
 use crate::auth::Known;
@@ -17,29 +20,45 @@ use crate::problem::{Answer, Problem};
 use crate::{Gateway, control, edge, inference};
 
 /// The API from inside: what stands in the OpenAPI document, and nothing of other rooms.
-#[derive(Clone)]
+///
+/// Few servers are ever asked this way, so its parts, most of a megabyte, are made when they are asked for.
 pub struct Inside {
-    router: Router,
+    gateway: Gateway,
+    router: OnceLock<Router>,
+    document: OnceLock<Value>,
 }
 
 impl Inside {
-    pub(crate) fn new(gateway: Gateway) -> Self {
-        let router = Router::new()
-            .merge(inference::plain_routes())
-            .merge(control::routes())
-            .with_state(gateway)
-            .fallback(edge::nothing_here)
-            .method_not_allowed_fallback(edge::not_this_method);
-        Self { router }
+    pub(crate) const fn new(gateway: Gateway) -> Self {
+        Self { gateway, router: OnceLock::new(), document: OnceLock::new() }
+    }
+
+    fn router(&self) -> Router {
+        let make = || {
+            Router::new()
+                .merge(inference::plain_routes())
+                .merge(control::routes())
+                .with_state(self.gateway.clone())
+                .fallback(edge::nothing_here)
+                .method_not_allowed_fallback(edge::not_this_method)
+        };
+        self.router.get_or_init(make).clone()
     }
 }
 
 #[async_trait]
 impl Api for Inside {
+    fn document(&self) -> &Value {
+        self.document.get_or_init(|| {
+            let options = &self.gateway.options;
+            control::openapi(&options.public_url, &options.version)
+        })
+    }
+
     async fn ask(&self, request: ApiRequest) -> ApiAnswer {
         let wanted = request.answer_bytes_max;
         let response = match read(request) {
-            Ok(request) => self.router.clone().call(request).await.unwrap_or_else(|never| match never {}),
+            Ok(request) => self.router().call(request).await.unwrap_or_else(|never| match never {}),
             Err(problem) => problem.into_response(),
         };
         told(response, wanted).await

@@ -48,11 +48,6 @@ pub use rate::RateLimits;
 pub use reserved::RESERVED_APP_NAMES;
 pub use surface::Surface;
 
-/// What can be asked over HTTP at this address, as an OpenAPI document.
-pub fn openapi(public_url: &str, version: &str) -> serde_json::Value {
-    control::openapi(public_url, version)
-}
-
 /// Renders the metrics as Prometheus text.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 

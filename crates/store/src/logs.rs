@@ -68,7 +68,7 @@ impl LogFile {
         let path = dir.join(FILE);
         let conn = connection::writer(&path, Durability::Normal)?;
         migrate::run(&conn, &path, migrate::LOGS)?;
-        let readers = Pool::open(&path, READERS, None)?;
+        let readers = Pool::new(&path, READERS, None);
         let (sender, receiver) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let (counter, lock) = (Arc::clone(&waiting), Arc::clone(lock));

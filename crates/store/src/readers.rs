@@ -10,8 +10,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::committer::closed;
+use crate::connection;
 use crate::fault::Fault;
-use crate::{OpenError, connection};
 
 /// Connections for what the delivery engine reads.
 const DELIVERY_READERS: usize = 1;
@@ -32,12 +32,12 @@ pub(crate) struct Readers {
 
 impl Readers {
     /// `count` connections for look-ups, and some for lists and deliveries.
-    pub(crate) fn open(path: &Path, count: usize) -> Result<Self, OpenError> {
-        Ok(Self {
-            look_ups: Pool::open(path, count.max(1), None)?,
-            lists: Pool::open(path, LIST_READERS, Some(LIST_LIMIT))?,
-            deliveries: Pool::open(path, DELIVERY_READERS, None)?,
-        })
+    pub(crate) fn new(path: &Path, count: usize) -> Self {
+        Self {
+            look_ups: Pool::new(path, count.max(1), None),
+            lists: Pool::new(path, LIST_READERS, Some(LIST_LIMIT)),
+            deliveries: Pool::new(path, DELIVERY_READERS, None),
+        }
     }
 
     /// Reads something that is found by its key.
@@ -75,8 +75,8 @@ impl Readers {
     }
 }
 
-/// A few connections, lent to one read each. The first is there from the start; each of the others knows the whole
-/// schema (some 270 KB), so it is opened by the first read that finds none free.
+/// A few connections, lent to one read each. Each knows the whole schema (some 270 KB), so it is opened by the first
+/// read that finds none free.
 #[derive(Clone)]
 pub(crate) struct Pool {
     path: Arc<Path>,
@@ -86,9 +86,8 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn open(path: &Path, count: usize, limit: Option<Duration>) -> Result<Self, OpenError> {
-        let idle = Arc::new(Mutex::new(vec![connection::reader(path)?]));
-        Ok(Self { path: Arc::from(path), idle, places: Arc::new(Semaphore::new(count)), limit })
+    pub(crate) fn new(path: &Path, count: usize, limit: Option<Duration>) -> Self {
+        Self { path: Arc::from(path), idle: Arc::default(), places: Arc::new(Semaphore::new(count)), limit }
     }
 
     /// Reads on a thread that may block.
@@ -203,7 +202,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.db");
         let _writer = writer(&path, Durability::Full).unwrap();
-        let readers = Readers::open(&path, 4).unwrap();
+        let readers = Readers::new(&path, 4);
         let mut held = Vec::new();
         for _ in 0..8 {
             let (go, gone) = channel::<()>();
@@ -228,7 +227,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.db");
         let _writer = writer(&path, Durability::Full).unwrap();
-        let lists = Pool::open(&path, 1, Some(Duration::from_millis(50))).unwrap();
+        let lists = Pool::new(&path, 1, Some(Duration::from_millis(50)));
         let error = lists.read(endless).await.unwrap_err();
         assert!(error.to_string().contains("the list was not complete"), "{error}");
         assert_eq!(lists.read(one).await.unwrap(), 1);
@@ -239,7 +238,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.db");
         let _writer = writer(&path, Durability::Full).unwrap();
-        let pool = Pool::open(&path, 3, None).unwrap();
+        let pool = Pool::new(&path, 3, None);
         for _ in 0..4 {
             assert_eq!(pool.read(one).await.unwrap(), 1);
         }
@@ -273,8 +272,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.db");
         let _writer = writer(&path, Durability::Full).unwrap();
-        let pool = Pool::open(&path, 1, None).unwrap();
-        pool.idle().clear();
+        let pool = Pool::new(&path, 1, None);
         let elsewhere = dir.path().join("y.db");
         std::fs::rename(&path, &elsewhere).unwrap();
         let error = pool.read(one).await.unwrap_err();

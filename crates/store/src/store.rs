@@ -292,7 +292,7 @@ impl Store {
         let warned_until = batch::warned_until(&conn).map_err(recovery)?;
 
         let logs = LogFile::open(&dir, &lock, disk_full.clone())?;
-        let readers = Readers::open(&path, readers)?;
+        let readers = Readers::new(&path, readers);
         let memory = Arc::new(Memory::load(&conn, readers, vault.clone()).map_err(recovery)?);
         let (committer, receiver, health) = Committer::new();
         reserve.take_back();

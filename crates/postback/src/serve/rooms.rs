@@ -264,12 +264,7 @@ impl Rooms {
                 clock,
                 entropy,
             },
-            dashboard::Options {
-                public_url: public,
-                allowed_hosts: Vec::new(),
-                api: gateway::openapi(public_url, env!("CARGO_PKG_VERSION")),
-                node,
-            },
+            dashboard::Options { public_url: public, allowed_hosts: Vec::new(), node },
         );
         let rooms = Self {
             store,

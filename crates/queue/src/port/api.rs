@@ -7,6 +7,8 @@ use crate::request::{ApiAnswer, ApiRequest};
 /// The server's own API.
 #[async_trait]
 pub trait Api: Send + Sync {
+    /// What can be asked, as an OpenAPI document.
+    fn document(&self) -> &serde_json::Value;
     /// Answers a request as one from outside would be with a key of the caller's scope, whatever it asks for.
     async fn ask(&self, request: ApiRequest) -> ApiAnswer;
 }
