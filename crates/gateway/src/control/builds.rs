@@ -145,6 +145,7 @@ pub(super) async fn roll_back(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Json<RolledBack>> {
+    fields.only(&["buildId"])?;
     let wanted = match fields.text(&["buildId"])? {
         None => None,
         Some(text) => Some(text.parse::<BuildId>().map_err(|_| unknown_build(text))?),

@@ -110,6 +110,7 @@ pub(super) async fn redeliver_failed(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Json<Count>> {
+    fields.only(&["endpoint", "receiver", "since"])?;
     let endpoints = match (fields.text(&["endpoint"])?, fields.text(&["receiver"])?) {
         (Some(text), None) => endpoint("endpoint", text)?,
         (None, Some(text)) => receiver("receiver", text)?,

@@ -82,6 +82,7 @@ pub(super) async fn set(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Json<EndpointView>> {
+    fields.only(&["url", "bodyBytesMax"])?;
     let url = admitted(&gateway, &fields).await?;
     change(&gateway, &project, url, &fields).await
 }
@@ -102,6 +103,7 @@ pub(super) async fn patch(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Json<EndpointView>> {
+    fields.only(&["bodyBytesMax"])?;
     change(&gateway, &project, endpoint.url, &fields).await
 }
 
@@ -182,6 +184,7 @@ pub(super) async fn test_address(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<(StatusCode, Json<Tested>)> {
+    fields.only(&["url"])?;
     let url = admitted(&gateway, &fields).await?;
     tell(gateway, project, url).await
 }

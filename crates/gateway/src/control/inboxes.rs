@@ -230,6 +230,7 @@ pub(super) async fn link(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Json<LinkView>> {
+    fields.only(&["expiresInSeconds"])?;
     let most = SHARED_LINK_MAX.as_secs();
     let seconds = fields.whole(&["expiresInSeconds"], 1..=most)?.unwrap_or(LINK_SECS);
     let (token, expires_at) = inbox.link_token(gateway.clock.now().plus(Duration::from_secs(seconds)));

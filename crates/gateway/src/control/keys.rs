@@ -108,6 +108,7 @@ pub(super) async fn create(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Response> {
+    fields.only(&["name", "scope", "expiresAt"])?;
     let now = gateway.clock.now();
     let name = fields.text(&["name"])?.unwrap_or_default();
     let scope = match fields.text(&["scope"])? {
@@ -158,6 +159,7 @@ pub(super) async fn rotate(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Response> {
+    fields.only(&["keys", "overlapSeconds"])?;
     let kinds = kinds(&fields.texts(&["keys"])?)?;
     let most = ROTATION_OVERLAP.as_secs();
     let overlap =
@@ -195,6 +197,7 @@ pub(super) async fn sign(
     State(gateway): State<Gateway>,
     fields: Fields,
 ) -> Answer<Response> {
+    fields.only(&["v1a"])?;
     let on = fields.flag(&["v1a"])?.ok_or_else(|| refused("`v1a` must be true or false"))?;
     if !gateway.keyring.sign_v1a(&project, on).await? {
         return Err(Problem::unknown_project(project.as_str()));

@@ -147,6 +147,7 @@ pub(super) async fn replay(
     Path((_, _, number)): Path<(String, String, String)>,
     fields: Fields,
 ) -> Answer<Json<ReplayView>> {
+    fields.only(&["url"])?;
     let Some(url) = fields.text(&["url"])? else {
         return Err(refused("`url` is missing: the address that the request is to be sent to"));
     };

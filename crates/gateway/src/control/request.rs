@@ -69,6 +69,17 @@ impl Fields {
         self.0.iter()
     }
 
+    /// Refuses what is none of these keys: a misspelt one would be left out without a word.
+    pub(super) fn only(&self, keys: &[&str]) -> Answer<()> {
+        let Some(unknown) = self.0.keys().find(|key| !keys.contains(&key.as_str())) else { return Ok(()) };
+        let known: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+        Err(refused(format!(
+            "`{}` is nothing that is taken here; there is {}",
+            clip(unknown),
+            known.join(", ")
+        )))
+    }
+
     /// A text, without white space around it; an empty one counts as absent.
     pub(super) fn text(&self, keys: &[&str]) -> Answer<Option<&str>> {
         let Some((key, value)) = self.value(keys) else { return Ok(None) };

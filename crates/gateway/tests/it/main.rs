@@ -13,5 +13,6 @@ mod inference;
 mod inside;
 mod keyring;
 mod listener;
+mod misspelt;
 mod results;
 mod secrets;
