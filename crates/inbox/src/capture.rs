@@ -44,26 +44,65 @@ enum Refusal {
     BodyBroken(axum::Error),
     #[error("too many large bodies are arriving at once; send it again in a moment")]
     Busy,
-    #[error("the request could not be recorded, send it again: {0}")]
+    #[error("{}", of_store(.0).2)]
     Store(#[from] StoreError),
 }
 
 impl Refusal {
-    const fn status_and_code(&self) -> (StatusCode, &'static str) {
+    fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownInbox => (StatusCode::NOT_FOUND, "not_found"),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
-            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large"),
-            Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
-            Self::BodyBroken(_) => (StatusCode::BAD_REQUEST, "bad_request"),
-            Self::Busy | Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::UnknownInbox => StatusCode::NOT_FOUND,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyBroken(_) => StatusCode::BAD_REQUEST,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(error) => of_store(error).0,
         }
+    }
+
+    /// The words of the API.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownInbox => "unknown_inbox",
+            Self::BodyTooLarge => "body_too_large",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::BodyTooSlow => "body_too_slow",
+            Self::BodyBroken(_) => "body_incomplete",
+            Self::Busy => "too_many_large_bodies",
+            Self::Store(error) => of_store(error).1,
+        }
+    }
+}
+
+/// Status, code and what a sender is told: what the store said of itself stays in the log.
+fn of_store(error: &StoreError) -> (StatusCode, &'static str, &'static str) {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    match error {
+        StoreError::Unavailable(_) => {
+            (unavailable, "store_unavailable", "the request could not be recorded; send it again")
+        }
+        StoreError::Full(_) => (
+            unavailable,
+            "storage_full",
+            "the disk of the server is full, and the request was not recorded; send it again later",
+        ),
+        StoreError::Unknown(_) => (
+            unavailable,
+            "outcome_unknown",
+            "the request may or may not have been recorded; send it again, and it may be there twice",
+        ),
+        StoreError::Corrupt(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "store_corrupt",
+            "the store holds something unreadable; the server's log names it",
+        ),
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let (status, code) = self.status_and_code();
+        let (status, code) = (self.status(), self.code());
         if let Self::Store(error) = &self {
             tracing::error!(error = %error, "A request to an inbox could not be recorded");
         }

@@ -1,5 +1,5 @@
-//! `docs/errors/README.md` lists the code of every error answer that the gateway can give, and no other. Codes stand
-//! in the sources as literals where a problem is made; those whose code is a variable name them nearby.
+//! `docs/errors/README.md` lists the code of every error answer that gateway and inboxes can give, and no other. Codes
+//! stand in the sources as literals where a problem is made; those whose code is a variable name them nearby.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,12 @@ use super::text::TextFile;
 
 const PAGE: &str = "docs/errors/README.md";
 const SECTION: &str = "## A request was refused";
-const SOURCES: [&str; 3] =
-    ["crates/gateway/src/", "crates/delivery/src/rules.rs", "crates/delivery/src/guard.rs"];
+const SOURCES: [&str; 4] = [
+    "crates/gateway/src/",
+    "crates/delivery/src/rules.rs",
+    "crates/delivery/src/guard.rs",
+    "crates/inbox/src/capture.rs",
+];
 
 /// What stands right before a code, but for white space and a status.
 const HEADS: [&str; 11] = [

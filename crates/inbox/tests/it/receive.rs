@@ -64,6 +64,10 @@ async fn a_store_in_trouble_asks_the_sender_to_come_again() {
     let response = send(&router, post("{}")).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(response.headers().contains_key("retry-after"));
+    let said = text(response).await;
+    assert!(said.contains("\"code\":\"store_unavailable\"") && said.contains("send it again"), "{said}");
+    // What the store says of itself is no business of whoever knows the address.
+    assert!(!said.contains("the disk is full"), "{said}");
 }
 
 #[tokio::test]
@@ -73,7 +77,8 @@ async fn an_unknown_inbox_is_404() {
         let response =
             send(&router, Request::post(format!("/inbox/{id}")).body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), StatusCode::NOT_FOUND);
-        assert!(text(response).await.contains("`postback inbox create`"));
+        let said = text(response).await;
+        assert!(said.contains("`postback inbox create`") && said.contains("\"unknown_inbox\""), "{said}");
     }
 }
 
