@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::text;
 
+/// The last moment that can be written in every time zone: 9999-12-30T22:00:00Z.
+const LAST: Timestamp = Timestamp::from_millis(253_402_207_200_000);
+
 /// A time in the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
@@ -29,21 +32,21 @@ impl Since {
         ago.ok_or_else(|| "write `90m`, `2h`, `3d`, or a time such as 2026-01-31T12:00:00Z".to_owned())
     }
 
-    /// The moment as of now, where the duration says in how long.
+    /// The moment as of now, where the duration says in how long; the end of the year 9999 at most.
     pub fn after(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
-            Self::Ago(time) => now.plus(time),
+            Self::Ago(time) => now.plus(time).min(LAST),
         }
     }
 
-    /// The moment, as of now.
+    /// The moment, as of now; 1970 at least.
     pub fn before(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(at) => at,
             Self::Ago(ago) => {
                 let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-                Timestamp::from_millis(now.as_millis().saturating_sub(ago))
+                Timestamp::from_millis(now.as_millis().saturating_sub(ago).max(0))
             }
         }
     }
@@ -62,6 +65,10 @@ mod tests {
             assert_eq!(Since::parse(text).unwrap().before(now), now, "{text}");
         }
         assert_eq!(Since::parse("2h").unwrap().after(now).as_millis(), now.as_millis() + 7_200_000);
+        let for_ever = Since::parse("99999999999999999999d").unwrap();
+        for moment in [for_ever.before(now), for_ever.after(now)] {
+            assert_eq!(Timestamp::parse_rfc3339(&moment.to_string()), Some(moment), "it can be written");
+        }
         for nonsense in ["", "2", "h", "-2h", "two hours", "2hh"] {
             assert!(Since::parse(nonsense).is_err(), "{nonsense}");
         }
