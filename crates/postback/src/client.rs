@@ -8,7 +8,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::print::WithHint;
-use crate::profile::Profile;
+use crate::profile::{Profile, check_url};
 
 /// A request may take this long; long-polls and uploads bring their own limit.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,13 +52,7 @@ impl Client {
             .build()
             .context("failed to set up the HTTP client")?;
         let Profile { url, api_key, project } = profile;
-        if !reqwest::Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
-            return Err(WithHint::new(
-                format!("`{url}` is no address of a server"),
-                "write it with its scheme, such as http://127.0.0.1:4100, in `--url` or POSTBACK_URL",
-            )
-            .into());
-        }
+        check_url(&url)?;
         let mut client = Self { http, url, api_key, project: String::new() };
         client.project = match project {
             Some(project) => project,

@@ -50,6 +50,7 @@ pub(crate) fn resolve(given: Given, saved: Option<Profile>, here: Here<'_>) -> a
     let saved_url = saved.as_ref().map(|profile| profile.url.clone());
     let url = given.url.or(saved_url).unwrap_or_else(|| DEFAULT_URL.to_owned());
     let url = url.trim_end_matches('/').to_owned();
+    check_url(&url)?;
     if let Some(api_key) = given.api_key {
         return Ok(Profile { url, api_key, project: given.project });
     }
@@ -74,6 +75,18 @@ pub(crate) fn resolve(given: Given, saved: Option<Profile>, here: Here<'_>) -> a
     })?;
     let project = given.project.unwrap_or_else(|| found.project_id.to_string());
     Ok(Profile { url, api_key: found.private_key, project: Some(project) })
+}
+
+/// Refuses what is no address of a server.
+///
+/// # Errors
+/// With how to write one.
+pub(crate) fn check_url(url: &str) -> anyhow::Result<()> {
+    if Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")) {
+        return Ok(());
+    }
+    let hint = "write it with its scheme, such as http://127.0.0.1:4100, in `--url` or POSTBACK_URL";
+    Err(WithHint::new(format!("`{url}` is no address of a server"), hint).into())
 }
 
 /// Whether only a server of this machine can answer at the address.
@@ -181,11 +194,12 @@ mod tests {
         for url in [DEFAULT_URL, "http://localhost:1", "http://[::1]:4100/", "http://0.0.0.0:4100"] {
             assert_eq!(key(url, false).unwrap(), "private-1", "{url}");
         }
-        for url in
-            ["http://192.168.0.7:4100", "https://models.example", "http://localhost.evil.example", "nothing"]
-        {
+        for url in ["http://192.168.0.7:4100", "https://models.example", "http://localhost.evil.example"] {
             assert!(key(url, false).unwrap_err().to_string().contains("no key for"), "{url}");
             assert_eq!(key(url, true).unwrap(), "private-1", "{url}");
+        }
+        for url in ["nothing", "localhost:4100", "ftp://127.0.0.1"] {
+            assert!(key(url, false).unwrap_err().to_string().contains("is no address of a server"), "{url}");
         }
     }
 
