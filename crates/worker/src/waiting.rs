@@ -217,6 +217,7 @@ impl Waiting {
         let mut inner = self.lock();
         inner.held -= 1;
         inner.held_bytes -= bytes;
+        self.announce_room(&inner);
     }
 
     /// Puts a run into its reserved place, unless no more work comes in or, the reason being `None`, the
@@ -232,6 +233,7 @@ impl Waiting {
         if closed.is_some() || inner.turns_back(run.lease.run) {
             inner.held -= 1;
             inner.held_bytes -= run.input.len();
+            self.announce_room(&inner);
             return Err(Box::new((run, closed)));
         }
         inner.push_run(run);
@@ -327,9 +329,7 @@ impl Waiting {
             Work::Run(run) => {
                 inner.held -= 1;
                 inner.held_bytes -= run.input.len();
-                if inner.wants_claim() {
-                    self.attention.notify_one();
-                }
+                self.announce_room(inner);
                 Some(run)
             }
             Work::Call(_) => None,
@@ -386,9 +386,7 @@ impl Waiting {
         inner.begun += taken as u64;
         seat.under_way = under_way + taken;
         self.announce(&mut inner);
-        if inner.wants_claim() {
-            self.attention.notify_one();
-        }
+        self.announce_room(&inner);
         held_back
     }
 
@@ -424,6 +422,13 @@ impl Waiting {
     fn announce_alone(&self, inner: &Inner) {
         if !inner.alone.is_empty() {
             self.ring_all(inner);
+        }
+    }
+
+    /// The pool hears of room for runs that wait in the store.
+    fn announce_room(&self, inner: &Inner) {
+        if inner.wants_claim() {
+            self.attention.notify_one();
         }
     }
 
@@ -635,7 +640,8 @@ impl Inner {
 
     fn wants_claim(&self) -> bool {
         let room = self.held <= CLAIM_AT || (self.urgent > 0 && self.held < BUFFERED_RUNS_PER_APP_MAX);
-        self.backlog && !self.claiming && room
+        // A claim brings one run at least, whatever its size.
+        self.backlog && !self.claiming && room && self.held_bytes < BUFFERED_BYTES_PER_APP_MAX
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use queue::lease::Lease;
 use queue::run::Generation;
 use queue::{LeaseToken, Timestamp};
@@ -119,6 +120,43 @@ fn urgent_runs_do_not_break_the_bound_of_the_memory() {
     }
     assert_eq!(taken(&waiting, 1), [250]);
     assert_eq!(waiting.begin_claim().map(|(count, _)| count), Some(1), "there is a place again");
+}
+
+#[test]
+fn no_more_is_claimed_than_memory_has_bytes_for() {
+    let waiting = Waiting::default();
+    let body = Bytes::from(vec![0; 100 << 20]);
+    waiting.wake(0);
+    for number in 0.. {
+        let Some((_, bytes)) = waiting.begin_claim() else { break };
+        assert!(bytes > 0, "{number} runs of 100 MiB are here, and another one is claimed");
+        // A store gives one run at least, whatever its size.
+        let large = LeasedRun { input: body.clone(), ..run(number, 0) };
+        assert!(waiting.end_claim(Some(vec![large])).is_empty());
+    }
+    assert_eq!(waiting.lock().held, 3);
+    waiting.wake(1);
+    assert!(waiting.begin_claim().is_none(), "nor an urgent one");
+    assert_eq!(taken(&waiting, 1), [0]);
+    assert!(waiting.begin_claim().is_some(), "there is room again");
+}
+
+#[test]
+fn the_pool_hears_of_room_however_it_came_about() {
+    let hears = |waiting: &Waiting| waiting.attention.notified().now_or_never().is_some();
+    let full = || {
+        let waiting = Waiting::default();
+        assert!(waiting.reserve(BUFFERED_BYTES_PER_APP_MAX));
+        waiting.wake(0);
+        assert!(hears(&waiting) && waiting.begin_claim().is_none());
+        waiting
+    };
+    let (given_back, cancelled) = (full(), full());
+    given_back.give_back(BUFFERED_BYTES_PER_APP_MAX);
+    // It is cancelled on its way into its place.
+    assert!(cancelled.cancel(run(1, 0).lease.run).is_none());
+    assert!(cancelled.fill(run(1, 0), BUFFERED_BYTES_PER_APP_MAX).is_err());
+    assert_eq!((hears(&given_back), hears(&cancelled)), (true, true));
 }
 
 #[test]
