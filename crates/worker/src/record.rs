@@ -165,7 +165,7 @@ impl RecorderTask {
                     self.pending.ends.fetch_sub(1, Ordering::Relaxed);
                     self.pending.bytes.fetch_sub(bytes, Ordering::Relaxed);
                     if !had_room && self.pending.has_room() {
-                        waiting.work.notify_waiters();
+                        waiting.rouse();
                     }
                 }
             }

@@ -432,6 +432,11 @@ impl Waiting {
         }
     }
 
+    /// Every replica has a look: those that took nothing since too many ends were pending may go on.
+    pub(crate) fn rouse(&self) {
+        self.ring_all(&self.lock());
+    }
+
     fn ring_all(&self, inner: &Inner) {
         self.work.notify_waiters();
         if let Some(places) = &inner.places {

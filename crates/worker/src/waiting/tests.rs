@@ -1,5 +1,6 @@
 //! The queue in memory: order, bounds, and who takes what.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -157,6 +158,24 @@ fn the_pool_hears_of_room_however_it_came_about() {
     assert!(cancelled.cancel(run(1, 0).lease.run).is_none());
     assert!(cancelled.fill(run(1, 0), BUFFERED_BYTES_PER_APP_MAX).is_err());
     assert_eq!((hears(&given_back), hears(&cancelled)), (true, true));
+}
+
+#[test]
+fn whoever_waits_at_a_bell_is_roused_too() {
+    for way in [None, Some(Balancing::FirstAvailable)] {
+        let waiting = Waiting::default();
+        waiting.balance(way, || 1);
+        let mut seat = Seat::default();
+        // It has a place, and takes nothing.
+        waiting.take(&mut seat, 0, 0, 0, &mut Vec::new());
+        let bell = seat.bell();
+        let mut news = pin!(if waiting.grants() { bell.notified() } else { waiting.work.notified() });
+        assert!(news.as_mut().now_or_never().is_none());
+        add(&waiting, 1, 0);
+        assert!(news.as_mut().now_or_never().is_none());
+        waiting.rouse();
+        assert!(news.now_or_never().is_some(), "{way:?}");
+    }
 }
 
 #[test]
