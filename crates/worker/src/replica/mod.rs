@@ -246,15 +246,15 @@ impl<K: Kind> Replica<K> {
         }
         let places = if self.recorder.has_room() { K::places(self) } else { 0 };
         let bytes = if places > 0 { BODIES_BYTES_MAX } else { 0 };
-        let mut batch = std::mem::take(&mut self.batch);
-        self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), places, bytes, &mut batch);
-        if !batch.is_empty() {
+        self.held_back = self.waiting.take(&mut self.seat, self.calls.len(), places, bytes, &mut self.batch);
+        if !self.batch.is_empty() {
             let (now, started_at) = (Instant::now(), self.ports.clock.now());
-            for work in batch.drain(..) {
+            // One by one from where it lies: after a panic, what is left there goes back.
+            self.batch.reverse();
+            while let Some(work) = self.batch.pop() {
                 K::begin(self, work, now, started_at);
             }
         }
-        self.batch = batch;
     }
 
     /// It can be called.

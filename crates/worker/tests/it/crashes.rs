@@ -1,10 +1,13 @@
 //! Replicas that die: who is charged, who runs again, what callers hear.
 
+use std::sync::atomic::Ordering;
+
 use queue::lease::Release;
 use queue::outcome::Code;
 use queue::port::Replicas as _;
+use queue::webhook::EventFilter;
 
-use crate::house::{House, Plan, is_alive, until};
+use crate::house::{House, Plan, is_alive, until, webhook};
 use crate::store::POISON;
 
 const CODE: &str = r#"
@@ -222,4 +225,21 @@ async fn a_replica_whose_task_panicked_counts_no_more() {
     assert_eq!(outcome.error.unwrap().code, Code::Interrupted);
     let gone = || (house.handle.builds_in_use(&house.id()).is_empty() && house.replicas() == 0).then_some(());
     until("it is gone, and its build is in use no more", gone).await;
+}
+
+#[tokio::test]
+async fn what_a_replica_had_taken_and_not_begun_when_its_task_panicked_runs_again_uncharged() {
+    let house = House::with("def echo(n):\n    return n\n", Plan::at_once(10)).await;
+    house.memory.poisoned_start.store(true, Ordering::Relaxed);
+    let mut first = house.run("echo", r#"{"n":1}"#);
+    first.events = EventFilter::parse(["start"]).unwrap();
+    first.webhooks = webhook("https://example.com/hook");
+    // Both wait before the replica comes to take them.
+    let first = house.submit(first);
+    let second = house.submit(house.run("echo", r#"{"n":2}"#));
+    assert_eq!(house.result(second).await, "2");
+    assert_eq!(house.result(first).await, "1");
+    let mut releases = house.memory.releases();
+    releases.sort_by_key(|(run, _)| *run);
+    assert_eq!(releases, [(first, Release::WorkerCrashed), (second, Release::Drained)]);
 }

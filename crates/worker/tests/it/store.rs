@@ -1,7 +1,7 @@
 //! A store in memory that keeps the promises of the ports and remembers everything it was told.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -54,7 +54,9 @@ pub(crate) struct Memory {
     state: Mutex<State>,
     tokens: AtomicU64,
     /// No receiver has a place free.
-    pub(crate) full_outbox: std::sync::atomic::AtomicBool,
+    pub(crate) full_outbox: AtomicBool,
+    /// Whoever tells of a start next is taken down.
+    pub(crate) poisoned_start: AtomicBool,
 }
 
 impl Memory {
@@ -217,6 +219,7 @@ impl Runs for Memory {
     }
 
     fn progress(&self, told: queue::progress::Progress) {
+        assert!(!self.poisoned_start.swap(false, Ordering::Relaxed), "a start that takes its teller down");
         self.state().told.push(told);
     }
 
