@@ -68,8 +68,12 @@ pub(crate) trait Kind: Sized + Send + 'static {
     /// Gives work back that is taken and not begun: others may have it.
     fn hand_back(_: &mut Replica<Self>) {}
 
-    /// What the process said before it ended may explain the end.
-    fn hear_the_rest(replica: &mut Replica<Self>, ways: &mut Self::Ways, fate: &mut Fate);
+    /// What the process said before it ended may be an answer, or explain the end.
+    fn hear_the_rest(
+        replica: &mut Replica<Self>,
+        ways: &mut Self::Ways,
+        fate: &mut Fate,
+    ) -> impl Future<Output = ()> + Send;
 
     /// Nothing comes back of the calls that are under way.
     fn let_go(_: &mut Replica<Self>) {}

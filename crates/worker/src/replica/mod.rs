@@ -199,7 +199,7 @@ impl<K: Kind> Replica<K> {
         if let (Fate::Exited(_), Some(excess)) = (&fate, self.refused()) {
             fate = Fate::Excess(excess);
         }
-        K::hear_the_rest(self, &mut ways, &mut fate);
+        K::hear_the_rest(self, &mut ways, &mut fate).await;
         self.print_the_rest(&mut printed).await;
         // Nobody is left who could use it; there may be much of it.
         tokio::task::spawn_blocking(move || drop(grants));

@@ -125,7 +125,7 @@ impl Kind for Runner {
         replica.hand_back();
     }
 
-    fn hear_the_rest(replica: &mut Replica, socket: &mut UnixStream, fate: &mut Fate) {
+    async fn hear_the_rest(replica: &mut Replica, socket: &mut UnixStream, fate: &mut Fate) {
         if !matches!(fate, Fate::Broken(_) | Fate::Failed(_)) {
             while let Ok(Reading::More) = replica.read(socket).map_err(|said| *fate = said) {}
         }

@@ -26,7 +26,7 @@ use queue::web::{CustomRuntime, Head, PORT_VARIABLE, Visitor};
 use queue::webhook::Event;
 use queue::{RunId, Timestamp};
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{self, AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -164,8 +164,20 @@ impl Kind for WebServer {
         replica.close_broken(now);
     }
 
-    fn hear_the_rest(_: &mut Replica, ways: &mut Ways, _: &mut Fate) {
+    /// An answer may be whole and still lie in its connection.
+    async fn hear_the_rest(replica: &mut Replica, ways: &mut Ways, _: &mut Fate) {
         ways.looking.abort_all();
+        let rest = async {
+            while let Some(ended) = replica.kind.exchanges.join_next().await {
+                if let Ok((call, end)) = ended
+                    && !matches!(end, exchange::End::Broken(_) | exchange::End::CutShort(..))
+                {
+                    replica.on_end(call, end);
+                }
+            }
+        };
+        // Somebody who takes an answer slowly keeps the replica for so long and no longer.
+        let _ = tokio::time::timeout(EXIT_GRACE, rest).await;
     }
 
     fn let_go(replica: &mut Replica) {
@@ -289,9 +301,9 @@ impl Replica {
                 order = orders.recv() => self.obey(order.unwrap_or(Order::Kill)),
                 () = timer, if wake_at.is_some() => self.on_time(Instant::now()),
                 Some(ended) = self.kind.exchanges.join_next(), if !self.kind.exchanges.is_empty() => {
-                    // One that was stopped has been settled.
-                    if let Ok((call, end)) = ended {
-                        self.on_end(call, end);
+                    match ended {
+                        Ok((call, end)) => self.on_end(call, end),
+                        Err(error) => self.on_panic(error.id()),
                     }
                     ControlFlow::Continue(())
                 }
@@ -399,6 +411,18 @@ impl Replica {
             }
         };
         self.close(call, outcome);
+    }
+
+    /// An exchange came to no end: it was stopped, and is settled, or it panicked.
+    fn on_panic(&mut self, exchange: task::Id) {
+        let call = self.kind.under_way.iter().find(|(_, (_, handle))| handle.id() == exchange);
+        if let Some(call) = call.map(|(call, _)| *call) {
+            tracing::error!(replica.id = %self.id, app.id = %self.build.app, "a request to a web server failed in the server");
+            self.on_end(
+                call,
+                exchange::End::Broken("the server failed while it waited for the answer".into()),
+            );
+        }
     }
 
     /// The exchange of a call is over.

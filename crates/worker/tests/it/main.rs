@@ -23,3 +23,4 @@ mod shutdown;
 mod starts;
 mod store;
 mod supervise;
+mod web;
