@@ -25,8 +25,17 @@ pub(crate) struct Told {
 impl Run {
     /// The tests of `package` whose names contain `name`, one after the other.
     pub(crate) fn new(package: &str, target: &[&str], name: &str) -> Self {
+        Self::of(&["--package", package], target, name)
+    }
+
+    /// The same of every package.
+    pub(crate) fn workspace(target: &[&str], name: &str) -> Self {
+        Self::of(&["--workspace"], target, name)
+    }
+
+    fn of(packages: &[&str], target: &[&str], name: &str) -> Self {
         let mut command = Command::new(env!("CARGO"));
-        command.args(["test", "--locked", "--package", package]).args(target);
+        command.args(["test", "--locked"]).args(packages).args(target);
         Self { command, name: name.to_owned() }
     }
 

@@ -88,7 +88,7 @@ impl Guard {
                 let own = self.rules.own.as_ref().expect("only a server that knows itself has own inboxes");
                 Ok(vec![own.local_address()])
             }
-            Target::Name { host, port, .. } if cfg!(feature = "mutant-guard-at-accept-only") => {
+            Target::Name { host, port, .. } if crate::mutant::shows("guard-at-accept-only") => {
                 let answers = self.resolver.resolve(host).await.map_err(|_| Failure::Dns)?;
                 Ok(answers.into_iter().map(|ip| SocketAddr::new(ip, *port)).collect())
             }

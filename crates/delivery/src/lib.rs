@@ -19,6 +19,7 @@ mod engine;
 mod failure;
 mod guard;
 mod keys;
+mod mutant;
 mod places;
 mod pool;
 mod replay;

@@ -83,7 +83,7 @@ fn request(
     keys: &SigningKeys,
     at: Timestamp,
 ) -> Option<Request<Full<bytes::Bytes>>> {
-    let id = if cfg!(feature = "mutant-id-per-attempt") {
+    let id = if crate::mutant::shows("id-per-attempt") {
         format!("{}_{}", due.id.webhook_id(), due.attempt)
     } else {
         due.id.webhook_id()

@@ -133,7 +133,7 @@ impl Wire {
             read += data.len();
             let room = DELIVERY_RESPONSE_KEPT_MAX - kept.len();
             kept.extend_from_slice(&data[..data.len().min(room)]);
-            if read > DELIVERY_RESPONSE_READ_MAX && !cfg!(feature = "mutant-body-without-limit") {
+            if read > DELIVERY_RESPONSE_READ_MAX && !crate::mutant::shows("body-without-limit") {
                 self.driver = None;
                 break;
             }

@@ -174,7 +174,7 @@ pub(crate) fn create(
 ) -> Result<Option<Begun>, Fault> {
     let disabled = batch.books.is_disabled(project, &url);
     let first = first && !disabled;
-    let recorded = first && !cfg!(feature = "mutant-attempt-row-after-send");
+    let recorded = first && !crate::mutant::shows("attempt-row-after-send");
     let state = match (disabled, recorded) {
         (true, _) => "disabled",
         (false, true) => "sending",

@@ -34,7 +34,7 @@ impl Fault {
 
     /// Nothing happened, and trying again later may well succeed.
     pub(crate) fn passes(&self) -> bool {
-        if cfg!(feature = "mutant-device-errors-pass") {
+        if crate::mutant::shows("device-errors-pass") {
             return true;
         }
         let busy = |error: &rusqlite::Error| {
@@ -46,7 +46,7 @@ impl Fault {
     /// The disk or the file is not to be trusted any more: an error of the device does not heal by
     /// trying again, and what the page cache says afterwards may not be what is on the disk.
     pub(crate) fn is_fatal(&self) -> bool {
-        if cfg!(feature = "mutant-device-errors-pass") {
+        if crate::mutant::shows("device-errors-pass") {
             return false;
         }
         let Self::Sql(error) = self else { return false };

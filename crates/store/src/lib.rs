@@ -35,6 +35,7 @@ mod lock;
 mod logs;
 mod memory;
 mod migrate;
+mod mutant;
 mod readers;
 mod recovery;
 mod registry;

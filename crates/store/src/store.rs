@@ -267,10 +267,8 @@ impl Store {
             (path, reason) if fault.is_damage() => OpenError::Damaged { path, reason },
             (path, reason) => OpenError::Recovery { path, reason },
         };
-        #[cfg(not(feature = "mutant-sync-normal"))]
-        let durability = Durability::Full;
-        #[cfg(feature = "mutant-sync-normal")]
-        let durability = Durability::Normal;
+        let durability =
+            if crate::mutant::shows("sync-normal") { Durability::Normal } else { Durability::Full };
         let conn = connection::writer(&path, durability)?;
         let vault = Vault::unlock(&conn, &key_file, Arc::clone(&entropy))?;
         migrate::run(&conn, &path, migrate::DATABASE)?;

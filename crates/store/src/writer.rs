@@ -225,7 +225,7 @@ impl Writer {
             Ending::Committed(effects) => match self.publish(effects) {
                 Ok(()) => {
                     answer(jobs, &Ok(()));
-                    if cfg!(feature = "mutant-ack-before-commit")
+                    if crate::mutant::shows("ack-before-commit")
                         && let Err(error) = self.conn.execute_batch("COMMIT")
                     {
                         self.roll_back();
@@ -280,7 +280,7 @@ impl Writer {
             return Ending::Refused(fault);
         }
         let start = Instant::now();
-        let committed = if cfg!(feature = "mutant-ack-before-commit") {
+        let committed = if crate::mutant::shows("ack-before-commit") {
             Ok(0)
         } else {
             self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]))
