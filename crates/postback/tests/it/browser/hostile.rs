@@ -80,10 +80,12 @@ impl Suspicious {
     /// The open page is text.
     pub(super) async fn check(&mut self, path: &str) {
         self.pages += 1;
-        let wrong = self.browser.run(INERT).await;
-        assert_eq!(wrong, json!([]), "{path}");
-        assert_eq!(self.browser.complaints().await, Vec::<String>::new(), "{path}");
-        assert_ne!(self.browser.run("return document.title").await, "", "{path} has no title");
+        let asked =
+            format!("const wrong = (() => {{\n{INERT}\n}})();\nreturn {{ wrong, title: document.title }};");
+        let (complaints, page) = self.browser.complaints_and(&asked).await;
+        assert_eq!(page["wrong"], json!([]), "{path}");
+        assert_eq!(complaints, Vec::<String>::new(), "{path}");
+        assert_ne!(page["title"].as_str().unwrap(), "", "{path} has no title");
     }
 
     /// How often the page says it, folded parts included.
