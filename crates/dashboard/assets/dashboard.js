@@ -43,7 +43,12 @@ function ask(form, button) {
       form.replaceWith(document.adoptNode(fresh));
       fresh.querySelector("[data-came]").scrollIntoView({ block: "nearest" });
     } else {
-      form.querySelector("[data-came]").textContent = request.status
+      const said = request.response?.querySelector(".door p:not(.trouble)")?.textContent;
+      const signedOut = request.response?.querySelector("form[action='/dashboard/sign-in']");
+      form.querySelector("[data-came]").textContent = signedOut
+        ? "Your session has ended, and nothing was sent. Sign in in another tab, then send it once more."
+        : said ? said
+        : request.status
         ? `The server answered ${request.status}. Open this page again and look at the runs before you send it once more.`
         : "The connection broke. Look at the runs before you send it once more.";
     }

@@ -62,12 +62,16 @@ impl IntoResponse for Trouble {
             Self::Refused(message) => (StatusCode::CONFLICT, "Not possible now", message),
             Self::Invalid(message) => (StatusCode::UNPROCESSABLE_ENTITY, "Not understood", message),
             Self::Unreadable(status, why) => {
-                (status, "The form cannot be read", format!("{why}. Nothing was done."))
+                let title = match status {
+                    StatusCode::BAD_REQUEST => "This address cannot be read",
+                    _ => "The form cannot be read",
+                };
+                (status, title, format!("{why}. Nothing was done."))
             }
             Self::Store(error) => {
                 tracing::error!(%error, "a page of the dashboard could not be made");
-                let message = "The store cannot be read at the moment. Try again; if it stays so, the server's log says why.";
-                (StatusCode::SERVICE_UNAVAILABLE, "The store does not answer", message.to_owned())
+                let (status, title, message) = of_store(&error);
+                (status, title, message.to_owned())
             }
         };
         // It may repeat what somebody wrote.
@@ -76,5 +80,64 @@ impl IntoResponse for Trouble {
     }
 }
 
+/// What became of what was asked for, as far as anybody can say.
+fn of_store(error: &StoreError) -> (StatusCode, &'static str, &'static str) {
+    match error {
+        StoreError::Unavailable(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The store does not answer",
+            // A page that reads after its write may end here, too.
+            "It can be neither read nor written at the moment. Look whether it was done before you try again; if it \
+             stays so, the server's log says why.",
+        ),
+        StoreError::Full(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "The disk is full",
+            "Nothing was changed. It goes on by itself once somebody has freed some space on the disk of the server's \
+             data directory.",
+        ),
+        StoreError::Unknown(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Nobody knows whether it was done",
+            "The disk failed under the write: it may or may not have happened. Look before you try again; the \
+             server's log says why.",
+        ),
+        StoreError::Corrupt(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The store holds something unreadable",
+            "The server's log names it.",
+        ),
+    }
+}
+
+/// A request that no handler could read is answered by a page, too.
+pub(crate) async fn in_words(answer: Response) -> Response {
+    match pages::unread(answer).await {
+        Ok((status, why)) => Trouble::Unreadable(status, why).into_response(),
+        Err(answer) => answer,
+    }
+}
+
 /// A page, or why there is none.
 pub(crate) type Shown<T> = Result<T, Trouble>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_of_which_nobody_knows_is_not_called_undone() {
+        let why = "at /var/lib".to_owned();
+        for (error, status, undone) in [
+            (StoreError::Unavailable(why.clone()), 503, false),
+            (StoreError::Full(why.clone()), 503, true),
+            (StoreError::Unknown(why.clone()), 503, false),
+            (StoreError::Corrupt(why.clone()), 500, false),
+        ] {
+            let (_, title, message) = of_store(&error);
+            assert_eq!(message.contains("Nothing was changed"), undone, "{error}");
+            assert!(!title.contains(&why) && !message.contains(&why), "{error}");
+            assert_eq!(Trouble::from(error).into_response().status(), status);
+        }
+    }
+}

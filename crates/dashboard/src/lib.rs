@@ -187,6 +187,7 @@ impl Dashboard {
             .route("/dashboard/keys/named", post(keys::create))
             .route("/dashboard/keys/named/{key}/revoke", post(keys::revoke))
             .route("/dashboard/assets/{name}", get(assets::serve))
+            .layer(middleware::map_response(error::in_words))
             .layer(middleware::from_fn(session::refuse_foreign_changes))
             .layer(middleware::map_response(pages::lock_down_to_forms))
             .layer(middleware::from_fn_with_state(hosts, pages::check_host))

@@ -112,6 +112,7 @@ impl InboxRoom {
             .route("/inboxes/{id}/requests/{sequence}/body", get(page::body))
             .route("/inboxes/{id}/requests/{sequence}/image", get(single::picture))
             .route("/inboxes/assets/{name}", get(assets::serve))
+            .layer(middleware::map_response(page::in_words))
             .layer(middleware::map_response(pages::lock_down_to_forms))
             .layer(middleware::from_fn_with_state(self.shared.hosts(), pages::check_host));
         Router::new()

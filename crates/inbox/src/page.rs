@@ -195,6 +195,11 @@ pub(crate) fn gone() -> Response {
     html(StatusCode::NOT_FOUND, &GonePage { links: Links::new() })
 }
 
+/// An address that cannot be read is that of no inbox.
+pub(crate) async fn in_words(answer: Response) -> Response {
+    pages::unread(answer).await.map_or_else(|answer| answer, |_| gone())
+}
+
 /// The store is in trouble; the page may be tried again.
 pub(crate) fn unavailable(error: &StoreError) -> Response {
     tracing::error!(error = %error, "An inbox could not be read");

@@ -12,6 +12,7 @@ pub mod inert;
 mod pretty;
 pub mod shell;
 mod size;
+mod unread;
 
 use askama::Template;
 use axum::response::{Html, IntoResponse, Response};
@@ -21,6 +22,7 @@ pub use asset::Asset;
 pub use door::{Hosts, check_host, host, is_own_origin, lock_down, lock_down_to_forms, sandbox};
 pub use pretty::pretty;
 pub use size::size;
+pub use unread::unread;
 
 /// A page as an answer.
 pub fn html(status: StatusCode, page: &impl Template) -> Response {

@@ -26,6 +26,21 @@ async fn an_empty_inbox_says_what_to_send() {
 }
 
 #[tokio::test]
+async fn an_address_that_cannot_be_read_is_that_of_no_inbox() {
+    let router = room();
+    for path in [
+        page("/requests/abc"),
+        page("/requests/1/body").replace("/1/", "/one/"),
+        format!("{}&before=x", page("")),
+        "/inboxes/%ff".into(),
+    ] {
+        let shown = send(&router, get(&path)).await;
+        assert_eq!(shown.status(), StatusCode::NOT_FOUND, "{path}");
+        assert!(text(shown).await.contains("<h1>No inbox here</h1>"), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_signed_webhook_is_shown_with_all_its_parts() {
     let router = room();
     let body = r#"{"run_id":"1","result":{"big":123456789012345678901234567890,"list":[1, 2]}}"#;

@@ -45,6 +45,14 @@ async fn an_operation_is_filled_in_sent_and_answered_where_it_stands() {
     assert_eq!(inboxes().await["items"], json!([]));
     assert_eq!(browser.run("return window.opened").await, "once", "the page was loaded again");
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+
+    // A session that ended meanwhile is no broken server.
+    let out = "fetch('/dashboard/sign-out', { method: 'POST' }).then(() => { window.out = true; })";
+    browser.run(out).await;
+    browser.until("window.out").await;
+    browser.click(&format!("#{create} button.primary")).await;
+    browser.until_said("Your session has ended").await;
+    assert_eq!(inboxes().await["items"], json!([]), "nothing was sent");
 }
 
 #[tokio::test]

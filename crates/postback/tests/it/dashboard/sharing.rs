@@ -22,6 +22,15 @@ async fn a_run_is_shown_by_a_link_without_buttons_until_the_key_is_replaced() {
     owner.until(&path, &["webhook delivered with 200"]).await;
 
     let share = format!("{path}/share");
+    // What no handler can read is answered by a page as well.
+    for (answer, status, title) in [
+        (owner.press(&share, &[("hours", "many")]).await, 422, "The form cannot be read"),
+        (owner.open("/dashboard/runs?since=1h&since=2h").await, 400, "This address cannot be read"),
+    ] {
+        assert_eq!(answer.status(), status);
+        let page = answer.text().await.unwrap();
+        assert!(page.contains(&format!("<h1>{title}</h1>")) && page.contains("Nothing was done"), "{page}");
+    }
     for hours in ["0", "169", "99999999999"] {
         assert_eq!(owner.press(&share, &[("hours", hours)]).await.status(), 422, "{hours}");
     }
