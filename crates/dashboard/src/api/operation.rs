@@ -231,6 +231,10 @@ impl Operation {
         if address.contains('{') {
             line.push_str(" --globoff");
         }
+        // Else curl asks for what stands above it.
+        if self.written(Place::Path).any(|(_, value)| matches!(value, "." | "..")) {
+            line.push_str(" --path-as-is");
+        }
         line.push_str(&format!(" '{address}'"));
         if self.needs_key {
             line.push_str(" \\\n  -H \"Authorization: Bearer $POSTBACK_API_KEY\"");
@@ -319,6 +323,14 @@ mod tests {
         assert_eq!(call.curl, [address, key, "-H 'X-Priority: it'\\''s 7'"].join(" \\\n  "));
         assert_eq!(call.headers(), [("X-Priority".to_owned(), "it's 7".to_owned())]);
         assert_eq!(call.sent_body(), None);
+
+        let above: &[(&str, &str)] = &[("path.app", ".."), ("body", "")];
+        call.fill(&above.into());
+        assert!(
+            call.curl.starts_with("curl -X POST --path-as-is 'http://127.0.0.1:4100/v4/p-11111111/../run'"),
+            "{}",
+            call.curl
+        );
 
         let open = operation("get", "/openapi.json", &json!({"security": []}));
         assert_eq!(open.curl, "curl 'http://127.0.0.1:4100/openapi.json'");
