@@ -80,12 +80,12 @@ impl fmt::Display for Remark {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It could not be read.
-    #[error("cannot read {file}: {source}")]
+    #[error("cannot read {file}: {why}")]
     Unreadable {
         /// The file.
         file: String,
-        /// Why.
-        source: std::io::Error,
+        /// Why; said above, so that no chain of causes says it again.
+        why: std::io::Error,
     },
     /// Neither `.yaml`, `.yml` nor `.toml`.
     #[error("{file} is no config file: it must end in .toml, .yaml or .yml")]
@@ -129,7 +129,7 @@ impl Config {
     /// When the file is missing, malformed, or has a key whose value cannot be meant.
     pub fn read(folder: &Path, file: &str) -> Result<Self, ConfigError> {
         let path = folder.join(file);
-        let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
+        let unreadable = |why| ConfigError::Unreadable { file: file.to_owned(), why };
         if std::fs::metadata(&path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
             return Err(unreadable(std::io::Error::other("it is larger than 1 MiB")));
         }
