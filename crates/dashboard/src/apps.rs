@@ -322,7 +322,7 @@ pub(crate) async fn roll_back(
 ) -> Shown<Response> {
     let app = room.app(&project, &name).await?;
     let to = Redirect::to(&format!("/dashboard/apps/{}", app.id.name()));
-    match room.actions.roll_back(app.id.clone(), Some(former.build)).await {
+    match room.ports.actions.roll_back(app.id.clone(), Some(former.build)).await {
         Ok(_) => Ok(to.into_response()),
         Err(RollbackError::Store(error)) => Err(error.into()),
         Err(error) => {
@@ -351,6 +351,6 @@ pub(crate) async fn delete(
             app.id.name()
         )));
     }
-    room.actions.delete_app(app).await?;
+    room.ports.actions.delete_app(app).await?;
     Ok(Redirect::to("/dashboard/apps").into_response())
 }

@@ -187,7 +187,7 @@ pub(crate) async fn make_again(
     }
     let back = i64::try_from(hours).unwrap_or(0) * 3_600_000;
     let since = Timestamp::from_millis(room.ports.clock.now().as_millis() - back);
-    room.actions.redeliver_failed(project, endpoints, since).await?;
+    room.ports.actions.redeliver_failed(project, endpoints, since).await?;
     Ok(())
 }
 

@@ -272,7 +272,7 @@ pub(crate) async fn enable(
 ) -> Shown<Response> {
     let EndpointView { id, .. } = room.known_endpoint(&project, &id).await?.endpoint;
     let page = page_of(&id);
-    match room.actions.enable_endpoint(project, id).await? {
+    match room.ports.actions.enable_endpoint(project, id).await? {
         // Of one that never was disabled the store knows nothing.
         Enabled::Replayed(_) | Enabled::Already | Enabled::Unknown => Ok(page),
     }
@@ -302,7 +302,7 @@ pub(crate) async fn test(
                 .into(),
         ));
     }
-    let run = room.actions.test_endpoint(project, endpoint.url).await?;
+    let run = room.ports.actions.test_endpoint(project, endpoint.url).await?;
     Ok(Redirect::to(&format!("/dashboard/runs/{run}")).into_response())
 }
 

@@ -65,8 +65,8 @@ use pages::Hosts;
 use queue::actions::Actions;
 use queue::limits::TRIED_INPUT_BYTES_MAX;
 use queue::port::{
-    Api, AppEvents, Builds, Calls, Deliveries, Dispatch, Inboxes, Keyring, Logs, Outbox, Registry, Replays,
-    Replicas, Runs, Secrets, Settings, Traffic,
+    Api, AppEvents, Builds, Calls, Deliveries, Inboxes, Keyring, Logs, Outbox, Registry, Replays, Replicas,
+    Runs, Secrets, Settings, Traffic,
 };
 use queue::{Clock, Entropy};
 use url::Url;
@@ -76,13 +76,13 @@ pub use settings::{Node, Space};
 /// What the dashboard asks of the other rooms.
 #[expect(missing_docs, reason = "each field is the port of its type, described there")]
 pub struct Ports {
+    pub actions: Actions,
     pub runs: Arc<dyn Runs>,
     pub deliveries: Arc<dyn Deliveries>,
     pub registry: Arc<dyn Registry>,
     pub events: Arc<dyn AppEvents>,
     pub traffic: Arc<dyn Traffic>,
     pub logs: Arc<dyn Logs>,
-    pub dispatch: Arc<dyn Dispatch>,
     pub api: Arc<dyn Api>,
     pub calls: Arc<dyn Calls>,
     pub settings: Arc<dyn Settings>,
@@ -117,25 +117,13 @@ pub struct Dashboard {
 /// What every handler needs.
 struct Shared {
     ports: Ports,
-    actions: Actions,
     options: Options,
 }
 
 impl Dashboard {
     /// The room over these ports.
     pub fn new(ports: Ports, options: Options) -> Self {
-        let actions = Actions {
-            runs: Arc::clone(&ports.runs),
-            deliveries: Arc::clone(&ports.deliveries),
-            registry: Arc::clone(&ports.registry),
-            builds: Arc::clone(&ports.builds),
-            replicas: Arc::clone(&ports.replicas),
-            dispatch: Arc::clone(&ports.dispatch),
-            outbox: Arc::clone(&ports.outbox),
-            clock: Arc::clone(&ports.clock),
-            entropy: Arc::clone(&ports.entropy),
-        };
-        Self { shared: Arc::new(Shared { ports, actions, options }) }
+        Self { shared: Arc::new(Shared { ports, options }) }
     }
 
     /// The routes, state inside.

@@ -157,7 +157,7 @@ pub(crate) async fn cancel(
     Path(run): Path<String>,
 ) -> Shown<Response> {
     let run = room.find(&project, &run).await?;
-    match room.actions.cancel_run(run.app, run.id).await? {
+    match room.ports.actions.cancel_run(run.app, run.id).await? {
         Cancellation::Done | Cancellation::Asked => {}
         Cancellation::TooLate(state) => {
             return Err(Trouble::Refused(format!(
@@ -181,7 +181,7 @@ pub(crate) async fn redeliver(
         return Err(Trouble::Unknown("delivery"));
     }
     let refused = |why: &str| Err(Trouble::Refused(why.to_owned()));
-    match room.actions.redeliver(project, id).await? {
+    match room.ports.actions.redeliver(project, id).await? {
         Redelivered::Due => {}
         Redelivered::UnderWay => {
             return refused("An attempt of this delivery is under way; look at how it ends first.");

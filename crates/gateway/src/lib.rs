@@ -54,6 +54,7 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// What the gateway asks of the other rooms.
 #[expect(missing_docs, reason = "each field is the port of its type, described there")]
 pub struct Ports {
+    pub actions: Actions,
     pub runs: Arc<dyn Runs>,
     pub deliveries: Arc<dyn Deliveries>,
     pub registry: Arc<dyn Registry>,
@@ -111,7 +112,6 @@ pub struct Gateway(Arc<Parts>);
 #[doc(hidden)]
 pub struct Parts {
     ports: Ports,
-    pub(crate) actions: Actions,
     pub(crate) options: Options,
     pub(crate) ready: AtomicBool,
     pub(crate) meter: Meter,
@@ -141,20 +141,8 @@ impl Gateway {
     /// Puts the parts together; ready from the start. Install the metrics recorder before: the
     /// counters are made here.
     pub fn new(ports: Ports, options: Options) -> Self {
-        let actions = Actions {
-            runs: Arc::clone(&ports.runs),
-            deliveries: Arc::clone(&ports.deliveries),
-            registry: Arc::clone(&ports.registry),
-            builds: Arc::clone(&ports.builds),
-            replicas: Arc::clone(&ports.replicas),
-            dispatch: Arc::clone(&ports.dispatch),
-            outbox: Arc::clone(&ports.outbox),
-            clock: Arc::clone(&ports.clock),
-            entropy: Arc::clone(&ports.entropy),
-        };
         Self(Arc::new(Parts {
             ports,
-            actions,
             rate_of_address: Rate::new(options.rates.per_address),
             rate_of_key: Rate::new(options.rates.per_key),
             options,

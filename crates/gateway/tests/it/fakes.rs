@@ -1,6 +1,7 @@
 //! In-memory fakes of the ports: one [`World`] fulfils them all and remembers what it was asked.
 
 mod inboxes;
+mod reply;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,11 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::body::Body;
 use bytes::Bytes;
 use gateway::{CorsOrigins, Gateway, Options, Ports, Surface};
-use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::BodyExt as _;
+use queue::actions::Actions;
 use queue::app::{AppConfig, Contract, Function, Parameter};
 use queue::inbox::{CapturedRequest, Inbox};
 use queue::lease::{Lease, Release, Released};
@@ -29,10 +28,10 @@ use queue::search::Said;
 use queue::signature::WebhookSecret;
 use queue::webhook::Metadata;
 use queue::{AppId, BuildId, Clock, Entropy, InboxId, ProjectId, RunId, Timestamp};
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
-use tower::ServiceExt as _;
+
+pub(crate) use reply::{Reply, send, send_request};
 
 /// The project of most tests, and another one.
 pub(crate) const PROJECT: &str = "p-11111111";
@@ -123,19 +122,23 @@ impl World {
 
     /// The gateway in front of it.
     pub(crate) fn gateway(self: &Arc<Self>) -> Gateway {
-        self.gateway_with(Options {
-            public_url: PUBLIC_URL.into(),
-            allow_open_apps: false,
-            trusted_proxies: Vec::new(),
-            result_links: queue::link::ResultLinks::new(PUBLIC_URL, [7; 32]),
-            cors_origins: CorsOrigins::Any,
-            rates: gateway::RateLimits::default(),
-            version: "0.0.0-test".into(),
-        })
+        self.gateway_with(options())
     }
 
     pub(crate) fn gateway_with(self: &Arc<Self>, options: Options) -> Gateway {
+        let actions = Actions {
+            runs: self.clone(),
+            deliveries: self.clone(),
+            registry: self.clone(),
+            builds: self.clone(),
+            replicas: self.clone(),
+            dispatch: self.clone(),
+            outbox: self.clone(),
+            clock: self.clone(),
+            entropy: self.clone(),
+        };
         let ports = Ports {
+            actions,
             runs: self.clone(),
             deliveries: self.clone(),
             registry: self.clone(),
@@ -223,6 +226,19 @@ impl World {
     }
 }
 
+/// A gateway that allows nothing beyond the usual.
+pub(crate) fn options() -> Options {
+    Options {
+        public_url: PUBLIC_URL.into(),
+        allow_open_apps: false,
+        trusted_proxies: Vec::new(),
+        result_links: queue::link::ResultLinks::new(PUBLIC_URL, [7; 32]),
+        cors_origins: CorsOrigins::Any,
+        rates: gateway::RateLimits::default(),
+        version: "0.0.0-test".into(),
+    }
+}
+
 /// A keyword function with these required parameters.
 pub(crate) fn function(name: &str, parameters: &[&str]) -> Function {
     let parameter = |name: &&str| Parameter { name: (*name).to_owned(), required: true };
@@ -233,62 +249,6 @@ pub(crate) fn function(name: &str, parameters: &[&str]) -> Function {
         takes_any: false,
         streams: false,
     }
-}
-
-/// An answer, read whole.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Reply {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-impl Reply {
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("{}: {error}: {:?}", self.status, self.body))
-    }
-
-    pub(crate) fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-
-    /// The body of a 200.
-    #[track_caller]
-    pub(crate) fn good(&self) -> Value {
-        assert_eq!(self.status, 200, "{:?}", self.body);
-        self.json()
-    }
-
-    /// The message of an answer with this status and code.
-    #[track_caller]
-    pub(crate) fn problem(&self, status: u16, code: &str) -> String {
-        let body = self.json();
-        assert_eq!((self.status.as_u16(), &body["code"]), (status, &Value::from(code)), "{body}");
-        body["message"].as_str().unwrap().to_owned()
-    }
-}
-
-/// Sends one request with an optional `Authorization` value.
-pub(crate) async fn send(
-    router: &Surface,
-    method: &str,
-    path: &str,
-    key: Option<&str>,
-    body: impl Into<Body>,
-) -> Reply {
-    let mut request = Request::builder().method(method).uri(path);
-    if let Some(key) = key {
-        request = request.header(header::AUTHORIZATION, key);
-    }
-    send_request(router, request.body(body.into()).unwrap()).await
-}
-
-/// Sends a request made by hand.
-pub(crate) async fn send_request(router: &Surface, request: Request<Body>) -> Reply {
-    let response = router.clone().oneshot(request).await.unwrap();
-    let (parts, body) = response.into_parts();
-    Reply { status: parts.status, headers: parts.headers, body: body.collect().await.unwrap().to_bytes() }
 }
 
 impl Clock for World {

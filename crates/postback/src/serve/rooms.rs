@@ -12,6 +12,7 @@ use delivery::{Engine, OwnServer, Rules};
 use gateway::{CorsOrigins, Gateway, Surface};
 use inbox::InboxRoom;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use queue::actions::Actions;
 use queue::contain::Policy;
 use queue::hardware::Gpu;
 use queue::port::{
@@ -206,14 +207,26 @@ impl Rooms {
             entropy.clone(),
         ));
         let render = metrics.clone();
+        let actions = Actions {
+            runs: runs.clone(),
+            deliveries: deliveries.clone(),
+            registry: registry.clone(),
+            builds: builds.clone(),
+            replicas: replicas.clone(),
+            dispatch: dispatch.clone(),
+            outbox: outbox.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+        };
         let ports = gateway::Ports {
+            actions: actions.clone(),
             runs: runs.clone(),
             deliveries: deliveries.clone(),
             registry: registry.clone(),
             inboxes: inboxes.clone(),
             logs: logs.clone(),
             events: events.clone(),
-            dispatch: dispatch.clone(),
+            dispatch,
             replicas: replicas.clone(),
             outbox: outbox.clone(),
             guard,
@@ -244,13 +257,13 @@ impl Rooms {
         gateway.set_ready(false);
         let dashboard = Dashboard::new(
             dashboard::Ports {
+                actions,
                 runs,
                 deliveries,
                 registry,
                 events,
                 traffic,
                 logs,
-                dispatch,
                 api: Arc::new(gateway.inside()),
                 calls: Arc::new(gateway.clone()),
                 settings: Arc::new(gateway.clone()),

@@ -10,7 +10,7 @@ use queue::{Clock as _, Timestamp};
 use tower::ServiceExt as _;
 
 use super::{HOOK, Rig, call, deploy, predict, run_id, v3, v4};
-use crate::fakes::{PROJECT, function};
+use crate::fakes::{PROJECT, function, options};
 
 const ACKNOWLEDGED: &str = "Your request is being processed. We will return the result to your webhook.";
 
@@ -323,7 +323,7 @@ async fn browsers_may_call_from_the_origins_that_were_chosen() {
     assert_eq!(answer.headers()["access-control-allow-origin"], "*");
     assert_eq!(answer.headers()["access-control-allow-headers"], "authorization,content-type");
 
-    let mut options = Rig::options();
+    let mut options = options();
     options.cors_origins = gateway::CorsOrigins::These(vec!["https://app.example/".into()]);
     let router = rig.gateway(options).surface();
     let answer = router.clone().oneshot(preflight("https://app.example")).await.unwrap();

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::{HOOK, Rig, call, deploy, open_app, predict, v3, v4};
-use crate::fakes::{OTHER_PROJECT, PROJECT, TOKEN_SECRET, function, private_key, public_key, send};
+use crate::fakes::{OTHER_PROJECT, PROJECT, TOKEN_SECRET, function, options, private_key, public_key, send};
 
 /// Body → status, code, a part of the message; on every path.
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn an_app_that_says_disable_auth_is_open_only_where_the_server_says_so_too
     let closed = send(&rig.router(), "POST", &v4("open/predict"), None, "{}").await;
     assert!(closed.problem(401, "unauthorized").contains("--allow-open-apps"));
 
-    let mut options = Rig::options();
+    let mut options = options();
     options.allow_open_apps = true;
     let router = rig.gateway(options).surface();
     assert_eq!(send(&router, "POST", &v4("open/predict"), None, "{}").await.status, 200);
@@ -342,7 +342,7 @@ async fn a_panic_is_a_500_and_the_server_goes_on() {
     async fn boom() -> StatusCode {
         panic!("boom")
     }
-    let router = rig.gateway(Rig::options()).surface_with(axum::Router::new().route("/boom", get(boom)));
+    let router = rig.gateway(options()).surface_with(axum::Router::new().route("/boom", get(boom)));
     let reply = send(&router, "GET", "/boom", None, "").await;
     assert!(!reply.problem(500, "internal").contains("boom"));
     assert_eq!(send(&router, "GET", "/healthz", None, "").await.status, 200);
@@ -359,7 +359,7 @@ async fn a_store_that_cannot_be_read_is_a_503() {
 #[tokio::test]
 async fn health_readiness_and_version_are_for_everybody() {
     let rig = Rig::new();
-    let gateway = rig.gateway(Rig::options());
+    let gateway = rig.gateway(options());
     let router = gateway.clone().surface();
     assert_eq!(
         send(&router, "GET", "/healthz", None, "").await.text(),
@@ -387,7 +387,7 @@ async fn metrics_are_for_this_machine_and_for_the_private_key() {
         request
     };
     assert_eq!(router.oneshot(from_loopback()).await.unwrap().status(), 200);
-    let public = gateway::Options { public_url: "https://models.example.com".into(), ..Rig::options() };
+    let public = gateway::Options { public_url: "https://models.example.com".into(), ..options() };
     assert_eq!(rig.gateway(public).surface().oneshot(from_loopback()).await.unwrap().status(), 401);
 }
 

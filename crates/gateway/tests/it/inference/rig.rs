@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gateway::{CorsOrigins, Gateway, Options, Ports, Surface};
+use gateway::{Gateway, Options, Ports, Surface};
+use queue::actions::Actions;
 use queue::lease::{Lease, Release, Released};
 use queue::outcome::{Cancellation, Expired, Finish, Finished, Outcome};
 use queue::port::*;
@@ -14,7 +15,7 @@ use queue::run::{CallRecord, LeasedRun, Mode, NewRun, RunFilter, RunList, RunSta
 use queue::{AppId, ProjectId, RunId};
 use tokio::sync::Semaphore;
 
-use crate::fakes::{PUBLIC_URL, World};
+use crate::fakes::{World, options};
 
 pub(crate) struct Rig {
     pub(crate) world: Arc<World>,
@@ -64,25 +65,25 @@ impl Rig {
         rig
     }
 
-    pub(crate) fn options() -> Options {
-        Options {
-            public_url: PUBLIC_URL.into(),
-            allow_open_apps: false,
-            trusted_proxies: Vec::new(),
-            result_links: queue::link::ResultLinks::new(PUBLIC_URL, [7; 32]),
-            cors_origins: CorsOrigins::Any,
-            rates: gateway::RateLimits::default(),
-            version: "0.0.0-test".into(),
-        }
-    }
-
     pub(crate) fn router(self: &Arc<Self>) -> Surface {
-        self.gateway(Self::options()).surface()
+        self.gateway(options()).surface()
     }
 
     pub(crate) fn gateway(self: &Arc<Self>, options: Options) -> Gateway {
         let world = &self.world;
+        let actions = Actions {
+            runs: self.clone(),
+            deliveries: world.clone(),
+            registry: world.clone(),
+            builds: world.clone(),
+            replicas: world.clone(),
+            dispatch: Arc::new(Desk(Arc::clone(self))),
+            outbox: world.clone(),
+            clock: world.clone(),
+            entropy: world.clone(),
+        };
         let ports = Ports {
+            actions,
             runs: self.clone(),
             deliveries: world.clone(),
             dispatch: Arc::new(Desk(Arc::clone(self))),
