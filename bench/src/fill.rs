@@ -14,10 +14,10 @@ use queue::outcome::{Code, Finish, Finished, Outcome, RunError};
 use queue::port::{Accepted, Claim, Deliveries as _, Runs as _};
 use queue::run::{EndpointUrl, Generation, Mode, NewRun, RunOptions};
 use queue::webhook::Metadata;
-use queue::{AppId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
-use rand::RngCore as _;
+use queue::{AppId, LeaseToken, ProjectId, RunId, Timestamp};
 use store::{Options, Store};
 use testkit::server::Home;
+use testkit::{Chance, WallClock};
 
 use crate::report::{Report, number};
 use crate::stage::{app_folder, deploy, deploy_as};
@@ -33,22 +33,6 @@ const SPARE_BYTES: u64 = 4 << 30;
 pub(crate) const DAY_MS: i64 = 86_400_000;
 /// An app that has few of the runs, where they are of several kinds.
 pub(crate) const RARE: &str = "rare";
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Timestamp {
-        testkit::wall_clock()
-    }
-}
-
-struct Random;
-
-impl Entropy for Random {
-    fn fill(&self, bytes: &mut [u8]) {
-        rand::rng().fill_bytes(bytes);
-    }
-}
 
 /// What a directory is filled with.
 pub(crate) struct Full {
@@ -111,7 +95,7 @@ fn free_bytes(folder: &Path) -> anyhow::Result<u64> {
 /// Fills the directory through the verbs that the server itself uses; runs per second.
 pub(crate) async fn fill(home: &Home, full: &Full, hook: &str) -> anyhow::Result<f64> {
     let began = Instant::now();
-    let store = Store::open(Options::new(home.data_dir()), Arc::new(Wall), Arc::new(Random))?;
+    let store = Store::open(Options::new(home.data_dir()), Arc::new(WallClock), Arc::new(Chance))?;
     let project: ProjectId = home.keys().project_id.parse()?;
     let app = |name: &str| anyhow::Ok(AppId::new(&project, &name.parse()?));
     let apps: Vec<AppId> = full.apps().iter().map(|name| app(name)).collect::<Result<_, _>>()?;
@@ -159,7 +143,7 @@ async fn all<F: Future<Output = anyhow::Result<()>>>(
 
 fn new_run(app: &AppId, function: &str, hook: &str, number: usize, at: Timestamp) -> NewRun {
     NewRun {
-        id: RunId::generate(at, &Random),
+        id: RunId::generate(at, &Chance),
         app: app.clone(),
         function: function.into(),
         generation: Generation::V4,
@@ -207,7 +191,7 @@ impl Kind {
 async fn finish_one(store: &Store, kind: Kind, mut run: NewRun) -> anyhow::Result<()> {
     let at = run.accepted_at;
     run.options.metadata = kind.metadata.as_deref().map(Metadata::stored);
-    let accepted = store.accept(run, Claim::Now(LeaseToken::generate(&Random))).await?;
+    let accepted = store.accept(run, Claim::Now(LeaseToken::generate(&Chance))).await?;
     let Accepted::Leased(lease) = accepted else { anyhow::bail!("{accepted:?}") };
     let outcome = match kind.error {
         Some(error) => Outcome::failed(RunError::new(Code::UserError, error), 0.5, at),

@@ -58,27 +58,12 @@ pub(crate) fn file_name(sequence: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use queue::Timestamp;
-    use queue::inbox::{SignatureState, SignatureVerdict};
+    use testkit::recorded;
 
     use super::*;
 
-    fn request(path: &str, headers: &[(&str, &str)], body: &'static [u8]) -> CapturedRequest {
-        CapturedRequest {
-            id: uuid::Uuid::nil(),
-            sequence: 7,
-            method: "POST".into(),
-            path: path.into(),
-            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-            body: Bytes::from_static(body),
-            received_at: Timestamp::from_millis(0),
-            signature: SignatureVerdict {
-                verdict: SignatureState::Missing,
-                detail: String::new(),
-                mistake: None,
-            },
-        }
+    fn request(path: &str, headers: &[(&str, &str)], body: &[u8]) -> CapturedRequest {
+        recorded("POST", path, headers, body)
     }
 
     #[test]
@@ -106,7 +91,7 @@ mod tests {
     fn bodies_that_no_argument_can_hold_come_from_the_downloaded_file() {
         for body in [&b"@/etc/passwd"[..], b"\0", b"\xff", &[b'a'; INLINE_BODY_BYTES_MAX + 1]] {
             let command = command(&request("/inbox/1", &[], body), "http://h");
-            assert!(command.ends_with("--data-binary @request-7.bin"), "{command}");
+            assert!(command.ends_with("--data-binary @request-1.bin"), "{command}");
         }
     }
 }

@@ -88,27 +88,12 @@ fn lines(old: &str, new: &str, context: usize) -> Vec<Line> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use queue::Timestamp;
-    use queue::inbox::{SignatureState, SignatureVerdict};
+    use testkit::recorded;
 
     use super::*;
 
     fn request(headers: &[(&str, &str)], body: &str) -> CapturedRequest {
-        CapturedRequest {
-            id: uuid::Uuid::nil(),
-            sequence: 1,
-            method: "POST".into(),
-            path: "/inbox/1".into(),
-            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-            body: Bytes::copy_from_slice(body.as_bytes()),
-            received_at: Timestamp::from_millis(0),
-            signature: SignatureVerdict {
-                verdict: SignatureState::Missing,
-                detail: String::new(),
-                mistake: None,
-            },
-        }
+        recorded("POST", "/inbox/1", headers, body.as_bytes())
     }
 
     fn told(lines: &[Line]) -> Vec<String> {

@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use queue::Timestamp;
-use queue::inbox::{CapturedRequest, SignatureState, SignatureVerdict};
+use queue::inbox::CapturedRequest;
 use queue::limits::REPLAYS_AT_ONCE_MAX;
 use queue::port::Replays as _;
 use queue::replay::NotReplayed;
@@ -18,21 +16,9 @@ use tokio::time::timeout;
 
 use crate::fakes::{Answer, PATIENCE, World};
 
-fn recorded(method: &str, headers: &[(&str, &str)], body: &'static [u8]) -> CapturedRequest {
-    CapturedRequest {
-        id: uuid::Uuid::nil(),
-        sequence: 1,
-        method: method.into(),
-        path: "/inbox/0123456789abcdef0123456789abcdef/a?b=1".into(),
-        headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-        body: Bytes::from_static(body),
-        received_at: Timestamp::from_millis(0),
-        signature: SignatureVerdict {
-            verdict: SignatureState::Missing,
-            detail: String::new(),
-            mistake: None,
-        },
-    }
+/// Of an inbox, with a path below it and a query.
+fn recorded(method: &str, headers: &[(&str, &str)], body: &[u8]) -> CapturedRequest {
+    testkit::recorded(method, "/inbox/0123456789abcdef0123456789abcdef/a?b=1", headers, body)
 }
 
 /// Tells what it is sent, byte by byte, and answers this.

@@ -17,9 +17,9 @@ use queue::outcome::{Finish, Finished, Outcome};
 use queue::port::{Accepted, Claim, Deliveries as _, Outbox as _, Registry as _, Runs as _};
 use queue::registry::NewProject;
 use queue::run::{EndpointUrl, Generation, Mode, NewRun, RunOptions};
-use queue::{AppId, Clock, Entropy, LeaseToken, ProjectId, RunId, Timestamp};
-use rand::RngCore as _;
+use queue::{AppId, Clock as _, LeaseToken, ProjectId, RunId};
 use store::{Options, Store};
+use testkit::{Chance, WallClock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
@@ -34,22 +34,6 @@ const BACKLOG: u64 = 10_000;
 const AT_ONCE: usize = 1_024;
 /// What a receiver takes for each answer.
 const ANSWER_TAKES: Duration = Duration::from_millis(2);
-
-struct Wall;
-
-impl Clock for Wall {
-    fn now(&self) -> Timestamp {
-        testkit::wall_clock()
-    }
-}
-
-struct Random;
-
-impl Entropy for Random {
-    fn fill(&self, bytes: &mut [u8]) {
-        rand::rng().fill_bytes(bytes);
-    }
-}
 
 /// A receiver that says 200 to everything and remembers how it was asked.
 #[derive(Default)]
@@ -140,7 +124,7 @@ struct World {
 
 impl World {
     async fn open(dir: &std::path::Path) -> Self {
-        let store = Store::open(Options::new(dir), Arc::new(Wall), Arc::new(Random)).unwrap();
+        let store = Store::open(Options::new(dir), Arc::new(WallClock), Arc::new(Chance)).unwrap();
         let project: ProjectId = "p-12345678".parse().unwrap();
         let new = NewProject {
             id: project.clone(),
@@ -148,7 +132,7 @@ impl World {
             private_key_hash: [2; 32],
             webhook_secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
             token_secret: vec![3; 32],
-            created_at: Wall.now(),
+            created_at: WallClock.now(),
         };
         store.create_project(new).await.unwrap();
         Self { store, app: AppId::new(&project, &"app".parse().unwrap()) }
@@ -156,9 +140,9 @@ impl World {
 
     /// A run that ended, and the first attempts to tell its webhooks that have a place.
     async fn ended(&self, webhooks: Vec<EndpointUrl>, handle: Option<&Handle>) {
-        let at = Wall.now();
+        let at = WallClock.now();
         let run = NewRun {
-            id: RunId::generate(at, &Random),
+            id: RunId::generate(at, &Chance),
             app: self.app.clone(),
             function: "predict".into(),
             generation: Generation::V4,
@@ -170,12 +154,12 @@ impl World {
             warning: None,
             options: RunOptions::default(),
         };
-        let accepted = self.store.accept(run, Claim::Now(LeaseToken::generate(&Random))).await.unwrap();
+        let accepted = self.store.accept(run, Claim::Now(LeaseToken::generate(&Chance))).await.unwrap();
         let Accepted::Leased(lease) = accepted else { panic!("{accepted:?}") };
         let mut departures: Vec<_> =
             webhooks.iter().map(|url| handle.and_then(|handle| handle.reserve(url, 9))).collect();
         let first_attempts = departures.iter().map(Option::is_some).collect();
-        let outcome = Outcome::succeeded(Bytes::from_static(br#"{"is": 1}"#), 200, 0.5, Wall.now());
+        let outcome = Outcome::succeeded(Bytes::from_static(br#"{"is": 1}"#), 200, 0.5, WallClock.now());
         let finished = self.store.finish(Finish { lease, outcome, first_attempts }).await.unwrap();
         let Finished::Recorded(due) = finished else { panic!("the lease is current") };
         for due in due {
@@ -216,7 +200,7 @@ async fn a_receiver_that_comes_back_is_drained_at_its_cap_and_felt_by_nobody() {
     let store = Arc::new(world.store.clone());
     let (deliveries, registry) = (Arc::clone(&store), Arc::clone(&store));
     let (engine, handle) =
-        Engine::new(options, deliveries, registry, store, Arc::new(Wall), Arc::new(Random));
+        Engine::new(options, deliveries, registry, store, Arc::new(WallClock), Arc::new(Chance));
     let stop = CancellationToken::new();
     let running = tokio::spawn(engine.run(stop.clone()));
     let (back, other) = (Arc::new(Receiver::default()), Arc::new(Receiver::default()));
