@@ -16,19 +16,21 @@ use queue::limits::{
     BUFFERED_BYTES_PER_APP_MAX, BUFFERED_RUNS_PER_APP_MAX, PRIORITY_MAX, URGENT_RUNS_PER_APP_MAX,
     WAITING_CALLS_PER_APP_MAX,
 };
-use queue::outcome::Outcome;
-use queue::port::{Call, Refused};
+use queue::port::Refused;
 use queue::run::LeasedRun;
 use queue::scaling::Balancing;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+mod claiming;
+mod closing;
 mod places;
+mod work;
 
+pub(crate) use closing::Closed;
 use places::Places;
+pub(crate) use work::{WaitingCall, Work};
 
-/// Runs are claimed when no more than this many wait in memory.
-const CLAIM_AT: usize = BUFFERED_RUNS_PER_APP_MAX / 2;
 /// Runs that wait here at most when none of them is urgent.
 const ORDINARY_RUNS_MAX: usize = BUFFERED_RUNS_PER_APP_MAX - URGENT_RUNS_PER_APP_MAX;
 /// The priority of runs about which nothing is known: they are no reason for haste.
@@ -41,45 +43,6 @@ const ON_ITS_WAY: Duration = Duration::from_secs(60);
 /// work goes on for as long, and so in turns. Each stretch without new work is twice as long as the one
 /// before: however long calls take, one of them outlasts those that began before it.
 const HOLD: Duration = Duration::from_secs(30);
-
-/// Something to execute.
-#[derive(Debug)]
-pub(crate) enum Work {
-    Run(LeasedRun),
-    Call(WaitingCall),
-}
-
-/// A synchronous call and whoever waits for it.
-#[derive(Debug)]
-pub(crate) struct WaitingCall {
-    pub(crate) call: Call,
-    pub(crate) reply: oneshot::Sender<Outcome>,
-    pub(crate) deadline: Instant,
-}
-
-impl Work {
-    fn input_bytes(&self) -> usize {
-        match self {
-            Self::Run(run) => run.input.len(),
-            Self::Call(waiting) => waiting.call.input.len(),
-        }
-    }
-
-    pub(crate) fn id(&self) -> RunId {
-        match self {
-            Self::Run(run) => run.lease.run,
-            Self::Call(waiting) => waiting.call.id,
-        }
-    }
-
-    /// Somebody waits for a call, but no more urgently than for a run that says nothing.
-    const fn priority(&self) -> i8 {
-        match self {
-            Self::Run(run) => run.priority,
-            Self::Call(_) => 0,
-        }
-    }
-}
 
 /// A replica's seat at the queue: what it last said about itself.
 #[derive(Debug, Default)]
@@ -99,15 +62,6 @@ impl Seat {
     pub(crate) fn bell(&self) -> Arc<Notify> {
         Arc::clone(&self.bell)
     }
-}
-
-/// Why no more work comes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closed {
-    /// The server stops.
-    Stopping,
-    /// The app is gone.
-    Retired,
 }
 
 #[derive(Debug, Default)]
@@ -463,105 +417,6 @@ impl Waiting {
         }
     }
 
-    /// There may be queued runs in the store, of this priority at most.
-    pub(crate) fn wake(&self, priority: i8) {
-        let mut inner = self.lock();
-        inner.backlog = true;
-        inner.woken = true;
-        if inner.ready.back().is_some_and(|last| last.priority() < priority) {
-            inner.urgent = (inner.urgent + 1).min(URGENT_RUNS_PER_APP_MAX);
-        }
-        self.attention.notify_one();
-    }
-
-    /// Begins a claim when there is reason and room: how many runs, and bytes.
-    pub(crate) fn begin_claim(&self) -> Option<(usize, usize)> {
-        let mut inner = self.lock();
-        if !inner.wants_claim() || inner.closed.is_some() {
-            return None;
-        }
-        inner.claiming = true;
-        inner.woken = false;
-        let bytes = BUFFERED_BYTES_PER_APP_MAX.saturating_sub(inner.held_bytes);
-        let urgent = std::mem::take(&mut inner.urgent);
-        inner.urgent_claimed = urgent;
-        let ordinary = if inner.held <= CLAIM_AT { ORDINARY_RUNS_MAX - inner.held } else { 0 };
-        Some((ordinary.max(urgent.min(BUFFERED_RUNS_PER_APP_MAX - inner.held)), bytes))
-    }
-
-    /// Ends a claim; `None` when it failed. Gives back what came too late or was cancelled.
-    pub(crate) fn end_claim(&self, claimed: Option<Vec<LeasedRun>>) -> Vec<LeasedRun> {
-        let mut inner = self.lock();
-        inner.claiming = false;
-        inner.backlog = inner.woken || claimed.as_ref().is_none_or(|runs| !runs.is_empty());
-        if claimed.is_none() {
-            inner.urgent = (inner.urgent + inner.urgent_claimed).min(URGENT_RUNS_PER_APP_MAX);
-        }
-        let runs = claimed.unwrap_or_default();
-        if inner.closed.is_some() {
-            return runs;
-        }
-        let mut turned_back = Vec::new();
-        for run in runs {
-            if inner.turns_back(run.lease.run) {
-                turned_back.push(run);
-                continue;
-            }
-            inner.held += 1;
-            inner.held_bytes += run.input.len();
-            inner.push_run(run);
-        }
-        self.announce(&mut inner);
-        self.announce_alone(&inner);
-        turned_back
-    }
-
-    /// No more work comes in.
-    pub(crate) fn close(&self, why: Closed) {
-        self.lock().closed = Some(why);
-    }
-
-    /// Whether no more work comes in.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed.is_some()
-    }
-
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        let inner = self.lock();
-        inner.ready.is_empty() && inner.alone.is_empty()
-    }
-
-    /// Takes out every run.
-    pub(crate) fn take_runs(&self) -> Vec<LeasedRun> {
-        let mut inner = self.lock();
-        let work = inner.alone.drain(..).collect::<Vec<_>>();
-        let (runs, calls): (Vec<_>, Vec<_>) = work
-            .into_iter()
-            .chain(std::mem::take(&mut inner.ready))
-            .partition(|work| matches!(work, Work::Run(_)));
-        inner.ready = calls.into();
-        inner.alone_since = None;
-        for run in &runs {
-            inner.left(run);
-        }
-        runs.into_iter().filter_map(|work| if let Work::Run(run) = work { Some(run) } else { None }).collect()
-    }
-
-    /// Takes out every call.
-    pub(crate) fn take_calls(&self) -> Vec<WaitingCall> {
-        let mut inner = self.lock();
-        let (calls, runs): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut inner.ready).into_iter().partition(|work| matches!(work, Work::Call(_)));
-        inner.ready = runs.into();
-        inner.calls = 0;
-        inner.calls_bytes = 0;
-        calls
-            .into_iter()
-            .filter_map(|work| if let Work::Call(call) = work { Some(call) } else { None })
-            .collect()
-    }
-
     /// What there is to do, and whether the pool could start more replicas for it.
     pub(crate) fn demand(&self, can_grow: bool) -> Demand {
         let mut inner = self.lock();
@@ -641,12 +496,6 @@ impl Inner {
 
     fn holds(&self) -> bool {
         self.alone_since.is_some_and(|since| holds_after(since.elapsed()))
-    }
-
-    fn wants_claim(&self) -> bool {
-        let room = self.held <= CLAIM_AT || (self.urgent > 0 && self.held < BUFFERED_RUNS_PER_APP_MAX);
-        // A claim brings one run at least, whatever its size.
-        self.backlog && !self.claiming && room && self.held_bytes < BUFFERED_BYTES_PER_APP_MAX
     }
 }
 
