@@ -18,7 +18,8 @@ use queue::progress::Progress;
 use queue::registry::{Build, BuildStatus, Prepared};
 use queue::webhook::Event;
 use queue::{ReplicaId, RunId, Timestamp, shortage};
-use tokio::sync::mpsc;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::calls::Calls;
@@ -84,6 +85,20 @@ pub(crate) enum Fate {
     Stuck,
     /// It was told to end at once.
     Killed,
+}
+
+/// Where a replica hears of new work.
+pub(crate) struct News {
+    waiting: Arc<Waiting>,
+    bell: Arc<Notify>,
+}
+
+impl News {
+    /// Whether work is granted to seats, and the next word of it.
+    fn next(&self) -> (bool, Notified<'_>) {
+        let grants = self.waiting.grants();
+        (grants, if grants { self.bell.notified() } else { self.waiting.work.notified() })
+    }
 }
 
 /// See the module.
@@ -240,7 +255,22 @@ impl<K: Kind> Replica<K> {
         }
     }
 
-    pub(crate) fn take_work(&mut self) {
+    /// Takes what work there is, leaves when there is nothing left to do, and returns how the replica hears of more.
+    pub(crate) fn look_for_work<'a>(&mut self, news: &'a News, process: &Process) -> Notified<'a> {
+        loop {
+            // Made before looking for work, so that no word of new work is missed.
+            let (grants, more) = news.next();
+            self.take_work();
+            if news.waiting.grants() == grants {
+                self.load.set(self.calls.len());
+                self.leave_when_done(process);
+                self.printer.flush();
+                return more;
+            }
+        }
+    }
+
+    fn take_work(&mut self) {
         if self.stage != Stage::Serving {
             return;
         }
@@ -252,7 +282,14 @@ impl<K: Kind> Replica<K> {
             // One by one from where it lies: after a panic, what is left there goes back.
             self.batch.reverse();
             while let Some(work) = self.batch.pop() {
-                K::begin(self, work, now, started_at);
+                match &work {
+                    Work::Call(waiting) if waiting.reply.is_closed() => {
+                        let error =
+                            RunError::new(Code::Cancelled, "the caller went away before the call began");
+                        self.settle(work, Outcome::failed(error, 0.0, started_at), None);
+                    }
+                    Work::Run(_) | Work::Call(_) => K::begin(self, work, now, started_at),
+                }
             }
         }
     }
@@ -266,6 +303,10 @@ impl<K: Kind> Replica<K> {
         self.say(format!("replica {} is ready after {seconds:.2} s", self.id));
         // The pool ends after its replicas; when it is gone, so is the order to serve.
         let _ = self.started.send(Started { id: self.id.clone(), functions, alone });
+    }
+
+    pub(crate) fn news(&self) -> News {
+        News { waiting: Arc::clone(&self.waiting), bell: self.seat.bell() }
     }
 
     pub(crate) fn obey(&mut self, order: Order) -> ControlFlow<Fate> {
@@ -294,7 +335,7 @@ impl<K: Kind> Replica<K> {
         ControlFlow::Continue(())
     }
 
-    pub(crate) fn leave_when_done(&mut self, process: &Process) {
+    fn leave_when_done(&mut self, process: &Process) {
         if self.stage == (Stage::Leaving { until: None }) && self.calls.is_empty() {
             K::ask_to_end(self, process);
             self.stage = Stage::Leaving { until: Some(Instant::now() + self.ports.options.stop_grace) };

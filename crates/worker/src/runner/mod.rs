@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use queue::app::{Contract, Function};
@@ -184,18 +183,9 @@ impl Replica {
         let mut printing = true;
         let mut looks = tokio::time::interval(self.watch.as_ref().map_or(FAR, Watch::pause));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (waiting, bell) = (Arc::clone(&self.waiting), self.seat.bell());
+        let news = self.news();
         loop {
-            // Made before looking for work, so that no word of new work is missed.
-            let grants = waiting.grants();
-            let news = if grants { bell.notified() } else { waiting.work.notified() };
-            self.take_work();
-            if waiting.grants() != grants {
-                continue;
-            }
-            self.load.set(self.calls.len());
-            self.leave_when_done(process);
-            self.printer.flush();
+            let more = self.look_for_work(&news, process);
             if self.kind.outgoing.write_to(socket).is_err() {
                 return self.closed(process).await;
             }
@@ -242,7 +232,7 @@ impl Replica {
                     }
                     ControlFlow::Continue(())
                 }
-                () = news, if self.stage == Stage::Serving && self.calls.len() < self.concurrency => ControlFlow::Continue(()),
+                () = more, if self.stage == Stage::Serving && self.calls.len() < self.concurrency => ControlFlow::Continue(()),
                 exit = process.ended() => ControlFlow::Break(Fate::Exited(exit)),
             };
             if let ControlFlow::Break(fate) = turn {
@@ -259,10 +249,6 @@ impl Replica {
         let id = work.id();
         let (function, input, attempt, accepted_at) = match &mut work {
             Work::Run(run) => (&run.function, &mut run.input, run.lease.attempt, run.accepted_at),
-            Work::Call(waiting) if waiting.reply.is_closed() => {
-                let error = RunError::new(Code::Cancelled, "the caller went away before the call began");
-                return self.settle(work, Outcome::failed(error, 0.0, started_at), None);
-            }
             Work::Call(waiting) => {
                 (&waiting.call.function, &mut waiting.call.input, 1, waiting.call.accepted_at)
             }

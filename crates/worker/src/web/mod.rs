@@ -282,18 +282,9 @@ impl Replica {
         let mut looks = tokio::time::interval(self.watch.as_ref().map_or(FAR, Watch::pause));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut printing, mut asking) = (true, true);
-        let (waiting, bell) = (Arc::clone(&self.waiting), self.seat.bell());
+        let news = self.news();
         loop {
-            // Made before looking for work, so that no word of new work is missed.
-            let grants = waiting.grants();
-            let news = if grants { bell.notified() } else { waiting.work.notified() };
-            self.take_work();
-            if waiting.grants() != grants {
-                continue;
-            }
-            self.load.set(self.calls.len());
-            self.leave_when_done(process);
-            self.printer.flush();
+            let more = self.look_for_work(&news, process);
             let wake_at = self.wake_at();
             let timer = tokio::time::sleep_until(wake_at.unwrap_or_else(|| Instant::now() + FAR));
             let turn = tokio::select! {
@@ -325,7 +316,7 @@ impl Replica {
                     }
                     ControlFlow::Continue(())
                 }
-                () = news, if self.stage == Stage::Serving && WebServer::places(self) > 0 => ControlFlow::Continue(()),
+                () = more, if self.stage == Stage::Serving && WebServer::places(self) > 0 => ControlFlow::Continue(()),
                 exit = process.ended() => ControlFlow::Break(Fate::Exited(exit)),
             };
             if let ControlFlow::Break(fate) = turn {
@@ -344,10 +335,6 @@ impl Replica {
             Work::Run(run) => {
                 let input = std::mem::take(&mut run.input);
                 (Some(request_of(input, &run.function, run.lease.run)), run.accepted_at)
-            }
-            Work::Call(waiting) if waiting.reply.is_closed() => {
-                let error = RunError::new(Code::Cancelled, "the caller went away before the call began");
-                return self.settle(work, Outcome::failed(error, 0.0, started_at), None);
             }
             Work::Call(waiting) => {
                 let call = &mut waiting.call;
