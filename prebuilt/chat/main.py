@@ -13,12 +13,29 @@ CONTEXT_TOKENS = int(os.environ.get("CHAT_CONTEXT") or 8192)
 TOKENS_MAX = 4096
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
+
+class _Counting(Llama):
+    """Knows what its last answer took: the library says so of whole answers, and of streams it does not."""
+
+    def generate(self, tokens, *arguments, **options):
+        self._prompt_tokens, self._said_tokens, self._last_token = len(tokens), 0, None
+        for token in super().generate(tokens, *arguments, **options):
+            self._said_tokens, self._last_token = self._said_tokens + 1, token
+            yield token
+
+    def usage(self, finish_reason):
+        # The token by which a model stops has no text, and is not counted in whole answers either.
+        stopped = finish_reason == "stop" and self._last_token is not None and not self.detokenize([self._last_token])
+        said = self._said_tokens - stopped
+        return {"prompt_tokens": self._prompt_tokens, "completion_tokens": said, "total_tokens": self._prompt_tokens + said}
+
+
 # Every layer goes to the GPU if the library was built for one, and none if it was not.
 SETTINGS = {"n_gpu_layers": -1, "n_ctx": CONTEXT_TOKENS, "verbose": False}
 if os.path.isfile(MODEL):
-    model = Llama(model_path=MODEL, **SETTINGS)
+    model = _Counting(model_path=MODEL, **SETTINGS)
 else:
-    model = Llama.from_pretrained(repo_id=MODEL, filename=FILE, **SETTINGS)
+    model = _Counting.from_pretrained(repo_id=MODEL, filename=FILE, **SETTINGS)
 
 
 class Unusable(Exception):
@@ -116,9 +133,19 @@ def _answered(options, stream=False):
         raise Unusable(str(reason)) from None
 
 
+def _wants_usage(options):
+    wanted = options.get("stream_options")
+    if wanted is None:
+        return False
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("include_usage", False), bool):
+        raise Unusable("`stream_options` must be an object such as {\"include_usage\": true}")
+    return wanted.get("include_usage", False)
+
+
 def run(messages=None, stream=False, **options):
     """`…/run/chat/completions`, as OpenAI's clients call it."""
     try:
+        with_usage = _wants_usage(options)
         answer = _answered({"messages": messages, **options}, bool(stream))
         if not stream:
             return answer
@@ -127,19 +154,25 @@ def run(messages=None, stream=False, **options):
         first = next(parts, None)
     except (Unusable, ValueError) as reason:
         return _refused(reason)
-    return _events(first, parts)
+    return _events(first, parts, with_usage)
 
 
 def _refused(reason):
     return {"status_code": 422, "error": {"message": str(reason), "type": "invalid_request_error"}}
 
 
-def _events(first, parts):
-    if first is not None:
-        yield f"data: {json.dumps(first)}\n\n"
-    for part in parts:
-        yield f"data: {json.dumps(part)}\n\n"
+def _events(first, parts, with_usage):
+    part = first
+    while part is not None:
+        yield _event({**part, "usage": None} if with_usage else part)
+        last, part = part, next(parts, None)
+    if with_usage and first is not None:
+        yield _event({**first, "choices": [], "usage": model.usage(last["choices"][0]["finish_reason"])})
     yield "data: [DONE]\n\n"
+
+
+def _event(part):
+    return f"data: {json.dumps(part)}\n\n"
 
 
 def predict(item, run_id, logger):

@@ -55,9 +55,22 @@ CHAT = {
                 if said == "too much":
                     raise ValueError("Requested tokens (9000) exceed context window of 8192")
                 if stream:
-                    return iter([{"choices": [{"delta": {"content": word}}]} for word in said.split()])
+                    tokens = self.generate([7] * 5, said=said)
+                    words = [self.detokenize([token]).decode() for token in tokens]
+                    ends = [None] * (len(words) - 1) + ["length" if words[-1] else "stop"]
+                    return iter([
+                        {"id": "1", "choices": [{"delta": {"content": word} if word else {}, "finish_reason": end}]}
+                        for word, end in zip(words, ends)
+                    ])
                 message = {"role": "assistant", "content": said.upper()}
                 return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"total_tokens": 3}}
+            def generate(self, tokens, said):
+                self.words = said.split()
+                yield from range(len(self.words))
+                if "endless" not in self.words:
+                    yield len(self.words)
+            def detokenize(self, tokens):
+                return "".join(self.words[token] for token in tokens if token < len(self.words)).encode()
     '''
 }
 
@@ -208,11 +221,31 @@ class Chat(ModelTest):
         self.assertEqual(
             parts,
             [
-                'data: {"choices": [{"delta": {"content": "good"}}]}\n\n',
-                'data: {"choices": [{"delta": {"content": "day"}}]}\n\n',
+                'data: {"id": "1", "choices": [{"delta": {"content": "good"}, "finish_reason": null}]}\n\n',
+                'data: {"id": "1", "choices": [{"delta": {"content": "day"}, "finish_reason": null}]}\n\n',
+                'data: {"id": "1", "choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n',
                 "data: [DONE]\n\n",
             ],
         )
+
+    def test_a_stream_says_what_it_took_to_who_asks(self):
+        replica = self.model("chat", CHAT)
+        for said, words, ends in (("good day", 2, "stop"), ("endless words", 2, "length")):
+            body = {"messages": [{"role": "user", "content": said}], "stream": True}
+            *parts, last, done = replica.call("run", {**body, "stream_options": {"include_usage": True}}).value
+            self.assertEqual(done, "data: [DONE]\n\n")
+            parts = [json.loads(part[len("data: ") :]) for part in parts]
+            self.assertEqual({part["usage"] for part in parts}, {None})
+            self.assertEqual(parts[-1]["choices"][0]["finish_reason"], ends)
+            # The token by which the model stops is none of the answer.
+            usage = {"prompt_tokens": 5, "completion_tokens": words, "total_tokens": 5 + words}
+            self.assertEqual(json.loads(last[len("data: ") :]), {"id": "1", "choices": [], "usage": usage})
+            for options in ({"include_usage": False}, {}, None):
+                self.assertNotIn("usage", "".join(replica.call("run", {**body, "stream_options": options}).value))
+        for options in ("yes", {"include_usage": "yes"}):
+            refused = replica.call("run", {**body, "stream_options": options})
+            self.assertEqual(refused.status, 422)
+            self.assertIn("`stream_options` must be", refused.value["error"]["message"])
 
     def test_what_openais_clients_send_is_understood(self):
         replica = self.model("chat", CHAT)

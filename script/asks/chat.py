@@ -50,6 +50,15 @@ assert (text, ended) == (said.content, "length") and parts > 20, (text, ended, p
 assert told(created(model="chat", messages=MESSAGES, max_tokens=30, seed=8, stream=True))[0] != text
 print(f"  the same answer as a stream of {parts} parts, and another with another seed")
 
+for ends in ({"max_tokens": 30}, {"max_tokens": 200, "stop": ["a", "e", "i", "o", "u"]}):
+    whole = created(model="chat", messages=MESSAGES, seed=7, **ends)
+    *parts, last = created(
+        model="chat", messages=MESSAGES, seed=7, stream=True, stream_options={"include_usage": True}, **ends
+    )
+    assert last.choices == [] and last.usage.model_dump() == whole.usage.model_dump(), (last, whole.usage)
+    assert all(part.choices and part.usage is None for part in parts), parts
+print(f"  a stream says at its end what it took: {last.usage.total_tokens} tokens, as the whole answer does")
+
 began = time.monotonic()
 stream = created(model="chat", messages=MESSAGES, max_tokens=400, stream=True)
 times = [time.monotonic() - began for _ in stream]
