@@ -106,6 +106,13 @@ pub(crate) fn query(state: Option<DeliveryState>, receiver: Option<&str>, after:
     format!("/dashboard/deliveries?{}", query.finish())
 }
 
+fn state(word: &str) -> Shown<DeliveryState> {
+    let found = DeliveryState::ALL.into_iter().find(|known| known.as_str() == word);
+    found.ok_or_else(|| {
+        Trouble::no_such("state of deliveries", word, &DeliveryState::ALL.map(DeliveryState::as_str))
+    })
+}
+
 /// The origin of an address that somebody typed.
 fn origin(text: &str) -> Option<String> {
     let origin = Url::parse(text.trim()).ok()?.origin();
@@ -118,10 +125,8 @@ pub(crate) async fn list(
     State(room): State<Arc<Shared>>,
     Query(narrow): Query<Narrow>,
 ) -> Shown<Response> {
-    let state = narrow
-        .state
-        .as_deref()
-        .and_then(|word| DeliveryState::ALL.into_iter().find(|state| state.as_str() == word));
+    let state =
+        narrow.state.as_deref().map(str::trim).filter(|word| !word.is_empty()).map(state).transpose()?;
     let asked = narrow.receiver.as_deref().filter(|text| !text.trim().is_empty());
     let receiver = match asked {
         Some(text) => Some(origin(text).ok_or_else(|| {
@@ -129,7 +134,11 @@ pub(crate) async fn list(
         })?),
         None => None,
     };
-    let after = narrow.after.as_deref().and_then(|text| text.parse::<DeliveryId>().ok());
+    let after =
+        narrow.after.as_deref().filter(|text| !text.is_empty()).map(str::parse::<DeliveryId>).transpose();
+    let after = after.map_err(|_| {
+        Trouble::Invalid("`after` is no id of a delivery; begin with the newest deliveries again.".to_owned())
+    })?;
     let filter = DeliveryFilter {
         project: project.clone(),
         endpoints: receiver.as_deref().map(|origin| Endpoints::Of(Receiver::stored(origin))),
@@ -209,6 +218,13 @@ mod tests {
         let row = DeliveryRow::of(&delivery, now);
         assert_eq!(row.last, "503 the receiver answered with an error");
         assert_eq!(row.when, "next in 30 s (1970-01-01 00:01:30)");
+    }
+
+    #[test]
+    fn a_state_that_there_is_not_is_named_with_those_that_there_are() {
+        assert_eq!(state("pending").unwrap(), DeliveryState::Pending);
+        let Err(Trouble::Invalid(message)) = state("done") else { panic!("it is taken") };
+        assert!(message.starts_with("`done` is no state of deliveries; there are pending, "), "{message}");
     }
 
     #[test]

@@ -27,6 +27,14 @@ pub(crate) enum Trouble {
     Store(StoreError),
 }
 
+impl Trouble {
+    /// A word that is none of those that there are, `what` it should be, and what to write instead.
+    pub(crate) fn no_such(what: &str, word: &str, known: &[&str]) -> Self {
+        let word: String = word.chars().take(100).collect();
+        Self::Invalid(format!("`{word}` is no {what}; there are {}.", known.join(", ")))
+    }
+}
+
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         Self::Store(error)

@@ -37,6 +37,13 @@ impl Narrow {
         !self.search.trim().is_empty() || !self.stream.is_empty()
     }
 
+    fn check(&self) -> Shown<()> {
+        if self.stream.is_empty() || STREAMS.iter().any(|known| known.as_str() == self.stream) {
+            return Ok(());
+        }
+        Err(Trouble::no_such("stream of a log", &self.stream, &STREAMS.map(Stream::as_str)))
+    }
+
     fn wants(&self, StoredLine { line, .. }: &StoredLine) -> bool {
         (self.stream.is_empty() || self.stream == line.stream.as_str())
             && line.text.to_lowercase().contains(&self.search.trim().to_lowercase())
@@ -95,6 +102,7 @@ fn most(narrow: &Narrow) -> usize {
 
 impl Shared {
     async fn newest_lines(&self, scope: LogScope, narrow: &Narrow) -> Shown<Vec<StoredLine>> {
+        narrow.check()?;
         let query = LogQuery { scope, after: None, since: None, limit: most(narrow), newest: true };
         Ok(self.ports.logs.read(query).await?)
     }
@@ -190,6 +198,12 @@ mod tests {
         assert!(!html.contains("ready</span>") && html.contains("value=\" LOADING \""), "{html}");
         let errors = page(Narrow { stream: "stderr".into(), ..Narrow::default() }, &lines);
         assert_eq!(errors.lines.len(), 1);
+        for stream in ["", "stdout", "stderr", "system"] {
+            assert!(Narrow { stream: stream.into(), ..Narrow::default() }.check().is_ok(), "{stream}");
+        }
+        let unknown = Narrow { stream: "stdin".into(), ..Narrow::default() }.check();
+        let Err(Trouble::Invalid(message)) = unknown else { panic!("it is taken") };
+        assert_eq!(message, "`stdin` is no stream of a log; there are stdout, stderr, system.");
     }
 
     #[test]

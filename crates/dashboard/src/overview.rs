@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::assets::Frame;
 use crate::chart::{self, Bars};
-use crate::error::Shown;
+use crate::error::{Shown, Trouble};
 use crate::session::SignedIn;
 use crate::{Shared, shape, words};
 
@@ -123,14 +123,21 @@ fn total(slices: &[Slice], what: Happened) -> Count {
     slices.iter().fold(Count::default(), |sum, slice| sum.plus(slice.of(what)))
 }
 
+fn span(word: &str) -> Shown<Span> {
+    if word.is_empty() {
+        return Ok(Span::Hour);
+    }
+    let found = Span::ALL.into_iter().find(|span| span.as_str() == word);
+    found.ok_or_else(|| Trouble::no_such("span of time here", word, &Span::ALL.map(Span::as_str)))
+}
+
 /// `/dashboard`
 pub(crate) async fn show(
     SignedIn(project): SignedIn,
     State(room): State<Arc<Shared>>,
     Query(back): Query<Back>,
 ) -> Shown<Response> {
-    let word = back.span.as_deref();
-    let span = Span::ALL.into_iter().find(|span| Some(span.as_str()) == word).unwrap_or(Span::Hour);
+    let span = span(back.span.as_deref().unwrap_or_default())?;
     let now = room.ports.clock.now();
     let slices = room.ports.traffic.traffic(&project, None, span, now).await?;
     let standing = room.ports.traffic.standing(&project).await?;

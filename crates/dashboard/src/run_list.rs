@@ -36,7 +36,7 @@ pub(crate) struct Narrow {
     until: Option<String>,
     text: Option<String>,
     metadata: Option<String>,
-    before: Option<RunId>,
+    before: Option<String>,
 }
 
 impl Narrow {
@@ -78,13 +78,27 @@ impl Narrow {
         };
         let search = Search::new(Some(text), [metadata])
             .map_err(|error| Trouble::Invalid(format!("Nothing was looked for: {error}.")))?;
+        let state = match state {
+            "" => None,
+            word => {
+                Some(RunState::ALL.into_iter().find(|known| known.as_str() == word).ok_or_else(|| {
+                    Trouble::no_such("state of runs", word, &RunState::ALL.map(RunState::as_str))
+                })?)
+            }
+        };
+        let before = match trimmed(self.before.as_deref()) {
+            "" => None,
+            text => Some(text.parse().map_err(|_| {
+                Trouble::Invalid("`before` is no id of a run; begin with the newest runs again.".to_owned())
+            })?),
+        };
         Ok(RunFilter {
             app,
-            state: RunState::ALL.into_iter().find(|known| known.as_str() == state),
+            state,
             since: moment(since)?.max(moment(from)?),
             until: moment(until)?,
             search,
-            before: self.before,
+            before,
             ..RunFilter::of(project.clone(), PAGE_RUNS)
         })
     }
@@ -181,7 +195,7 @@ impl RunsPage {
             narrowed: narrow.said().iter().any(|(_, value)| !value.is_empty()),
             looked_to: looked_to.map(|run| shape::moment(run.accepted_at())),
             older: list.next.map(|last| narrow.address(Some(last))),
-            newest: narrow.before.map(|_| narrow.address(None)),
+            newest: narrow.before.is_some().then(|| narrow.address(None)),
             rows: list.runs.iter().map(|run| Row::of(run, now)).collect(),
         }
     }
@@ -239,6 +253,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said() {
+        assert_eq!(
+            refused("state=done"),
+            "`done` is no state of runs; there are queued, running, succeeded, failed, cancelled, expired."
+        );
+        assert!(refused("before=yesterday").contains("`before` is no id of a run"));
         assert!(refused("since=yesterday").contains("`yesterday` is no time: write `90m`"));
         assert!(refused("metadata=order").contains("`order=17`"));
         assert!(matches!(narrow("app=No%20body").filter(&project(), NOW), Err(Trouble::Unknown("app"))));

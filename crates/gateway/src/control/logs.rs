@@ -91,22 +91,18 @@ struct Filter {
     app: Option<AppId>,
     until: Option<Timestamp>,
     search: Option<String>,
-    stream: Option<String>,
+    stream: Option<&'static str>,
     container: Option<String>,
 }
 
 impl Filter {
     fn read(params: &Params) -> Answer<Self> {
-        if let Some(stream) = params.text("stream")
-            && ![Stream::Stdout, Stream::Stderr, Stream::System].iter().any(|known| known.as_str() == stream)
-        {
-            return Err(unread("stream", "`stdout`, `stderr` or `system`", stream));
-        }
+        let streams = [Stream::Stdout, Stream::Stderr, Stream::System].map(Stream::as_str);
         Ok(Self {
             app: None,
             until: params.moment("beforeDate")?,
             search: params.text("search").map(str::to_lowercase),
-            stream: params.text("stream").map(str::to_owned),
+            stream: params.word("stream", &streams)?,
             container: params.text("container").map(str::to_owned),
         })
     }
@@ -119,7 +115,7 @@ impl Filter {
     fn wants(&self, StoredLine { line, .. }: &StoredLine) -> bool {
         self.app.as_ref().is_none_or(|app| *app == line.app)
             && self.until.is_none_or(|until| line.at < until)
-            && self.stream.as_ref().is_none_or(|stream| stream == line.stream.as_str())
+            && self.stream.is_none_or(|stream| stream == line.stream.as_str())
             && self.search.as_ref().is_none_or(|search| line.text.to_lowercase().contains(search))
             && self.container.as_ref().is_none_or(|container| {
                 line.replica.as_ref().is_some_and(|replica| replica.as_str() == container)
@@ -135,7 +131,7 @@ async fn read(gateway: &Gateway, scope: LogScope, filter: &Filter, params: &Para
     };
     // Once there is a cursor, clients send it in place of the moment.
     let since = if after.is_some() { None } else { params.moment("afterDate")? };
-    let direction = params.text("direction");
+    let direction = params.word("direction", &["forward", "backward"])?;
     let forward =
         after.is_some() || since.is_some() || filter.until.is_some() || direction == Some("forward");
     if !forward {

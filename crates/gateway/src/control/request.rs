@@ -181,9 +181,22 @@ impl Params {
         self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// `true` and `1` are yes.
-    pub(super) fn flag(&self, key: &str) -> bool {
-        self.text(key).is_some_and(|text| text == "1" || text.eq_ignore_ascii_case("true"))
+    /// `true` and `1` are yes, `false` and `0` no, and so is nothing.
+    pub(super) fn flag(&self, key: &str) -> Answer<bool> {
+        match self.text(key).map(str::to_ascii_lowercase).as_deref() {
+            Some("true" | "1") => Ok(true),
+            None | Some("false" | "0") => Ok(false),
+            Some(other) => Err(unread(key, "`true` or `false`", other)),
+        }
+    }
+
+    /// A word, when it is one of those that there are.
+    pub(super) fn word(&self, key: &str, known: &[&'static str]) -> Answer<Option<&'static str>> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let found = known.iter().find(|word| **word == text);
+        found
+            .map(|word| Some(*word))
+            .ok_or_else(|| unread(key, &format!("one of {}", known.join(", ")), text))
     }
 
     /// How many to give: at least 1; more than [`PAGE_MAX`] is [`PAGE_MAX`].
@@ -266,6 +279,21 @@ mod tests {
             assert_eq!(Params::parse(&format!("at={text}")).moment("at").unwrap(), noon, "{text}");
         }
         assert!(Params::parse("at=noon").moment("at").is_err());
+    }
+
+    #[test]
+    fn what_is_neither_yes_nor_no_and_no_known_word_is_refused_with_what_there_is() {
+        for (query, wanted) in
+            [("", false), ("merge=", false), ("merge=True", true), ("merge=1", true), ("merge=0", false)]
+        {
+            assert_eq!(Params::parse(query).flag("merge").unwrap(), wanted, "{query}");
+        }
+        let refused = Params::parse("merge=maybe").flag("merge").unwrap_err();
+        assert_eq!(refused.message, "`?merge=` must be `true` or `false`, not `maybe`");
+        let ways = &["forward", "backward"];
+        assert_eq!(Params::parse("direction=backward").word("direction", ways).unwrap(), Some("backward"));
+        let refused = Params::parse("direction=up").word("direction", ways).unwrap_err();
+        assert_eq!(refused.message, "`?direction=` must be one of forward, backward, not `up`");
     }
 
     #[test]

@@ -244,7 +244,7 @@ async fn page<T>(
         .map_err(|error| Problem::bad_request("invalid_query", error.to_string()))?;
     let filter = RunFilter {
         app,
-        async_only: params.flag("asyncOnly"),
+        async_only: params.flag("asyncOnly")?,
         state: params.text("state").map(state).transpose()?,
         since: params.moment("since")?,
         until: params.moment("until")?,

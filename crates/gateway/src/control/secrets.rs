@@ -68,7 +68,7 @@ async fn change(
     fields: &Fields,
 ) -> Answer<Response> {
     let there = gateway.secrets.secret_names(project, app).await?;
-    let change = wanted(fields.entries(), &there, params.flag("merge"))?;
+    let change = wanted(fields.entries(), &there, params.flag("merge")?)?;
     if !gateway.secrets.change_secrets(project, app, change).await? {
         return Err(refused(format!(
             "there would be more than {SECRETS_MAX} secrets; remove some, or keep several values in one as JSON"
