@@ -61,9 +61,28 @@ pub(crate) fn beginning(body: &[u8], all: u64) -> String {
     visible(&text).into_owned()
 }
 
+/// A number as people read it: `1,240,000`.
+pub(crate) fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_numbers_have_their_thousands_apart() {
+        let shown = [0, 999, 1_000, 10_000, 1_240_000].map(thousands);
+        assert_eq!(shown, ["0", "999", "1,000", "10,000", "1,240,000"]);
+    }
 
     #[test]
     fn durations_have_the_digits_that_matter() {

@@ -473,6 +473,8 @@ pub struct RunList {
     /// The last run that was looked at, when there are older ones to look at still: the cursor of the next page,
     /// whether this one is full or not.
     pub next: Option<RunId>,
+    /// Runs that were looked at to find these.
+    pub looked: usize,
 }
 
 #[cfg(test)]

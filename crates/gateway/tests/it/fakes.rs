@@ -368,7 +368,7 @@ impl Runs for World {
         };
         let runs: Vec<_> = held.runs.values().rev().filter(wanted).take(filter.limit).cloned().collect();
         let next = if runs.len() == filter.limit { runs.last().map(|run| run.id) } else { None };
-        Ok(RunList { runs, next })
+        Ok(RunList { looked: runs.len(), runs, next })
     }
 
     async fn wait_for_end(&self, run: RunId, wait: Duration) {

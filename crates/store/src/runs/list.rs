@@ -111,7 +111,8 @@ pub(super) fn page(conn: &Connection, filter: &RunFilter) -> Result<RunList, Fau
     runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.id));
     runs.truncate(filter.limit);
     let next = if runs.len() == filter.limit { runs.last().map(|run| run.id) } else { None };
-    Ok(RunList { runs, next })
+    let looked = runs.len();
+    Ok(RunList { runs, next, looked })
 }
 
 /// Where the runs of a list lie: under the numbers of apps, each with the ways that find them.
@@ -211,13 +212,14 @@ fn search(
     let mut show = conn.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM runs r JOIN app_numbers n ON n.number = r.app WHERE r.id = ?1"
     ))?;
-    let (mut list, mut last, mut looked) = (RunList::default(), None, 0);
+    let (mut list, mut last, mut cost) = (RunList::default(), None, 0);
     while let Some((id, place, fits)) = heads.pop() {
-        if looked >= most || list.runs.len() == filter.limit {
+        if cost >= most || list.runs.len() == filter.limit {
             list.next = last;
             break;
         }
-        (looked, last) = (looked + places[place].1.cost(), Some(id));
+        (cost, last) = (cost + places[place].1.cost(), Some(id));
+        list.looked += 1;
         if fits {
             let mut rows = show.query(params![id.into_bytes()])?;
             list.runs.extend(rows.next()?.map(read).transpose()?);

@@ -59,18 +59,18 @@ fn a_search_looks_at_so_many_runs_and_goes_on_where_it_stopped() {
     let conn = runs(120);
     let first = page(&conn, &filter("tenth", 100)).unwrap();
     assert_eq!(seconds(&first), [110, 100, 90, 80, 70]);
-    assert_eq!(first.next, Some(id(70)), "fifty of a hundred and twenty");
+    assert_eq!((first.next, first.looked), (Some(id(70)), 50), "of a hundred and twenty");
     let second = page(&conn, &RunFilter { before: first.next, ..filter("tenth", 100) }).unwrap();
     assert_eq!(seconds(&second), [60, 50, 40, 30, 20]);
     let third = page(&conn, &RunFilter { before: second.next, ..filter("tenth", 100) }).unwrap();
-    assert_eq!((seconds(&third), third.next), (vec![10, 0], None));
+    assert_eq!((seconds(&third), third.next, third.looked), (vec![10, 0], None, 20));
 }
 
 #[test]
 fn a_full_page_of_a_search_goes_on_behind_its_last_run() {
     let conn = runs(40);
     let first = page(&conn, &filter("tenth", 2)).unwrap();
-    assert_eq!((seconds(&first), first.next), (vec![30, 20], Some(id(20))));
+    assert_eq!((seconds(&first), first.next, first.looked), (vec![30, 20], Some(id(20)), 20));
     let second = page(&conn, &RunFilter { before: first.next, ..filter("tenth", 2) }).unwrap();
     assert_eq!((seconds(&second), second.next), (vec![10, 0], None));
 }
