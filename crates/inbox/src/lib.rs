@@ -13,6 +13,7 @@
 //!   reaches a browser as such;
 //! - without the inbox's view token, a page looks exactly like one that does not exist;
 //! - pages read without a script: search, comparison and every form of a request are addresses;
+//! - however large a body is, laying it out, comparing and searching hold up no other connection;
 //! - an open page misses nothing: events come from the store, a broadcast only says when to look.
 
 mod assets;
@@ -121,6 +122,18 @@ impl InboxRoom {
             .route("/inbox/{id}/{*rest}", any(capture::receive))
             .merge(pages)
             .with_state(Arc::clone(&self.shared))
+    }
+}
+
+/// Work on bodies, which may be large: beside the threads that serve connections.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and with it whoever waits.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

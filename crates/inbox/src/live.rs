@@ -20,9 +20,9 @@ use queue::InboxId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::Shared;
 use crate::door::Opened;
 use crate::page::{Ask, gone, unavailable};
+use crate::{Shared, aside};
 
 /// Live pages of one inbox.
 const SUBSCRIBERS_PER_INBOX_MAX: usize = 16;
@@ -175,9 +175,9 @@ impl Feed {
                 Ok(mut found) => {
                     if let Some(request) = found.pop() {
                         self.after = request.sequence;
-                        let view = self.room.view(inbox, &request);
-                        let event =
-                            Event::default().id(request.sequence.to_string()).json_data(&view).ok()?;
+                        let views = self.room.views(inbox);
+                        let event = Event::default().id(request.sequence.to_string());
+                        let event = aside(move || event.json_data(views.of(&request))).await.ok()?;
                         return Some((Ok(event), Some(self)));
                     }
                 }

@@ -17,8 +17,8 @@ use serde::Deserialize;
 use crate::assets::Links;
 use crate::door::Opened;
 use crate::search::{Found, TEXT_CHARS_MAX};
-use crate::view::RequestView;
-use crate::{Shared, curl};
+use crate::view::{RequestView, Views};
+use crate::{Shared, aside, curl};
 
 /// Requests on one page.
 const PAGE_REQUESTS_MAX: usize = 100;
@@ -90,7 +90,7 @@ pub(crate) async fn show(
     Query(ask): Query<Ask>,
 ) -> Response {
     match room.render(&id, &ask).await {
-        Ok(Some(page)) => html(StatusCode::OK, &page),
+        Ok(Some(page)) => aside(move || html(StatusCode::OK, &page)).await,
         Ok(None) => gone(),
         Err(error) => unavailable(&error),
     }
@@ -137,9 +137,10 @@ impl Shared {
         } else {
             self.search(&inbox.id, &q, before, PAGE_REQUESTS_MAX).await?
         };
-        let requests: Vec<_> = found.requests.iter().map(|request| self.view(&inbox, request)).collect();
+        let newest = found.requests.first().map_or(0, |request| request.sequence);
+        let (views, shown) = (self.views(&inbox), found.requests);
+        let requests: Vec<_> = aside(move || shown.iter().map(|request| views.of(request)).collect()).await;
         let here = format!("{}?token={}", page_path(&inbox), inbox.view_token);
-        let newest = requests.first().map_or(0, |request| request.sequence);
         let older = match found.looked_to {
             Some(oldest) if !self.inboxes.requests_before(&inbox.id, oldest, 1, 0).await?.is_empty() => {
                 let search: String = url::form_urlencoded::byte_serialize(q.as_bytes()).collect();
@@ -172,9 +173,9 @@ impl Shared {
         }))
     }
 
-    /// A request as the page of its inbox shows it.
-    pub(crate) fn view(&self, inbox: &Inbox, request: &queue::inbox::CapturedRequest) -> RequestView {
-        RequestView::of(request, &self.address(&inbox.id), &page_path(inbox), &inbox.view_token)
+    /// Shows requests as the page of their inbox does.
+    pub(crate) fn views(&self, inbox: &Inbox) -> Views {
+        Views { address: self.address(&inbox.id), page: page_path(inbox), token: inbox.view_token.clone() }
     }
 }
 

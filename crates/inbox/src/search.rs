@@ -1,10 +1,12 @@
 //! Which requests hold a text: in method, path, headers or body, whatever the case of ASCII letters.
 
+use std::sync::Arc;
+
 use queue::InboxId;
 use queue::inbox::CapturedRequest;
 use queue::port::Stored;
 
-use crate::Shared;
+use crate::{Shared, aside};
 
 /// Longest text that is searched for, in characters.
 pub(crate) const TEXT_CHARS_MAX: usize = 200;
@@ -35,18 +37,22 @@ impl Shared {
         mut before: i64,
         limit: usize,
     ) -> Stored<Found> {
-        let needle = text.to_ascii_lowercase().into_bytes();
+        let needle: Arc<[u8]> = text.to_ascii_lowercase().into_bytes().into();
         let (mut found, mut bytes, mut looked) = (Found::default(), 0, 0);
         loop {
             let page = self.inboxes.requests_before(inbox, before, READ_REQUESTS_MAX, READ_BYTES_MAX).await?;
             if page.is_empty() {
                 return Ok(found);
             }
-            for request in page {
+            let needle = Arc::clone(&needle);
+            let page = aside(move || -> Vec<_> {
+                page.into_iter().map(|request| (holds(&request, &needle), request)).collect()
+            });
+            for (holds, request) in page.await {
                 before = request.sequence;
                 bytes += request.body.len();
                 looked += 1;
-                if holds(&request, &needle) {
+                if holds {
                     found.requests.push(request);
                 }
                 if found.requests.len() == limit || bytes > LOOKED_BYTES_MAX || looked == LOOKED_REQUESTS_MAX
@@ -55,8 +61,6 @@ impl Shared {
                     return Ok(found);
                 }
             }
-            // A page may have taken a while; others have their turn.
-            tokio::task::yield_now().await;
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::difference::{self, Line};
 use crate::door::Opened;
 use crate::page::{Ask, gone, name, page_path, unavailable};
 use crate::view::{RequestView, hex};
-use crate::{Shared, image};
+use crate::{Shared, aside, image};
 
 /// Of a body, shown laid out or as it came.
 const TEXT_BYTES_MAX: usize = 512 << 10;
@@ -85,7 +85,7 @@ pub(crate) async fn show(
     Query(ask): Query<Ask>,
 ) -> Response {
     match room.single(&id, sequence, &ask).await {
-        Ok(Some(page)) => html(StatusCode::OK, &page),
+        Ok(Some(page)) => aside(move || html(StatusCode::OK, &page)).await,
         Ok(None) => gone(),
         Err(error) => unavailable(&error),
     }
@@ -98,7 +98,7 @@ pub(crate) async fn compare(
     Query(ask): Query<Ask>,
 ) -> Response {
     match room.beside(&id, &ask).await {
-        Ok(Some(page)) => html(StatusCode::OK, &page),
+        Ok(Some(page)) => aside(move || html(StatusCode::OK, &page)).await,
         Ok(None) => gone(),
         Err(error) => unavailable(&error),
     }
@@ -154,7 +154,9 @@ impl Shared {
         });
         let from = ask.from.unwrap_or(0).min(request.body.len()) / HEX_BYTES * HEX_BYTES;
         let hex_page = |from: usize| format!("{}&view=hex&from={from}", here(sequence));
-        let (text, note) = shown(&request.body, view, from);
+        let (views, bytes) = (self.views(&inbox), request.body.len());
+        let ((text, note), request) =
+            aside(move || (shown(&request.body, view, from), views.of(&request))).await;
         let is_hex = view == "hex";
         Ok(Some(SinglePage {
             links: Links::new(),
@@ -171,8 +173,8 @@ impl Shared {
             text,
             note,
             hex_before: (is_hex && from > 0).then(|| hex_page(from - HEX_BYTES)),
-            hex_after: (is_hex && from + HEX_BYTES < request.body.len()).then(|| hex_page(from + HEX_BYTES)),
-            request: self.view(&inbox, &request),
+            hex_after: (is_hex && from + HEX_BYTES < bytes).then(|| hex_page(from + HEX_BYTES)),
+            request,
         }))
     }
 
@@ -184,17 +186,24 @@ impl Shared {
         let (old, new) = (old.min(new), old.max(new));
         let Some(old) = self.request(&inbox, old).await? else { return Ok(None) };
         let Some(new) = self.request(&inbox, new).await? else { return Ok(None) };
+        let views = self.views(&inbox);
+        let sequences = (old.sequence, new.sequence);
+        let (heads, bodies, sides) = aside(move || {
+            let sides = [views.of(&old), views.of(&new)];
+            (difference::heads(&old, &new), difference::bodies(&old, &new), sides)
+        })
+        .await;
         Ok(Some(ComparePage {
             links: Links::new(),
             name: name(&inbox),
             all: format!("{}?token={}", page_path(&inbox), inbox.view_token),
             id: inbox.id.to_string(),
             token: inbox.view_token.clone(),
-            heads: difference::heads(&old, &new),
-            bodies: difference::bodies(&old, &new),
-            old: old.sequence,
-            new: new.sequence,
-            sides: [self.view(&inbox, &old), self.view(&inbox, &new)],
+            heads,
+            bodies,
+            old: sequences.0,
+            new: sequences.1,
+            sides,
         }))
     }
 }

@@ -53,14 +53,25 @@ pub(crate) struct RequestView {
     pub(crate) open: String,
 }
 
-impl RequestView {
-    /// `address` is where senders post, `page` the page's path, `token` its view token.
-    pub(crate) fn of(request: &CapturedRequest, address: &str, page: &str, token: &str) -> Self {
+/// What the views of an inbox's requests have in common.
+pub(crate) struct Views {
+    /// Where senders post.
+    pub(crate) address: String,
+    /// The page's path.
+    pub(crate) page: String,
+    /// Its view token.
+    pub(crate) token: String,
+}
+
+impl Views {
+    /// Reads the whole body: nothing for a thread that serves connections.
+    pub(crate) fn of(&self, request: &CapturedRequest) -> RequestView {
+        let Self { address, page, token } = self;
         let (origin, prefix) = address.split_at(address.find("/inbox/").unwrap_or(address.len()));
         let body = Shown::of(&request.body);
         let at = request.received_at.to_rfc3339();
         let count = request.headers.len();
-        Self {
+        RequestView {
             sequence: request.sequence,
             method: visible(&request.method).into_owned(),
             path: visible(request.path.strip_prefix(prefix).unwrap_or(&request.path)).into_owned(),

@@ -1,6 +1,7 @@
 //! The room driven through its router, over ports in memory.
 
 mod fake;
+mod large;
 mod links;
 mod live;
 mod page;
