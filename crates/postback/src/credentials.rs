@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use queue::port::Registry;
-use queue::registry::{KeyHash, NewProject};
+use queue::port::{Registry, Stored};
+use queue::registry::{KeyHash, NewProject, Project, Scope};
 use queue::signature::SigningKey;
 use queue::{Clock, Entropy, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+use crate::print::WithHint;
 
 /// As long as those of the hosted platform live.
 const TOKEN_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -151,22 +153,41 @@ async fn settle(data_dir: &Path, registry: &dyn Registry) -> anyhow::Result<()> 
     let Ok(text) = fs::read_to_string(staged(data_dir)) else { return Ok(()) };
     let Ok(next) = serde_json::from_str::<Credentials>(&text) else { return unstage(data_dir) };
     let Some(project) = registry.project(&next.project_id).await? else { return unstage(data_dir) };
-    let (public, private) = (hash(&next.public_key), hash(&next.private_key));
-    let opened = (registry.identify(&public).await?, registry.identify(&private).await?);
-    let same = opened.0.is_some_and(|found| found.project == next.project_id)
-        && opened.1.is_some_and(|found| found.project == next.project_id)
-        && next.webhook_secret == project.webhook_secret()
-        && is_signed_by(&next.service_account_token, &project.token_secret);
+    let same = next.webhook_secret == project.webhook_secret()
+        && foreign(&next, &project, registry).await?.is_empty();
     if same { adopt(data_dir) } else { unstage(data_dir) }
 }
 
-fn is_signed_by(token: &str, secret: &[u8]) -> bool {
+/// The keys that do not open the project as they should, by the words for them that `keys rotate --only` takes.
+async fn foreign(
+    credentials: &Credentials,
+    project: &Project,
+    registry: &dyn Registry,
+) -> Stored<Vec<&'static str>> {
+    let mut foreign = Vec::new();
+    for (word, key, scope) in [
+        ("public-key", &credentials.public_key, Scope::Inference),
+        ("private-key", &credentials.private_key, Scope::Everything),
+    ] {
+        let opens = registry.identify(&hash(key)).await?;
+        if !opens.is_some_and(|found| found.project == project.id && found.scope == scope) {
+            foreign.push(word);
+        }
+    }
+    if !speaks_for(&credentials.service_account_token, project) {
+        foreign.push("service-account-token");
+    }
+    Ok(foreign)
+}
+
+fn speaks_for(token: &str, project: &Project) -> bool {
     let mut validation = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::HS256);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
-    let key = jsonwebtoken::DecodingKey::from_secret(secret);
-    jsonwebtoken::decode::<serde_json::Value>(token, &key, &validation).is_ok()
+    let key = jsonwebtoken::DecodingKey::from_secret(&project.token_secret);
+    jsonwebtoken::decode::<serde_json::Value>(token, &key, &validation)
+        .is_ok_and(|token| token.claims["project_id"] == project.id.as_str())
 }
 
 /// A fresh public key.
@@ -217,43 +238,54 @@ pub(crate) async fn ensure(
         adopt(data_dir)?;
         return Ok(Some(credentials));
     }
-    match read(data_dir)? {
-        Some(mut credentials) if known.iter().any(|project| project.id == credentials.project_id) => {
-            let identity = registry.identify(&hash(&credentials.private_key)).await?;
-            if identity.is_none() {
-                bail!(
-                    "the keys in `{}` are not those of project {}; make new ones with `postback keys rotate --data-dir {}`",
-                    path(data_dir).display(),
-                    credentials.project_id,
-                    data_dir.display()
-                );
-            }
-            let project = known.iter().find(|project| project.id == credentials.project_id);
-            let secret = project.map_or("", |project| project.webhook_secret());
-            if credentials.webhook_secret != secret {
-                tracing::warn!(
-                    "`{}` had a former webhook secret; it has the one in force now",
-                    path(data_dir).display()
-                );
-                secret.clone_into(&mut credentials.webhook_secret);
-                credentials.write(data_dir)?;
-            }
-            Ok(Some(credentials))
-        }
-        Some(credentials) => bail!(
+    let Some(mut credentials) = read(data_dir)? else {
+        tracing::warn!(
+            "`{}` is missing: the project's keys go on working, but commands on this machine cannot find them; \
+             make new ones with `postback keys rotate`",
+            path(data_dir).display()
+        );
+        return Ok(None);
+    };
+    let Some(project) = known.iter().find(|project| project.id == credentials.project_id) else {
+        bail!(
             "`{}` names project {}, which is not in this data directory; move the file away and make new keys with \
              `postback keys rotate --data-dir {}`",
             path(data_dir).display(),
             credentials.project_id,
             data_dir.display()
-        ),
-        None => {
-            tracing::warn!(
-                "`{}` is missing: the project's keys go on working, but commands on this machine cannot find them; \
-                 make new ones with `postback keys rotate`",
-                path(data_dir).display()
-            );
-            Ok(None)
-        }
+        );
+    };
+    let foreign = foreign(&credentials, project, registry).await?;
+    if !foreign.is_empty() {
+        return Err(not_whole(data_dir, &foreign, project).into());
     }
+    let secret = project.webhook_secret();
+    if credentials.webhook_secret != secret {
+        tracing::warn!(
+            "`{}` had a former webhook secret; it has the one in force now",
+            path(data_dir).display()
+        );
+        secret.clone_into(&mut credentials.webhook_secret);
+        credentials.write(data_dir)?;
+    }
+    Ok(Some(credentials))
+}
+
+/// Callers may have other keys than the file, which go on working: what to do is for its owner to choose.
+fn not_whole(data_dir: &Path, foreign: &[&str], project: &Project) -> WithHint {
+    let are = if foreign.len() == 1 { "is" } else { "are" };
+    WithHint::new(
+        format!(
+            "{} in `{}` {are} not of project {}; nothing was changed",
+            foreign.join(", "),
+            path(data_dir).display(),
+            project.id
+        ),
+        format!(
+            "put the file back as the server wrote it; or move it away, and the server starts without it; or make new keys \
+             with `postback keys rotate --only {} --data-dir {}`, which end those in use",
+            foreign.join(","),
+            data_dir.display()
+        ),
+    )
 }

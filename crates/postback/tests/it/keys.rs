@@ -149,6 +149,50 @@ fn refusal(stage: &Stage) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// Such as a copy of another server's file, or one that somebody has edited.
+#[tokio::test]
+async fn a_file_of_keys_that_do_not_open_the_project_is_named_and_left_alone() {
+    let (mut stage, other) = (Stage::empty(), Stage::empty());
+    stage.server.take().unwrap().terminate();
+    let path = stage.home.data_dir().join("credentials.json");
+    let good = std::fs::read_to_string(&path).unwrap();
+    let (mine, theirs) = (&stage.keys, &other.keys);
+    let token_of_nobody = format!("{}x", mine.service_account_token);
+    for (from, to, word) in [
+        (&mine.public_key, &theirs.public_key, "public-key"),
+        (&mine.public_key, &mine.private_key, "public-key"),
+        (&mine.private_key, &theirs.private_key, "private-key"),
+        (&mine.private_key, &mine.public_key, "private-key"),
+        (&mine.service_account_token, &theirs.service_account_token, "service-account-token"),
+        (&mine.service_account_token, &token_of_nobody, "service-account-token"),
+    ] {
+        let wrong = good.replace(from.as_str(), to);
+        assert_ne!(wrong, good);
+        std::fs::write(&path, &wrong).unwrap();
+        let said = refusal(&stage);
+        for part in [word, path.to_str().unwrap(), "hint: ", "move it away", &format!("--only {word} ")] {
+            assert!(said.contains(part), "no `{part}` in: {said}");
+        }
+        assert!(!said.contains(to.as_str()), "a key is told: {said}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), wrong, "it is changed");
+    }
+    // What is proposed helps.
+    let wrong = good.replace(&mine.public_key, &theirs.public_key);
+    let wrong = wrong.replace(&mine.private_key, &theirs.private_key);
+    std::fs::write(&path, wrong).unwrap();
+    let only = "public-key,private-key";
+    assert!(refusal(&stage).contains(&format!("--only {only} ")));
+    let output = stage.home.command().args(["keys", "rotate", "--only", only]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    stage.server = Some(stage.home.start());
+    let keys = stage.home.keys();
+    assert_eq!(keys.service_account_token, stage.keys.service_account_token);
+    for key in [&keys.private_key, &keys.service_account_token] {
+        let request = stage.bare(Method::GET, "/v2/projects").header("authorization", key.as_str());
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    }
+}
+
 #[tokio::test]
 async fn a_server_without_its_key_file_names_it_and_does_not_start() {
     let mut stage = Stage::empty();
