@@ -1,15 +1,20 @@
 //! `postback quickstart`: the main job in one command, on a machine that has nothing but Python 3.
 
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
 use queue::Clock as _;
 use queue::inbox::SignatureState;
 use queue::signature::{ID_HEADER, SignatureHeaders, SigningKeys, WebhookSecret};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::serve::Policy;
 use super::{Context, ExitStatus, deploy, inbox, serve};
@@ -26,6 +31,8 @@ const PORTS: std::ops::Range<u16> = 4100..4200;
 /// How long the webhook may take; the run itself takes a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Attempts to remove what is left.
+const REMOVALS_MAX: u32 = 100;
 const APP: &str = "webhook-delay-example";
 
 /// Arguments of `postback quickstart`.
@@ -47,9 +54,22 @@ pub(crate) struct Args {
 /// When a step fails; the message says which and why.
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
     serve::log_to_stderr("warn", false)?;
-    let printer = context.printer;
+    // Before there is anything to clean up.
+    let mut signals = Signals::watch().context("signals cannot be watched")?;
     let temporary = tempfile::Builder::new().prefix("postback-").tempdir().context("no temporary folder")?;
-    let data_dir = context.global.data_dir.clone().unwrap_or_else(|| temporary.path().join("data"));
+    let ended = whole(args, context, temporary.path(), &mut signals).await;
+    remove(temporary, context.printer).await;
+    ended
+}
+
+async fn whole(
+    args: Args,
+    context: &Context,
+    temporary: &Path,
+    signals: &mut Signals,
+) -> anyhow::Result<ExitStatus> {
+    let printer = context.printer;
+    let data_dir = context.global.data_dir.clone().unwrap_or_else(|| temporary.join("data"));
     let listener = free_port()?;
     let options = serve::Args {
         listen: listener.local_addr().context("the port's address cannot be read")?,
@@ -70,11 +90,19 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
     let mut server = Server::start_on(options, listener).await.context("the server did not start")?;
     printer.done(&format!("a server is up at {}", server.public_url));
     printer.note(&format!("  {}", server.containment));
-    let shown = show(&server, printer, &temporary.path().join("example")).await;
+    let example = temporary.join("example");
+    let shown = tokio::select! {
+        biased;
+        code = signals.next() => Ok(Some(code)),
+        shown = show(&server, printer, &example) => shown.map(|()| None),
+    };
     let stopped = match &shown {
-        Ok(()) if !args.once => {
+        Ok(None) if !args.once => {
             farewell(&server, printer, &data_dir);
-            server.wait().await
+            tokio::select! {
+                _ = signals.next() => Stopped::Asked,
+                stopped = server.wait() => stopped,
+            }
         }
         _ => Stopped::Asked,
     };
@@ -84,7 +112,49 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         Stopped::PartFailed(reason) => bail!("a part of the server failed: {reason}"),
     }
     server.stop().await;
-    shown.map(|()| ExitStatus::Success)
+    Ok(shown?.map_or(ExitStatus::Success, |code| {
+        printer.note("stopped before the webhook arrived");
+        ExitStatus::Code(code)
+    }))
+}
+
+/// What asks a program to end, and would end it at once.
+struct Signals(Vec<Signal>);
+
+impl Signals {
+    fn watch() -> io::Result<Self> {
+        let ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        // `nohup` goes on without its terminal.
+        let watched = ends.into_iter().filter(|kind| *kind != SignalKind::hangup() || !is_ignored(*kind));
+        Ok(Self(watched.map(signal).collect::<io::Result<_>>()?))
+    }
+
+    /// The exit status that shells know for the next one.
+    async fn next(&mut self) -> u8 {
+        let codes = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let came = select_all(self.0.iter_mut().map(|signal| signal.recv().boxed())).await.1;
+        128 + u8::try_from(codes[came].as_raw_value()).unwrap_or(0)
+    }
+}
+
+/// Whether the process was started so that the signal does nothing. Where the system does not tell, it is left alone.
+fn is_ignored(kind: SignalKind) -> bool {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask >> (kind.as_raw_value() - 1) & 1 == 1)
+}
+
+/// Removes the folder. What is ending may still write into it for a moment.
+async fn remove(folder: TempDir, printer: Printer) {
+    let folder = folder.keep();
+    for _ in 0..REMOVALS_MAX {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => tokio::time::sleep(LOOK_EVERY).await,
+            _ => return,
+        }
+    }
+    printer.warning(&format!("`{}` could not be removed; it can be removed by hand", folder.display()));
 }
 
 /// Port 4100, where clients look, or the next one that is free; kept, for somebody else may be looking too.
