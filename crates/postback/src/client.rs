@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 use crate::print::WithHint;
 use crate::profile::{Profile, check_url};
 
+mod again;
+
+pub(crate) use again::Again;
+
 /// A request may take this long; long-polls and uploads bring their own limit.
 const LIMIT: Duration = Duration::from_secs(30);
 const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -205,10 +209,18 @@ impl Ask<'_> {
     /// # Errors
     /// When the server cannot be reached.
     pub(crate) async fn any(self) -> anyhow::Result<(StatusCode, String)> {
-        let unreachable = |error: reqwest::Error| unreachable(self.url, &error);
-        let answer = self.request.send().await.map_err(unreachable)?;
+        self.once().await.map_err(|lost| lost.why)
+    }
+
+    /// The same, for whoever may ask again.
+    async fn once(self) -> Result<(StatusCode, String), Lost> {
+        let lost = |error: reqwest::Error| Lost {
+            why: unreachable(self.url, &error),
+            nobody_listens: error.is_connect(),
+        };
+        let answer = self.request.send().await.map_err(lost)?;
         let status = answer.status();
-        Ok((status, answer.text().await.map_err(unreachable)?))
+        Ok((status, answer.text().await.map_err(lost)?))
     }
 
     /// The same, but for a stream of events, whose pieces are told as they come; its text is then empty.
@@ -248,15 +260,30 @@ impl Ask<'_> {
     /// When the server cannot be reached, or refuses.
     pub(crate) async fn text(self) -> anyhow::Result<String> {
         let (status, text) = self.any().await?;
-        if status.is_success() {
-            return Ok(text);
-        }
-        let message = serde_json::from_str::<Value>(&text)
-            .ok()
-            .and_then(|value| value["message"].as_str().map(str::to_owned))
-            .unwrap_or_else(|| format!("the server answered {status}"));
-        Err(refused(status, message))
+        good(status, text)
     }
+}
+
+/// The text of an answer that says yes.
+///
+/// # Errors
+/// When it says no.
+pub(crate) fn good(status: StatusCode, text: String) -> anyhow::Result<String> {
+    if status.is_success() {
+        return Ok(text);
+    }
+    let message = serde_json::from_str::<Value>(&text)
+        .ok()
+        .and_then(|value| value["message"].as_str().map(str::to_owned))
+        .unwrap_or_else(|| format!("the server answered {status}"));
+    Err(refused(status, message))
+}
+
+/// A request without an answer. What it asked for may have been done.
+struct Lost {
+    why: anyhow::Error,
+    /// It was not done: no connection was made.
+    nobody_listens: bool,
 }
 
 fn refused(status: StatusCode, message: String) -> anyhow::Error {

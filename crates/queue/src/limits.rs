@@ -65,6 +65,8 @@ pub const RUNS_SEARCHED_MAX: usize = 10_000;
 pub const RUNS_PAGE_LOOK_MAX: Duration = Duration::from_secs(2);
 /// … and for the rest of one that has something to show.
 pub const RUNS_PAGE_FILL_MAX: Duration = Duration::from_millis(300);
+/// How long `--wait` asks again when its server does not answer.
+pub const SERVER_AWAY_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest text that runs are searched for, in bytes.
 pub const SEARCH_TEXT_BYTES_MAX: usize = 256;
 /// Conditions on the metadata in one search.
@@ -313,6 +315,11 @@ pub const TABLE: &[Limit] = &[
         "such looks for one page of the dashboard",
         "as many as fit into 2 s, or 300 ms once there is something to show",
         "the page says how many runs it looked at, and goes on with a click",
+    ),
+    limit(
+        "`--wait` of a command while its server is away, such as for a restart",
+        "5 min",
+        "it ends with an error; the run goes on, and `postback runs get RUN --wait` waits for it anew",
     ),
     limit("`Idempotency-Key`", "255 bytes", "422"),
     limit(

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use queue::Entropy;
 use queue::webhook::{Metadata, Schedule, WebhookHeaders};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use super::{Context, ExitStatus, runs};
-use crate::client::Client;
-use crate::print::{WithHint, clean};
+use crate::client::{Again, Ask, Client};
+use crate::print::{Printer, WithHint, clean};
+use crate::system::OsEntropy;
 
 /// The longest a synchronous call can take.
 const CALL_LIMIT: Duration = queue::limits::RESPONSE_GRACE_PERIOD_MAX;
@@ -76,7 +78,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitStatus> {
     let data = match args.data.strip_prefix('@') {
         Some(file) => std::fs::read_to_string(file).with_context(|| format!("failed to read `{file}`"))?,
-        None => args.data,
+        None => args.data.clone(),
     };
     serde_json::from_str::<serde::de::IgnoredAny>(&data).map_err(|error| {
         WithHint::new(
@@ -85,46 +87,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         )
     })?;
     let client = context.client().await?;
-    let path = format!("/v4/{}/{}/{}", client.project(), args.app, args.function);
-    let mut ask = client.ask(Method::POST, &path).raw_body(data).within(CALL_LIMIT);
-    if args.asynchronous || !args.webhook.is_empty() || args.wait {
-        ask = ask.query("async", true);
-    }
-    for webhook in &args.webhook {
-        ask = ask.query("webhookEndpoint", webhook);
-    }
-    if !args.header.is_empty() {
-        let headers = WebhookHeaders::new(args.header).map_err(|why| anyhow::anyhow!("`--header` {why}"))?;
-        ask = ask.header("x-webhook-headers", serde_json::to_string(&headers)?);
-    }
-    if !args.event.is_empty() {
-        ask = ask.query("webhookEventsFilter", args.event.join(","));
-    }
-    if let Some(schedule) = &args.webhook_schedule {
-        ask = ask.header("x-webhook-schedule", schedule.to_string());
-    }
-    if let Some(metadata) = &args.metadata {
-        let metadata = Metadata::parse(metadata).map_err(|why| anyhow::anyhow!("`--metadata` {why}"))?;
-        ask = ask.header("x-metadata", metadata.as_str().replace(['\n', '\r', '\t'], " "));
-    }
-    if let Some(delay) = args.delay {
-        ask = ask.query("delay", delay);
-    }
-    if let Some(priority) = args.priority {
-        ask = ask.query("priority", priority);
-    }
-    if let Some(retries) = args.retries {
-        ask = ask.query("retries", retries);
-    }
-    if let Some(codes) = args.retry_on {
-        ask = ask.query("retry_on", codes);
-    }
-    if let Some(attempts) = args.max_attempts {
-        ask = ask.query("max_attempts", attempts);
-    }
+    let call = Call::of(&args, data, &client)?;
     let printer = context.printer;
     let mut events = Events::default();
-    let (status, text) = ask.any_or_events(|piece| events.take(piece, |data| printer.data(data))).await?;
+    let (status, text) = if args.wait {
+        call.accepted(&client, printer).await?
+    } else {
+        call.ask(&client).any_or_events(|piece| events.take(piece, |data| printer.data(data))).await?
+    };
     if events.seen {
         return match &events.error {
             None => Ok(ExitStatus::Success),
@@ -150,6 +120,66 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
         context.printer.hint(&format!("what it printed: `postback logs --run {run}`"));
     }
     Ok(ExitStatus::Failure)
+}
+
+/// A call as it is sent.
+struct Call {
+    path: String,
+    query: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Call {
+    fn of(args: &Args, body: String, client: &Client) -> anyhow::Result<Self> {
+        let path = format!("/v4/{}/{}/{}", client.project(), args.app, args.function);
+        let (mut query, mut headers) = (Vec::new(), Vec::new());
+        if args.asynchronous || !args.webhook.is_empty() || args.wait {
+            query.push(("async", "true".to_owned()));
+        }
+        query.extend(args.webhook.iter().map(|webhook| ("webhookEndpoint", webhook.clone())));
+        if !args.header.is_empty() {
+            let told = WebhookHeaders::new(args.header.clone())
+                .map_err(|why| anyhow::anyhow!("`--header` {why}"))?;
+            headers.push(("x-webhook-headers", serde_json::to_string(&told)?));
+        }
+        if !args.event.is_empty() {
+            query.push(("webhookEventsFilter", args.event.join(",")));
+        }
+        if let Some(schedule) = &args.webhook_schedule {
+            headers.push(("x-webhook-schedule", schedule.to_string()));
+        }
+        if let Some(metadata) = &args.metadata {
+            let metadata = Metadata::parse(metadata).map_err(|why| anyhow::anyhow!("`--metadata` {why}"))?;
+            headers.push(("x-metadata", metadata.as_str().replace(['\n', '\r', '\t'], " ")));
+        }
+        let options = [
+            ("delay", args.delay.map(|delay| delay.to_string())),
+            ("priority", args.priority.map(|priority| priority.to_string())),
+            ("retries", args.retries.map(|retries| retries.to_string())),
+            ("retry_on", args.retry_on.clone()),
+            ("max_attempts", args.max_attempts.map(|attempts| attempts.to_string())),
+        ];
+        query.extend(options.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        Ok(Self { path, query, headers, body })
+    }
+
+    fn ask<'a>(&self, client: &'a Client) -> Ask<'a> {
+        let ask = client.ask(Method::POST, &self.path).raw_body(self.body.clone()).within(CALL_LIMIT);
+        let ask = self.query.iter().fold(ask, |ask, (name, value)| ask.query(name, value));
+        self.headers.iter().fold(ask, |ask, (name, value)| ask.header(name, value.clone()))
+    }
+
+    /// The acknowledgement. The call has a key, so that one whose acknowledgement was lost is not made twice.
+    async fn accepted(&self, client: &Client, printer: Printer) -> anyhow::Result<(StatusCode, String)> {
+        let entropy: &dyn Entropy = &OsEntropy;
+        let key = entropy.hex(16);
+        let mut server = Again::new(client, printer, None, false);
+        let call = |client| self.ask(client).header("idempotency-key", key.clone());
+        server
+            .ask(call, || "the call may have been accepted: `postback runs list` shows it then".to_owned())
+            .await
+    }
 }
 
 /// A stream of server-sent events, read piece by piece.
@@ -192,10 +222,7 @@ async fn wait(client: &Client, acknowledgement: &str, context: &Context) -> anyh
     let run = acknowledged["run_id"].as_str().context("the server's answer names no run")?;
     let printer = context.printer;
     printer.note(&format!("accepted as run {run}"));
-    let spinner = printer.spinner("waiting for the run's end");
-    let ended = runs::wait_for_end(client, run).await;
-    spinner.finish_and_clear();
-    let ended = ended?;
+    let ended = runs::wait_for_end(client, printer, run, true).await?;
     printer.raw_json(&ended.view);
     Ok(if ended.state == "succeeded" { ExitStatus::Success } else { ExitStatus::Failure })
 }

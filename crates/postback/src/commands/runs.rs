@@ -7,9 +7,11 @@ use queue::Clock as _;
 use queue::since::Since;
 use reqwest::Method;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{Context, ExitStatus};
-use crate::client::Client;
+use crate::client::{Again, Client, good};
+use crate::print::Printer;
 use crate::system::SystemClock;
 
 /// Arguments of `postback runs`.
@@ -83,6 +85,8 @@ impl Default for List {
 
 /// Seconds of one long-poll.
 const POLL_SECS: u64 = 30;
+/// From one to the next.
+const POLL_LEAST: Duration = Duration::from_millis(500);
 
 /// Lists, shows or cancels.
 ///
@@ -140,10 +144,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> anyhow::Result<ExitSta
             printer.raw_json(&client.control(Method::GET, &format!("runs/{run}")).text().await?);
         }
         Action::Get { run, wait: true } => {
-            let spinner = printer.spinner("waiting for the run's end");
-            let ended = wait_for_end(&client, &run).await;
-            spinner.finish_and_clear();
-            printer.raw_json(&ended?.view);
+            printer.raw_json(&wait_for_end(&client, printer, &run, false).await?.view);
         }
     }
     Ok(ExitStatus::Success)
@@ -204,17 +205,41 @@ struct Stands {
     state: String,
 }
 
-/// Asks until the run has ended.
+/// Asks until the run has ended, also while its server is restarted. `answered` tells whether the server has been there.
 ///
 /// # Errors
-/// When the server cannot be reached or knows no such run.
-pub(crate) async fn wait_for_end(client: &Client, run: &str) -> anyhow::Result<Ended> {
+/// When the server cannot be reached for too long or knows no such run.
+pub(crate) async fn wait_for_end(
+    client: &Client,
+    printer: Printer,
+    run: &str,
+    answered: bool,
+) -> anyhow::Result<Ended> {
+    let spinner = printer.spinner("waiting for the run's end");
+    let ended = ended(Again::new(client, printer, Some(&spinner), answered), run).await;
+    spinner.finish_and_clear();
+    ended
+}
+
+async fn ended(mut server: Again<'_>, run: &str) -> anyhow::Result<Ended> {
+    let path = format!("runs/{run}");
     loop {
-        let ask = client.control(Method::GET, &format!("runs/{run}")).query("wait", POLL_SECS);
-        let view = ask.within(Duration::from_secs(POLL_SECS + 10)).text().await?;
+        let asked = Instant::now();
+        let (status, view) = server
+            .ask(
+                |client| {
+                    let ask = client.control(Method::GET, &path).query("wait", POLL_SECS);
+                    ask.within(Duration::from_secs(POLL_SECS + 10))
+                },
+                || format!("the run is kept: `postback runs get {run} --wait` goes on waiting for it"),
+            )
+            .await?;
+        let view = good(status, view)?;
         let Stands { state } = serde_json::from_str(&view).context("the server's answer names no state")?;
         if !matches!(state.as_str(), "queued" | "running") {
             return Ok(Ended { view, state });
         }
+        // A server that shuts down lets its callers go early.
+        tokio::time::sleep_until(asked + POLL_LEAST).await;
     }
 }

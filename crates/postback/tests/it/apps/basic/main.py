@@ -36,6 +36,13 @@ def nap(seconds, answer_bytes=0):
     return {"ballast": "x" * answer_bytes} if answer_bytes else seconds
 
 
+def hold(path):
+    """Goes on when the file is there."""
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return "held"
+
+
 def die(status):
     os._exit(status)
 
