@@ -40,9 +40,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// How long a thread that read something waits for more. They wait in turn: with the two reads a second of an idle
-/// server, ten seconds would keep twenty of them from going after a burst.
-const READER_LINGERS: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a thread that read something waits for more. An idle server reads twice, once a second: just longer than
+/// that, so that it does not begin a thread each time. They wait in turn: ten seconds would keep twenty of them from
+/// going after a burst.
+const READER_LINGERS: std::time::Duration = std::time::Duration::from_millis(1_500);
 
 /// One thread for everything, so many, or one per core.
 fn runtime(threads: Option<u16>) -> std::io::Result<Runtime> {
