@@ -69,6 +69,7 @@ use queue::port::{
     Runs, Secrets, Settings, Traffic,
 };
 use queue::{Clock, Entropy};
+use tokio::sync::Semaphore;
 use url::Url;
 
 pub use settings::{Node, Space};
@@ -114,16 +115,22 @@ pub struct Dashboard {
     shared: Arc<Shared>,
 }
 
+/// Reads of what inboxes recorded that are done at once; others wait for their turn.
+const RECORDED_READS_AT_ONCE: usize = 4;
+
 /// What every handler needs.
 struct Shared {
     ports: Ports,
     options: Options,
+    /// Turns for reading what inboxes recorded, since a body may have 100 MiB.
+    recorded_reads: Semaphore,
 }
 
 impl Dashboard {
     /// The room over these ports.
     pub fn new(ports: Ports, options: Options) -> Self {
-        Self { shared: Arc::new(Shared { ports, options }) }
+        let recorded_reads = Semaphore::new(RECORDED_READS_AT_ONCE);
+        Self { shared: Arc::new(Shared { ports, options, recorded_reads }) }
     }
 
     /// The routes, state inside.

@@ -120,6 +120,7 @@ impl Shared {
     ) -> Shown<(Inbox, CapturedRequest)> {
         let inbox = self.own_inbox(project, id).await?;
         let sequence = sequence.parse::<i64>().map_err(|_| Trouble::Unknown("request"))?;
+        let _turn = self.recorded_reads.acquire().await;
         let found = self.ports.inboxes.requests(&inbox.id, sequence.saturating_sub(1), 1).await?.pop();
         let request = found.filter(|request| request.sequence == sequence);
         Ok((inbox, request.ok_or(Trouble::Unknown("request"))?))

@@ -38,7 +38,7 @@ use queue::port::{
     Replicas, Runs, Secrets, Stored,
 };
 use queue::{Clock, Entropy, ProjectId, RunId};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use meter::Meter;
 use rate::Rate;
@@ -107,6 +107,9 @@ pub struct Options {
 #[derive(Clone)]
 pub struct Gateway(Arc<Parts>);
 
+/// Reads of what inboxes recorded that are done at once; others wait for their turn.
+const RECORDED_READS_AT_ONCE: usize = 4;
+
 /// What a [`Gateway`] holds; reached through it (`gateway.options`), and through that the ports
 /// (`gateway.registry`).
 #[doc(hidden)]
@@ -118,6 +121,8 @@ pub struct Parts {
     pub(crate) rate_of_address: Option<Rate>,
     pub(crate) rate_of_key: Option<Rate>,
     pub(crate) bodies: inference::Budget,
+    /// Turns for reading what inboxes recorded, since a body may have 100 MiB.
+    pub(crate) recorded_reads: Semaphore,
     default_project: OnceCell<ProjectId>,
 }
 
@@ -149,6 +154,7 @@ impl Gateway {
             ready: AtomicBool::new(true),
             meter: Meter::new(),
             bodies: inference::Budget::new(),
+            recorded_reads: Semaphore::new(RECORDED_READS_AT_ONCE),
             default_project: OnceCell::new(),
         }))
     }

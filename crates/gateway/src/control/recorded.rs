@@ -115,6 +115,7 @@ pub(super) async fn requests(
 
 /// Reads one request after the other, since a body may have 100 MiB and a page must have an end.
 async fn read(gateway: &Gateway, inbox: &InboxId, after: i64, limit: usize) -> Answer<Vec<CapturedRequest>> {
+    let _turn = gateway.recorded_reads.acquire().await;
     let (mut items, mut bytes, mut after) = (Vec::new(), 0, after);
     while items.len() < limit && bytes < PAGE_BYTES {
         let Some(request) = gateway.inboxes.requests(inbox, after, 1).await?.pop() else { break };
@@ -173,7 +174,10 @@ pub(super) async fn replay(
 /// One of them, by its number.
 async fn recorded(gateway: &Gateway, inbox: &InboxId, number: &str) -> Answer<CapturedRequest> {
     let found = match number.parse::<i64>() {
-        Ok(number) => gateway.inboxes.requests(inbox, number.saturating_sub(1), 1).await?.pop(),
+        Ok(number) => {
+            let _turn = gateway.recorded_reads.acquire().await;
+            gateway.inboxes.requests(inbox, number.saturating_sub(1), 1).await?.pop()
+        }
         Err(_) => None,
     };
     found.filter(|request| request.sequence.to_string() == number).ok_or_else(|| {

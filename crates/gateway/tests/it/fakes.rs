@@ -61,6 +61,8 @@ pub(crate) struct Held {
     pub(crate) runs: BTreeMap<RunId, RunView>,
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) requests: Vec<(InboxId, CapturedRequest)>,
+    /// Reads of requests under way, and the most there were at once.
+    pub(crate) reads: (usize, usize),
     pub(crate) lines: Vec<StoredLine>,
     pub(crate) events: Vec<queue::event::StoredEvent>,
     pub(crate) calls: Vec<Call>,

@@ -137,3 +137,30 @@ async fn a_link_to_an_inbox_ends_by_itself_and_with_the_address_it_was_made_from
     ask(&router, "POST", &at(&format!("inboxes/{id}/share")), Value::Null).await.good();
     assert_eq!(world.inbox(&id).await.unwrap().unwrap().link_end(token), None);
 }
+
+#[tokio::test]
+async fn so_many_read_what_an_inbox_recorded_at_once_and_others_wait_for_their_turn() {
+    let world = World::new();
+    let router = world.router();
+    let made = ask(&router, "POST", &at("inboxes"), Value::Null).await.good();
+    let id: InboxId = made["id"].as_str().unwrap().parse().unwrap();
+    world.record(&id, captured(b"{}")).await.unwrap();
+    let list = at(&format!("inboxes/{id}/requests?limit=1"));
+    let replay = at(&format!("inboxes/{id}/requests/1/replay"));
+    let reading: Vec<_> = (0..24)
+        .map(|number| {
+            let (router, list, replay) = (router.clone(), list.clone(), replay.clone());
+            tokio::spawn(async move {
+                if number % 2 == 0 {
+                    get(&router, &list).await.good()
+                } else {
+                    ask(&router, "POST", &replay, json!({"url": "https://receiver.example"})).await.good()
+                }
+            })
+        })
+        .collect();
+    for one in reading {
+        one.await.unwrap();
+    }
+    assert_eq!(world.hold().reads, (0, 4));
+}

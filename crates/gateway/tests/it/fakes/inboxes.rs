@@ -50,6 +50,16 @@ impl Inboxes for World {
     }
 
     async fn requests(&self, inbox: &InboxId, after: i64, limit: usize) -> Stored<Vec<CapturedRequest>> {
+        {
+            let mut held = self.hold();
+            held.reads.0 += 1;
+            held.reads.1 = held.reads.1.max(held.reads.0);
+        }
+        // So that others come meanwhile.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        self.hold().reads.0 -= 1;
         let held = self.checked()?;
         let wanted = held.requests.iter().filter(|(of, request)| of == inbox && request.sequence > after);
         Ok(wanted.take(limit).map(|(_, request)| request.clone()).collect())
