@@ -17,8 +17,9 @@ use serde::Deserialize;
 use crate::Shared;
 use crate::assets::Frame;
 use crate::error::{Shown, Trouble};
+use crate::link::{self, Life};
 use crate::session::SignedIn;
-use crate::{shape, share};
+use crate::shape;
 
 /// When an inbox may be told to end: value of the form, words, hours from now.
 const LIVES: [(&str, &str, u64); 4] =
@@ -177,7 +178,7 @@ pub(crate) async fn show(
         name: inbox.name.clone().unwrap_or_default(),
         name_max: INBOX_NAME_CHARS_MAX,
         ends_at: inbox.expires_at.map(shape::moment),
-        share_hours_max: share::HOURS_MAX,
+        share_hours_max: link::HOURS_MAX,
         lives: &LIVES,
         examples: &EXAMPLES,
         headers: reply.map(lines).unwrap_or_default(),
@@ -255,11 +256,6 @@ pub(crate) async fn share(
     room.change(&inbox, InboxChange { view_token, ..InboxChange::default() }).await
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Life {
-    hours: u64,
-}
-
 /// `POST /dashboard/inboxes/{inbox}/links`: a further address of its page, which ends.
 pub(crate) async fn link(
     SignedIn(project): SignedIn,
@@ -267,7 +263,7 @@ pub(crate) async fn link(
     Path(id): Path<String>,
     Form(life): Form<Life>,
 ) -> Shown<Response> {
-    let life = share::life(life.hours, "an inbox")?;
+    let life = life.bounded("an inbox")?;
     let inbox = room.own_inbox(&project, &id).await?;
     let (token, until) = inbox.link_token(room.ports.clock.now().plus(life));
     let page = LinkPage {

@@ -37,6 +37,7 @@ mod error;
 mod inboxes;
 mod json;
 mod keys;
+mod link;
 mod log;
 mod logs;
 mod overview;

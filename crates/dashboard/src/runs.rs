@@ -22,7 +22,7 @@ use crate::run_list::Row;
 use crate::session::SignedIn;
 use crate::timeline::{self, Moment};
 use crate::try_it::Again;
-use crate::{shape, share, words};
+use crate::{link, shape, words};
 
 /// Lines of a run's log on its page: the newest.
 const PAGE_LINES: usize = 500;
@@ -99,7 +99,7 @@ impl RunPage {
         Self {
             frame: Frame::new(Some(project.to_string())),
             shared_until: None,
-            share_hours_max: share::HOURS_MAX,
+            share_hours_max: link::HOURS_MAX,
             row: Row::of(run, now),
             status_code: run.status_code,
             run_time: run.run_time_ms.map(|millis| {

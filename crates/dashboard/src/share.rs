@@ -5,7 +5,6 @@
 //! and nothing else.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 use axum::Form;
@@ -16,16 +15,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::Mac as _;
 use http::StatusCode;
 use http::header::HeaderMap;
-use queue::limits::SHARED_LINK_MAX;
 use queue::port::Stored;
 use queue::registry::KeyHash;
 use queue::run::{EndpointUrl, RunView};
 use queue::{ProjectId, RunId, Timestamp};
-use serde::Deserialize;
 
 use crate::Shared;
 use crate::assets::Frame;
 use crate::error::{Shown, Trouble};
+use crate::link::Life;
 use crate::runs::RunPage;
 use crate::session::{self, HASH_BYTES, SignedIn, TIME_BYTES};
 use crate::shape;
@@ -33,17 +31,6 @@ use crate::shape;
 /// What is signed, apart from everything else that is signed with the same secret.
 const PURPOSE: &[u8] = b"postback shared run 1";
 const RUN_BYTES: usize = 16;
-const HOUR_SECS: u64 = 3_600;
-/// The longest that a link may show something.
-pub(crate) const HOURS_MAX: u64 = SHARED_LINK_MAX.as_secs() / HOUR_SECS;
-
-/// How long a link is to show something, as a form asks for it.
-pub(crate) fn life(hours: u64, what: &str) -> Shown<Duration> {
-    if (1..=HOURS_MAX).contains(&hours) {
-        return Ok(Duration::from_secs(hours * HOUR_SECS));
-    }
-    Err(Trouble::Invalid(format!("A link shows {what} for 1 to {HOURS_MAX} hours.")))
-}
 
 /// What a link says of itself.
 struct Claimed {
@@ -93,11 +80,6 @@ impl Shared {
     }
 }
 
-#[derive(Deserialize)]
-pub(crate) struct Life {
-    hours: u64,
-}
-
 #[derive(Template)]
 #[template(path = "share.html")]
 struct SharePage {
@@ -115,7 +97,7 @@ pub(crate) async fn make(
     headers: HeaderMap,
     Form(life): Form<Life>,
 ) -> Shown<Response> {
-    let life = self::life(life.hours, "a run")?;
+    let life = life.bounded("a run")?;
     let run = room.find(&project, &run).await?;
     let Some((key, secret)) = room.key_of(&headers).await? else { return Err(Trouble::Unknown("run")) };
     let until = room.ports.clock.now().plus(life);
