@@ -4,6 +4,7 @@
 //! warning, what cannot be meant becomes a [`ConfigError`]; both name file, line, key and what to do.
 
 mod document;
+mod key;
 mod keys;
 mod packages;
 mod reference;
@@ -15,7 +16,7 @@ use std::path::Path;
 use queue::app::AppConfig;
 
 use document::{Node, Value};
-use keys::{Effect, Key};
+use key::{Effect, Key};
 
 pub use packages::BASE_IMAGE_PACKAGES;
 pub(crate) use packages::lines as requirement_lines;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Form;
-use super::keys::{self, Effect};
+use super::key::Effect;
+use super::{Form, keys};
 
 /// The reference page of all config keys, in Markdown.
 pub fn reference() -> String {

@@ -8,7 +8,7 @@ use queue::webhook::{EventFilter, Schedule, WebhookHeaders};
 
 use super::Config;
 use super::document::{Node, Value};
-use super::keys::{Effect, either};
+use super::key::{Effect, either};
 
 /// A step that puts a checked value into its place.
 type Set = Box<dyn FnOnce(&mut Config)>;

@@ -24,6 +24,7 @@ mod projects;
 mod recorded;
 mod request;
 mod results;
+mod route;
 mod runs;
 mod runtime;
 mod scope;

@@ -6,7 +6,8 @@ use axum::extract::State;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::table::{ROUTES, Route, Who};
+use super::route::{Route, Who};
+use super::table::ROUTES;
 use crate::Gateway;
 
 /// `GET /openapi.json`

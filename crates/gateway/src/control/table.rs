@@ -1,50 +1,13 @@
 //! The one table of control routes.
 
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::on;
 use http::Method;
 
+use super::route::{Route, Who};
 use super::{
     apps, builds, deliveries, endpoints, events, hardware, inboxes, keys, logs, openapi, projects, recorded,
     results, runs, secrets,
 };
-use crate::Gateway;
-
-/// Who may call a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
-    /// Holders of the private key or of a service-account token.
-    PrivateKey,
-    /// Holders of any key of the project.
-    AnyKey,
-    /// Holders of the token in the upload address.
-    UploadToken,
-    /// Holders of a signed link.
-    Link,
-    /// Everybody.
-    Anybody,
-}
-
-/// One route.
-pub(super) struct Route {
-    pub(super) method: Method,
-    pub(super) path: &'static str,
-    pub(super) who: Who,
-    /// Query parameters it reads, with what they do.
-    pub(super) query: &'static [(&'static str, &'static str)],
-    /// What it does, in one line.
-    pub(super) summary: &'static str,
-    /// What a 200 carries, in one line.
-    pub(super) answer: &'static str,
-    on: fn(MethodFilter) -> MethodRouter<Gateway>,
-}
-
-impl Route {
-    /// Its handler, answering its method only.
-    pub(super) fn handler(&self) -> MethodRouter<Gateway> {
-        let filter = MethodFilter::try_from(self.method.clone()).expect("the table holds standard methods");
-        (self.on)(filter)
-    }
-}
 
 const LOG_QUERY: &[(&str, &str)] = &[
     ("afterDate", "only lines printed after this moment (RFC 3339)"),
