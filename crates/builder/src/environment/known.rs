@@ -21,6 +21,7 @@ type Mark = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 #[derive(Debug, PartialEq)]
 pub(super) struct Basis {
     real: PathBuf,
+    is_program: bool,
     marks: Vec<Mark>,
     /// The versions that a shim chooses from.
     versions: Vec<OsString>,
@@ -40,7 +41,12 @@ impl Known {
         (known == basis && mark.is_some() && *mark == mark_of(&interpreter.path)).then(|| interpreter.clone())
     }
 
+    /// Keeps an answer, unless more may decide about it than is looked at: a program that answers for another one
+    /// chooses it by rules of its own, as the shims of mise do.
     pub(super) fn put(&self, executable: &Path, basis: Basis, interpreter: &Interpreter) {
+        if basis.is_program && basis.real != interpreter.path {
+            return;
+        }
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= KNOWN_MAX {
             answers.clear();
@@ -57,7 +63,8 @@ impl Basis {
         let folder = executable.parent()?;
         let above = folder.parent()?;
         let mut versions = Vec::new();
-        let beside = if is_program(&real) {
+        let is_program = is_program(&real);
+        let beside = if is_program {
             // A virtual environment names the interpreter that it was made from.
             [folder.join("pyvenv.cfg"), above.join("pyvenv.cfg")]
         } else {
@@ -68,7 +75,7 @@ impl Basis {
             [above.join("version"), PathBuf::from("/.python-version")]
         };
         let marks = std::iter::once(&real).chain(&beside).map(|path| mark_of(path)).collect();
-        Some(Self { real, marks, versions })
+        Some(Self { real, is_program, marks, versions })
     }
 }
 
@@ -100,7 +107,13 @@ mod tests {
         fs::write(&python, b"\x7fELF one").unwrap();
         let known = Known::default();
         let knows = || Basis::of(&python).and_then(|basis| known.get(&python, &basis)).is_some();
-        let learn = || known.put(&python, Basis::of(&python).unwrap(), &interpreter(&python));
+        let learn = || {
+            known.put(
+                &python,
+                Basis::of(&python).unwrap(),
+                &interpreter(&fs::canonicalize(&python).unwrap()),
+            );
+        };
         assert!(!knows());
         learn();
         assert!(knows());
@@ -112,6 +125,20 @@ mod tests {
         assert!(!knows(), "it was replaced");
         fs::write(&python, b"#!/bin/sh\n").unwrap();
         assert_eq!(Basis::of(&python), None);
+    }
+
+    #[test]
+    fn a_program_that_answers_for_another_is_asked_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shim, chosen) = (folder.path().join("mise"), folder.path().join("python3.11"));
+        for program in [&shim, &chosen] {
+            fs::write(program, b"\x7fELF").unwrap();
+        }
+        let known = Known::default();
+        for (answers, holds) in [(&chosen, false), (&shim, true)] {
+            known.put(&shim, Basis::of(&shim).unwrap(), &interpreter(&fs::canonicalize(answers).unwrap()));
+            assert_eq!(known.get(&shim, &Basis::of(&shim).unwrap()).is_some(), holds);
+        }
     }
 
     #[test]
