@@ -68,16 +68,21 @@ def _named(item):
     # Folders of this machine are for whoever deploys the app, not for callers.
     if path != BASE_MODEL and not (isinstance(path, str) and HUB_NAME.fullmatch(path)):
         raise Unusable("`hf_model_path` must name a model on huggingface.co: `owner/model`")
-    return path, item.get("hf_token") or os.environ.get("hf_auth_token")
+    token = item.get("hf_token") or os.environ.get("hf_auth_token")
+    if token is not None and not isinstance(token, str):
+        raise Unusable("`hf_token` must be a text")
+    return path, token
 
 
-def _said(reason):
-    """What an error says, and the one at its root: that of the library may only point to it."""
+def _said(reason, token):
+    """What an error says, and the one at its root: that of the library may only point to it. Nothing of the token."""
     root = reason
     while root.__cause__ or root.__context__:
         root = root.__cause__ or root.__context__
-    said = str(reason).partition("Please check out the root cause")[0].strip()
-    return said if str(root) in str(reason) else f"{said} ({str(root)[:300]})"
+    # Before anything is cut: half a token is no longer found.
+    whole, deepest = (str(error).replace(token, "…") if token else str(error) for error in (reason, root))
+    said = whole.partition("Please check out the root cause")[0].strip()
+    return said if deepest in whole else f"{said} ({deepest[:300]})"
 
 
 def _pipeline(path, token):
@@ -96,8 +101,7 @@ def _pipeline(path, token):
             )
         except (OSError, ValueError) as reason:
             # No such model, one that the token does not open, or none that is made of safetensors.
-            said = _said(reason)
-            raise Unusable(f"`{path}` cannot be loaded: {said.replace(token, '…') if token else said}") from None
+            raise Unusable(f"`{path}` cannot be loaded: {_said(reason, token)}") from None
         made.set_progress_bar_config(disable=True)
         loaded = (path, token, made.to(DEVICE))
     return loaded[2]

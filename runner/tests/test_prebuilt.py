@@ -96,7 +96,7 @@ DREAMBOOTH = {
             def from_pretrained(cls, path, **settings):
                 if "absent" in path:
                     try:
-                        raise ValueError("the hub knows no hf_secret")
+                        raise ValueError("the hub knows no hf_secret" + " and no more" * 22 + "....." + "hf_secret")
                     except ValueError:
                         raise OSError("absent is no model; the token hf_secret does not open it")
                 print("loads", path, sorted(settings.items(), key=str))
@@ -337,7 +337,9 @@ class Dreambooth(ModelTest):
             ({"prompt": "x", "hf_model_path": "../etc"}, "`owner/model`"),
             ({"prompt": "x", "hf_model_path": 7}, "`owner/model`"),
             ({"prompt": "x", "hf_model_path": "me/absent", "hf_token": "hf_secret"}, "the token … does not open it"),
-            ({"prompt": "x", "hf_model_path": "me/absent", "hf_token": "hf_secret"}, "(the hub knows no …)"),
+            ({"prompt": "x", "hf_model_path": "me/absent", "hf_token": "hf_secret"}, "(the hub knows no … and"),
+            ({"prompt": "x", "hf_model_path": "me/absent", "hf_token": "hf_secret"}, "more.....…)"),
+            ({"prompt": "x", "hf_model_path": "me/absent", "hf_token": 7}, "`hf_token` must be a text"),
         ):
             self.refused(replica, body, said)
 
