@@ -231,6 +231,18 @@ async fn wait(client: &Client, acknowledgement: &str, context: &Context) -> anyh
 mod tests {
     use super::*;
 
+    /// Looked through anew with every byte, this would be ten thousand million looks.
+    #[test]
+    fn a_long_event_in_small_pieces_is_read_in_one_pass() {
+        let (mut events, mut said) = (Events::default(), 0);
+        let began = std::time::Instant::now();
+        for piece in [b"data: ", &[b'x'; 150_000][..], b"\n\n"].concat().chunks(1) {
+            events.take(piece, |data| said += data.len());
+        }
+        assert_eq!((said, events.begun.len()), (150_000, 0));
+        assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    }
+
     #[test]
     fn events_are_read_however_their_bytes_arrive() {
         let stream =
