@@ -6,15 +6,13 @@ use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use http::StatusCode;
-use queue::limits::{RUNS_PAGE_FILL_MAX, RUNS_PAGE_LOOK_MAX, SEARCH_TEXT_BYTES_MAX};
-use queue::port::Stored;
+use queue::limits::SEARCH_TEXT_BYTES_MAX;
 use queue::registry::App;
 use queue::run::{RunFilter, RunList, RunState, RunView};
 use queue::search::Search;
 use queue::since::Since;
 use queue::{AppId, ProjectId, RunId, Timestamp};
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use crate::Shared;
 use crate::assets::Frame;
@@ -39,6 +37,8 @@ pub(crate) struct Narrow {
     text: Option<String>,
     metadata: Option<String>,
     before: Option<String>,
+    /// Runs that the pages before this one looked at in vain.
+    looked: Option<usize>,
 }
 
 impl Narrow {
@@ -56,11 +56,14 @@ impl Narrow {
     }
 
     /// The page with the same filters, from its newest runs on or from those before one.
-    fn address(&self, before: Option<RunId>) -> String {
+    fn address(&self, before: Option<RunId>, in_vain: usize) -> String {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(self.said().iter().filter(|(_, value)| !value.is_empty()));
         if let Some(before) = before {
             query.append_pair("before", &before.to_string());
+        }
+        if in_vain > 0 {
+            query.append_pair("looked", &in_vain.to_string());
         }
         format!("/dashboard/runs?{}", query.finish())
     }
@@ -182,7 +185,8 @@ impl RunsPage {
             narrow.said();
         let is_full = list.runs.len() >= PAGE_RUNS;
         let looked_to = list.next.filter(|_| !is_full);
-        let looked = shape::thousands(list.looked);
+        let looked = list.looked.saturating_add(narrow.looked.unwrap_or_default());
+        let in_vain = if list.runs.is_empty() { looked } else { 0 };
         Self {
             frame: Frame::new(Some(project.to_string())),
             apps: names(apps, app),
@@ -196,30 +200,11 @@ impl RunsPage {
             metadata: metadata.to_owned(),
             more: [from, until, metadata].iter().any(|field| !field.is_empty()),
             narrowed: narrow.said().iter().any(|(_, value)| !value.is_empty()),
-            looked_to: looked_to.map(|run| (looked, shape::moment(run.accepted_at()))),
-            older: list.next.map(|last| narrow.address(Some(last))),
-            newest: narrow.before.is_some().then(|| narrow.address(None)),
+            looked_to: looked_to.map(|run| (shape::thousands(looked), shape::moment(run.accepted_at()))),
+            older: list.next.map(|last| narrow.address(Some(last), in_vain)),
+            newest: narrow.before.is_some().then(|| narrow.address(None, 0)),
             rows: list.runs.iter().map(|run| Row::of(run, now)).collect(),
         }
-    }
-}
-
-/// One search looks at so many runs and no more. Whoever opened a page is spared to go on by hand while there is little
-/// to show, for as long as somebody waits gladly.
-async fn look_on<F: Future<Output = Stored<RunList>>>(
-    mut filter: RunFilter,
-    mut search: impl FnMut(RunFilter) -> F,
-) -> Stored<RunList> {
-    let (began, mut list) = (Instant::now(), RunList::default());
-    loop {
-        let RunList { runs, next, looked } = search(filter.clone()).await?;
-        list.runs.extend(runs);
-        (list.next, list.looked) = (next, list.looked + looked);
-        let patience = if list.runs.is_empty() { RUNS_PAGE_LOOK_MAX } else { RUNS_PAGE_FILL_MAX };
-        if next.is_none() || list.runs.len() >= PAGE_RUNS || began.elapsed() >= patience {
-            return Ok(list);
-        }
-        (filter.before, filter.limit) = (next, PAGE_RUNS - list.runs.len());
     }
 }
 
@@ -231,14 +216,12 @@ pub(crate) async fn show(
 ) -> Shown<Response> {
     let apps = room.ports.registry.apps(Some(&project)).await?;
     let now = room.ports.clock.now();
-    let list = look_on(narrow.filter(&project, now)?, |filter| room.ports.runs.runs(filter)).await?;
+    let list = room.ports.runs.runs(narrow.filter(&project, now)?).await?;
     Ok(pages::html(StatusCode::OK, &RunsPage::of(&project, &apps, &narrow, &list, now)))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::sample;
 
@@ -268,11 +251,11 @@ mod tests {
         assert_eq!(filter.since, Timestamp::parse_rfc3339("2026-01-31T11:30:00Z"), "the later of the two");
         assert_eq!(filter.until, Some(NOW));
         assert_eq!(filter.search, Search::new(Some("kaput"), ["order=17"]).unwrap());
-        assert_eq!(narrow(query).address(None), format!("/dashboard/runs?{query}"));
+        assert_eq!(narrow(query).address(None, 0), format!("/dashboard/runs?{query}"));
         let empty = narrow("app=&state=&since=&from=&until=&text=+&metadata=");
         let filter = empty.filter(&project(), NOW).unwrap();
         assert!(filter.search.is_empty() && filter.since.is_none() && filter.until.is_none());
-        assert_eq!(empty.address(None), "/dashboard/runs?");
+        assert_eq!(empty.address(None, 0), "/dashboard/runs?");
     }
 
     #[test]
@@ -296,49 +279,17 @@ mod tests {
         let html = RunsPage::of(&project(), &[], &narrow, &list, NOW).render().unwrap();
         assert!(html.contains("Looked at 1,240,000 runs, back to 1970-01-01 00:00:01 UTC"), "{html}");
         assert!(html.contains("&#38;before=00000000-03e8-0000-0000-000000000000\""), "{html}");
-        assert!(!html.contains("<script>alert"), "{html}");
+        assert!(!html.contains("<script>alert") && !html.contains("http-equiv"), "{html}");
         let none = RunList { next, looked: 10_000, ..RunList::default() };
         let html = RunsPage::of(&project(), &[], &narrow, &none, NOW).render().unwrap();
         assert!(html.contains("None of the 10,000 runs that were looked at"), "{html}");
+        let on = "before=00000000-03e8-0000-0000-000000000000&#38;looked=10000\"";
+        assert!(html.contains("<meta http-equiv=\"refresh\" content=\"0; url=/dashboard/runs?"), "{html}");
+        assert_eq!(html.matches(on).count(), 2, "it goes on by itself, and by a link: {html}");
+        let narrow = Narrow { looked: Some(1_990_000), ..narrow };
+        let html = RunsPage::of(&project(), &[], &narrow, &none, NOW).render().unwrap();
+        assert!(html.contains("None of the 2,000,000 runs"), "those of the pages before count: {html}");
         let html = RunsPage::of(&project(), &[], &narrow, &RunList::default(), NOW).render().unwrap();
         assert!(html.contains("No run fits"), "{html}");
-    }
-
-    /// A store of so many runs, of which the oldest fit; each search looks at ten, and takes so long.
-    async fn looked_on(runs: u64, fit: u64, takes: Duration) -> (RunList, usize) {
-        let id = |place: u64| RunId::lowest(Timestamp::from_millis(i64::try_from(place).unwrap()));
-        let mut searches = 0;
-        let found = look_on(RunFilter::of(project(), PAGE_RUNS), |filter: RunFilter| {
-            searches += 1;
-            let newest = filter.before.map_or(runs, |before| before.accepted_at().as_millis().unsigned_abs());
-            async move {
-                tokio::time::sleep(takes).await;
-                let looked: Vec<u64> = (newest.saturating_sub(10)..newest).rev().collect();
-                let fitting = looked.iter().filter(|place| **place < fit).take(filter.limit);
-                let next = looked.last().filter(|last| **last > 0).map(|last| id(*last));
-                Ok(RunList { runs: fitting.map(|_| sample::failed()).collect(), next, looked: looked.len() })
-            }
-        });
-        (found.await.unwrap(), searches)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_page_is_looked_for_until_it_is_full_or_nobody_would_wait_longer() {
-        let quick = Duration::from_millis(1);
-        let (list, searches) = looked_on(1_000, 20, quick).await;
-        assert_eq!(
-            (list.runs.len(), list.next, list.looked, searches),
-            (20, None, 1_000, 100),
-            "to the last one"
-        );
-        let (list, searches) = looked_on(1_000, 500, quick).await;
-        assert_eq!((list.runs.len(), list.looked, searches), (PAGE_RUNS, 600, 60), "a full page");
-        assert_eq!(list.next, Some(RunId::lowest(Timestamp::from_millis(400))));
-        let slow = RUNS_PAGE_FILL_MAX / 2;
-        let (list, searches) = looked_on(1_000, 1_000, slow).await;
-        assert_eq!((list.runs.len(), searches), (20, 2), "something to show is shown soon");
-        let (list, searches) = looked_on(1_000, 0, RUNS_PAGE_LOOK_MAX / 8).await;
-        assert_eq!((list.runs.len(), list.looked, searches), (0, 80, 8), "and nothing is said after a while");
-        assert_eq!(list.next, Some(RunId::lowest(Timestamp::from_millis(920))));
     }
 }

@@ -61,10 +61,6 @@ pub const METADATA_BYTES_MAX: usize = 4_096;
 /// Runs that one search looks at, or half as many in a state that has an index; whoever wants more goes on where it
 /// stopped.
 pub const RUNS_SEARCHED_MAX: usize = 10_000;
-/// How long the dashboard looks on, search after search, for the first run of a page …
-pub const RUNS_PAGE_LOOK_MAX: Duration = Duration::from_secs(2);
-/// … and for the rest of one that has something to show.
-pub const RUNS_PAGE_FILL_MAX: Duration = Duration::from_millis(300);
 /// How long `--wait` asks again when its server does not answer.
 pub const SERVER_AWAY_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest text that runs are searched for, in bytes.
@@ -309,12 +305,7 @@ pub const TABLE: &[Limit] = &[
     limit(
         "one look for runs by text or metadata",
         "10,000 runs, 16 KiB of each text and result; a text of 256 bytes, 8 values",
-        "`nextToken` goes on where it stopped; 400",
-    ),
-    limit(
-        "such looks for one page of the dashboard",
-        "as many as fit into 2 s, or 300 ms once there is something to show",
-        "the page says how many runs it looked at, and goes on with a click",
+        "`nextToken` goes on where it stopped, and a page of the dashboard by itself while it is empty; 400",
     ),
     limit(
         "`--wait` of a command while its server is away, such as for a restart",
