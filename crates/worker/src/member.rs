@@ -7,6 +7,7 @@ use queue::app::Function;
 use queue::port::StartFailure;
 use queue::registry::Build;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task;
 use tokio::time::Instant;
 
 use crate::load::Load;
@@ -28,6 +29,8 @@ pub(crate) enum Standing {
 
 #[derive(Debug)]
 pub(crate) struct Member {
+    /// The task that keeps it.
+    pub(crate) task: task::Id,
     pub(crate) build: Arc<Build>,
     /// What its code offers, once it has started.
     pub(crate) functions: Vec<Function>,

@@ -9,12 +9,13 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt as _, OptionFuture};
 use queue::event::EventKind;
 use queue::lease::Release;
-use queue::port::Stored;
-use queue::registry::{App, Build};
+use queue::outcome::{Code, RunError};
+use queue::port::{StartFailure, Stored};
+use queue::registry::{App, Build, BuildStatus};
 use queue::run::LeasedRun;
 use queue::{AppId, BuildId, ReplicaId};
 use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -389,11 +390,12 @@ impl Pool {
             recorder: self.recorder.clone(),
             ports: Arc::clone(&self.ports),
         };
-        match build.config.runtime.clone() {
+        let task = match build.config.runtime.clone() {
             Some(runtime) => self.tasks.spawn(replica::run(plan, WebServer::new(runtime, &build))),
             None => self.tasks.spawn(replica::run(plan, Runner::default())),
         };
         let member = Member {
+            task: task.id(),
             build,
             functions: Vec::new(),
             standing,
@@ -486,16 +488,30 @@ impl Pool {
         }
     }
 
+    /// What it means that a replica's task is gone without a word.
+    fn end_of(&mut self, task: task::Id) -> Option<Ended> {
+        let (id, member) = self.members.iter_mut().find(|(_, member)| member.task == task)?;
+        // What brought it about may do so again, as often as replicas are started.
+        member.begun = Instant::now();
+        let why =
+            "the part of the server failed that keeps the replica; the server's log says how".to_owned();
+        let end = match member.standing {
+            Standing::First(_) | Standing::Starting => End::NotStarted(StartFailure {
+                status: BuildStatus::InitFailure,
+                error: RunError::new(Code::FailedToStart, why),
+            }),
+            Standing::Serving | Standing::Leaving => End::Died(why),
+        };
+        Some(Ended { id: id.clone(), end })
+    }
+
     fn on_ended(&mut self, ended: Result<Ended, JoinError>) {
         let Ended { id, end } = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(app.id = %self.app, %error, "the task of a replica failed");
-                self.members.retain(|_, member| !member.orders.is_closed());
-                self.publish_builds();
-                // What brought it about may do so again, as often as replicas are started.
-                self.brake.died(Instant::now());
-                return;
+                let Some(ended) = self.end_of(error.id()) else { return };
+                ended
             }
         };
         let Some(member) = self.members.remove(&id) else { return };

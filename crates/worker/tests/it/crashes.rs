@@ -2,12 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use queue::app::AppConfig;
+use queue::event::{AppEvent, EventKind};
 use queue::lease::Release;
 use queue::outcome::Code;
 use queue::port::Replicas as _;
+use queue::registry::BuildStatus;
 use queue::webhook::EventFilter;
 
-use crate::house::{House, Plan, is_alive, until, webhook};
+use crate::house::{House, Plan, build, is_alive, until, webhook};
 use crate::store::POISON;
 
 const CODE: &str = r#"
@@ -225,6 +228,20 @@ async fn a_replica_whose_task_panicked_counts_no_more() {
     assert_eq!(outcome.error.unwrap().code, Code::Interrupted);
     let gone = || (house.handle.builds_in_use(&house.id()).is_empty() && house.replicas() == 0).then_some(());
     until("it is gone, and its build is in use no more", gone).await;
+    let died = |event: &AppEvent| event.kind == EventKind::ReplicaDied && event.text.contains("server's log");
+    assert!(house.memory.events().iter().any(died), "{:?}", house.memory.events());
+}
+
+#[tokio::test]
+async fn a_deploy_hears_that_the_task_of_its_first_replica_panicked() {
+    let mut house = House::of("def echo(n):\n    return n\n").await;
+    let folder = tempfile::tempdir().unwrap();
+    let code = format!("import time\nprint({POISON:?})\ntime.sleep(600)\n");
+    std::fs::write(folder.path().join("main.py"), code).unwrap();
+    let failure = house.deploy(&build(2, folder.path(), AppConfig::default())).await.unwrap_err();
+    assert_eq!((failure.status, failure.error.code), (BuildStatus::InitFailure, Code::FailedToStart));
+    assert!(failure.error.message.contains("the server's log says how"), "{}", failure.error.message);
+    assert_eq!(crate::house::text(&house.call("echo", r#"{"n":4}"#).await), "4", "the one before serves");
 }
 
 #[tokio::test]
