@@ -1,5 +1,6 @@
 //! Disk space that is kept for the ends of runs: a file that holds nothing. When the disk is full it is given
-//! away, and from then on only ends are written, until there is so much free space again.
+//! away but for a little that the next start may need, and from then on only ends are written, until there is so much
+//! free space again.
 //!
 //! Without it a disk that is full to the last byte would keep a finished run from being recorded, and a server
 //! from being started, although neither needs more than a few kilobytes.
@@ -15,6 +16,8 @@ use queue::limits::RESERVE_BYTES;
 use queue::port::StoreError;
 
 const FILE: &str = "reserve";
+/// What is kept on a full disk, too, for the next start: SQLite's log and its index are made anew then.
+const START_BYTES: u64 = 1 << 20;
 /// How often it is tried to have the space back.
 const TAKE_BACK_EVERY: Duration = Duration::from_secs(1);
 
@@ -61,12 +64,12 @@ impl Reserve {
         self.spent.is_spent()
     }
 
-    /// Gives it away. `false` when that has happened already.
+    /// Gives it away, but for what a start needs. `false` when that has happened already.
     pub(crate) fn spend(&mut self) -> bool {
         if self.is_spent() {
             return false;
         }
-        if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(0)) {
+        if let Some(Err(error)) = self.file.as_ref().map(|file| file.set_len(START_BYTES)) {
             tracing::error!(%error, "could not give away the space that was kept for a full disk");
         }
         self.spent.0.store(true, Ordering::Relaxed);
@@ -89,9 +92,7 @@ impl Reserve {
         match allocate(file, RESERVE_BYTES) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                if let Err(error) = file.set_len(0) {
-                    tracing::error!(%error, "could not let go of space on a full disk");
-                }
+                keep_for_a_start(file);
                 if is_start {
                     tracing::warn!(
                         store.reserve = RESERVE_BYTES,
@@ -108,6 +109,18 @@ impl Reserve {
             tracing::info!("the disk has space again");
         }
         true
+    }
+}
+
+/// Lets go of all but what the next start may need, or of as much of that as there is.
+fn keep_for_a_start(file: &File) {
+    if let Err(error) = file.set_len(0) {
+        tracing::error!(%error, "could not let go of space on a full disk");
+    }
+    let kept = [START_BYTES, START_BYTES / 2, START_BYTES / 4].into_iter();
+    if !kept.map(|bytes| allocate(file, bytes)).any(|kept| kept.is_ok()) {
+        // What an attempt had before it failed is for the ends of runs.
+        let _ = file.set_len(0);
     }
 }
 
@@ -161,7 +174,8 @@ mod tests {
         assert!(reserve.take_back());
         assert!(held() >= RESERVE_BYTES && !reserve.is_spent());
         assert!(reserve.spend());
-        assert!(held() == 0 && reserve.is_spent());
+        assert!(reserve.is_spent());
+        assert_eq!(held(), START_BYTES, "the next start finds so much");
         assert!(!reserve.spend() && !reserve.take_back(), "a second has not passed");
         // What a former process kept is there for the start of the next.
         reserve.tried_at = None;
