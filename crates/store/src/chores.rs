@@ -27,6 +27,8 @@ use crate::{registry, row};
 pub(crate) const CHANGED_PER_STEP: usize = 250;
 /// Rows looked at in one step.
 pub(crate) const LOOKED_AT_PER_STEP: usize = 2_500;
+/// Steps of a chore that somebody cannot wait for.
+const STEPS_AT_ONCE_MAX: usize = 20;
 /// The pause after a step that failed, doubled by each further one …
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// … up to this.
@@ -234,6 +236,24 @@ pub(crate) fn step(batch: &mut Batch<'_>, number: i64) -> Result<(), Fault> {
     }
     batch.books.chores.remove(number);
     Ok(())
+}
+
+/// Cancels all that is queued of a deleted app, now: it is about to be there again.
+///
+/// # Errors
+/// When more is queued than one write may change; the chore goes on meanwhile.
+pub(crate) fn finish_cancelling(batch: &mut Batch<'_>, app: i64) -> Result<(), Fault> {
+    let is_cancelling = |(_, chore): &(&i64, &Chore)| matches!(chore.work, Work::Cancel(of) if of == app);
+    for _ in 0..STEPS_AT_ONCE_MAX {
+        let Some(number) = batch.books.chores.by_number.iter().find(is_cancelling).map(|(number, _)| *number)
+        else {
+            return Ok(());
+        };
+        step(batch, number)?;
+    }
+    Err(Fault::Refused(
+        "runs of the deleted app of this name are still being cancelled; try again in a moment".into(),
+    ))
 }
 
 /// Deliveries became due at another time: those that are set aside by that are looked for from the start.

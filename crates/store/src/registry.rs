@@ -229,6 +229,8 @@ fn register_build(batch: &mut Batch<'_>, build: &NewBuild) -> Result<(), Fault> 
     forget_builds(batch, &build.app, build.created_at)?;
     let number = batch.app(&build.app)?;
     if number.deleted {
+        // From here on its queued runs could not be told from those of the app that was deleted.
+        chores::finish_cancelling(batch, number.number)?;
         batch
             .sql("UPDATE app_numbers SET deleted_at = NULL WHERE number = ?1")?
             .execute(params![number.number])?;
